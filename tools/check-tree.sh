@@ -20,8 +20,10 @@ tracked()
     done
 }
 
-sources='\.(c|h|S|s|ld|lds|asl|py|sh)$|(^|/)meson\.(build|options)$|meson_options\.txt$|(^|/)Makefile$|^\.ci/run$|^\.clang-'
 programs='\.(c|h|S|s|ld|lds|asl)$'
+builds='(^|/)meson\.build$|meson_options\.txt$|(^|/)Makefile$|^\.ci/run$|^\.clang-'
+scripts='\.(py|sh)$|^tests/.*/run$'
+sources="$programs|$builds|$scripts"
 
 # none EXPLANATION: succeeds when standard input is empty, else prints it.
 none()
@@ -41,17 +43,16 @@ grep_in()
 # The licence line is the first one, or the second below a #! line.
 licence_lines()
 {
-    { tracked "$sources"; tracked '^tools/|^tests/.*/run$' | grep -vE '\.(txt|md|json)$'; } | sort -u |
-        while read -r file; do
-            head -n 2 "$file" | grep -q 'SPDX-License-Identifier: MIT' || echo "$file: no licence line"
-        done | none
+    tracked "$sources|^tools/" | grep -vE '\.(txt|md|json)$' | while read -r file; do
+        head -n 2 "$file" | grep -q 'SPDX-License-Identifier: MIT' || echo "$file: none"
+    done | none
 }
 
 other_licences()
 {
     tracked . | xargs -r -d '\n' grep -nH 'SPDX-License-Identifier:' -- /dev/null |
-        grep -vE 'SPDX-License-Identifier: MIT( \*/)?$' | grep -v '^tools/check-tree.sh:' |
-        grep -v '^CONTRIBUTING.md:' | none
+        grep -vE 'SPDX-License-Identifier: MIT( \*/| -->)?$' |
+        grep -v '^tools/check-tree\.sh:' | none
 }
 
 # Brackets keep this script from matching itself. Hosts: what a package manager fetches from.

@@ -83,7 +83,8 @@ TARGETS=unit-tests build asan build/asan \
 say tsan "concurrent tests under the thread sanitizer"
 TARGETS=unit-tests build tsan build/tsan \
     -Db_sanitize=thread -Db_lundef=false -Doptimization=1 -Dwerror=false &&
-    units tsan build/tsan --suite tsan --timeout-multiplier 5 ${fixed_layout:+--wrap "$fixed_layout"}
+    units tsan build/tsan --suite tsan --timeout-multiplier 5 \
+        ${fixed_layout:+--wrap "$fixed_layout"}
 
 say rig "guests inside the rig"
 if [ -x tests/rig/run ]; then
