@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the files of libvapic share and nobody else sees: the register page, the dense array of
+ * vCPUs, the posting protocol, and the calls from one file into another.
+ */
+#ifndef VAPIC_INTERNAL_H
+#define VAPIC_INTERNAL_H
+
+#include "vapic/arch/atomic.h"
+#include "vapic/vapic.h"
+
+#define LIKELY(x) __builtin_expect(!!(x), 1)
+#define UNLIKELY(x) __builtin_expect(!!(x), 0)
+
+/* ---- Knobs, tracing ---- */
+
+static inline bool knob(const struct vapic_vm *vm, enum vapic_knob k)
+{
+    return (vm->knobs & (uint32_t)k) != 0;
+}
+
+void trace_emit(struct vapic_vm *vm, enum vapic_event_kind kind, uint32_t vcpu,
+                const uint64_t arg[4]);
+
+/* One predictable branch when nobody listens. */
+#define TRACE(vm, kind, vcpu, a, b, c, d)                                                          \
+    do {                                                                                           \
+        if (UNLIKELY((vm)->trace != NULL))                                                         \
+            trace_emit(vm, VAPIC_EVENT_##kind, vcpu, (const uint64_t[4]){a, b, c, d});             \
+    } while (0)
+
+/* ---- The register page ---- */
+
+/* Relaxed: the owner is the only writer, but the page may be looked at by others. */
+static inline uint32_t reg(const struct vapic *v, uint32_t offset)
+{
+    return vapic_load32((const uint32_t *)(const void *)(v->page + offset), VAPIC_RELAXED);
+}
+
+static inline void set_reg(struct vapic *v, uint32_t offset, uint32_t value)
+{
+    vapic_store32((uint32_t *)(void *)(v->page + offset), value, VAPIC_RELAXED);
+}
+
+/* ISR, TMR and IRR: bit n%32 of the word at base + 10h * (n/32) [SDM3 12.8.4]. */
+static inline bool vector_bit(const struct vapic *v, uint32_t base, uint8_t vector)
+{
+    return (reg(v, base + (vector >> 5) * 16u) >> (vector & 31)) & 1;
+}
+
+static inline bool apic_enabled(const struct vapic *v)
+{
+    return (v->apic_base & APIC_BASE_EN) != 0;
+}
+
+static inline bool in_x2apic(const struct vapic *v)
+{
+    return (v->apic_base & APIC_BASE_EXTD) != 0;
+}
+
+static inline bool sw_enabled(const struct vapic *v)
+{
+    return (reg(v, APIC_SVR) & APIC_SVR_ENABLE) != 0;
+}
+
+/* ---- Events of struct vapic: any thread sets, the owner consumes ---- */
+
+#define EV_INIT (1u << 0)
+#define EV_SIPI (1u << 1)
+#define EV_NMI_SHIFT 2 /* two bits: 0, 1 or 2 NMIs pend */
+#define EV_NMI (3u << EV_NMI_SHIFT)
+#define EV_SMI (1u << 4)
+#define EV_LINE0 (1u << 5) /* levels of the LINT inputs */
+#define EV_LINE1 (1u << 6)
+#define EV_EDGE0 (1u << 7) /* a rise that the owner has not looked at yet */
+#define EV_EDGE1 (1u << 8)
+#define EV_THERMAL (1u << 9) /* one event of a local source; order as in local_lvts[] */
+#define EV_PMC (1u << 10)
+#define EV_CMCI (1u << 11)
+#define EV_EILVT0 (1u << 12) /* and the three after it */
+#define EV_LOCAL_SHIFT 9
+#define EV_LOCAL (0x7Fu << EV_LOCAL_SHIFT)
+#define EV_SIPI_VECTOR_SHIFT 16
+#define EV_SIPI_VECTOR (0xFFu << EV_SIPI_VECTOR_SHIFT)
+#define EV_REMOTE (1u << 24) /* remote read: ends HLT, nothing else */
+
+/* Presence of the owner, for senders. */
+enum presence {
+    PRESENCE_OUTSIDE, /* will pass vapic_enter() or vapic_block() before it matters */
+    PRESENCE_GUEST,
+    PRESENCE_BLOCKED,
+};
+
+#define PID_ON 1u
+
+/*
+ * Protocol "post". Sender: the vector's bit in PIR (or an event bit), then ON, then reads presence.
+ * Owner: writes presence, then reads ON (vapic_enter, vapic_block); clears ON, then takes PIR and
+ * events (harvest). Both sides use SEQ_CST read-modify-writes for the first step, so one of them
+ * sees the other: either the owner finds ON set and stays, or the sender finds the owner in the
+ * guest (or asleep) and notifies. Were ON cleared after PIR was taken, a vector posted in between
+ * would stay in PIR with ON clear and nobody told.
+ *
+ * Whoever finds ON already set need not notify: the one who set it did or will, and the owner has
+ * not harvested since. Whoever finds the vector's bit already set need not even look at ON.
+ */
+static inline enum vapic_action post_notify(struct vapic *v)
+{
+    if (vapic_or64(&v->pid.control, PID_ON, VAPIC_SEQ_CST) & PID_ON)
+        return VAPIC_ACTION_NONE;
+    switch (vapic_load32(&v->presence, VAPIC_SEQ_CST)) {
+    case PRESENCE_GUEST:
+        return VAPIC_ACTION_KICK;
+    case PRESENCE_BLOCKED:
+        return VAPIC_ACTION_WAKE;
+    default:
+        return VAPIC_ACTION_NONE;
+    }
+}
+
+/*
+ * The trigger mode goes before the vector's bit: the owner that sees the bit in PIR (acquire in
+ * harvest) sees the mode too. Written only where it differs, so the common edge after edge costs no
+ * locked operation for it. [SDM3 12.8.4]
+ */
+static inline enum vapic_action post_vector(struct vapic *v, uint8_t vector, bool level,
+                                            bool *coalesced)
+{
+    uint32_t word = vector >> 6;
+    uint64_t bit = UINT64_C(1) << (vector & 63);
+    bool was_level = (vapic_load64(&v->level[word], VAPIC_RELAXED) & bit) != 0;
+
+    if (UNLIKELY(was_level != level)) {
+        if (level)
+            vapic_or64(&v->level[word], bit, VAPIC_RELAXED);
+        else
+            vapic_and64(&v->level[word], ~bit, VAPIC_RELAXED);
+    }
+    if (vapic_or64(&v->pid.pir[word], bit, VAPIC_SEQ_CST) & bit) {
+        *coalesced = true;
+        return VAPIC_ACTION_NONE;
+    }
+    return post_notify(v);
+}
+
+/* ---- The dense array of vCPUs: one cache line each ---- */
+
+/*
+ * Everything that decides whether a message concerns a vCPU, in one word, so that a reader without
+ * the sequence count still sees one consistent identity.
+ */
+#define IDENT_ADDED (1u << 0)
+#define IDENT_ENABLED (1u << 1) /* IA32_APIC_BASE.EN */
+#define IDENT_X2APIC (1u << 2)
+#define IDENT_SW (1u << 3) /* SVR[8] */
+#define IDENT_DFR_SHIFT 4
+#define IDENT_DFR (3u << IDENT_DFR_SHIFT)
+#define IDENT_XID_SHIFT 8
+#define IDENT_LDR_SHIFT 16
+#define IDENT_ID_SHIFT 32
+
+enum ident_dfr {
+    DFR_FLAT,
+    DFR_CLUSTER,
+    DFR_NEITHER,
+};
+
+struct vapic_slot {
+    uint64_t ident;     /* under the lock inside the sequence count; any thread reads */
+    struct vapic *vcpu; /* constant while IDENT_ADDED; readers keep off by host.quiesce() */
+    uint32_t arbiter;   /* lowest-priority messages taken; atomic, any thread */
+    uint16_t next_id;   /* chains: slot + 1 of the next, 0 at the end */
+    uint16_t next_xid;
+    uint16_t next_logical[8];
+} __attribute__((aligned(64)));
+
+static inline uint8_t ident_xid(uint64_t ident)
+{
+    return (uint8_t)(ident >> IDENT_XID_SHIFT);
+}
+
+static inline uint8_t ident_ldr(uint64_t ident)
+{
+    return (uint8_t)(ident >> IDENT_LDR_SHIFT);
+}
+
+static inline uint32_t ident_id(uint64_t ident)
+{
+    return (uint32_t)(ident >> IDENT_ID_SHIFT);
+}
+
+static inline enum ident_dfr ident_dfr(uint64_t ident)
+{
+    return (enum ident_dfr)((ident & IDENT_DFR) >> IDENT_DFR_SHIFT);
+}
+
+/* ---- fabric.c ---- */
+
+/* Takes the lock and rewrites this vCPU's entries from its page and base. Owner. */
+void fabric_update(struct vapic *v);
+
+/* vapic_send() that also notifies a single target. Any thread, no lock. */
+struct vapic_sent fabric_deliver(struct vapic_vm *vm, struct vapic_msg msg);
+
+/* ---- lapic.c ---- */
+
+#define LDR_OF_ID(id) ((((id) >> 4) & 0xFFFFu) << 16 | 1u << ((id)&15u))
+
+void lapic_reset_registers(struct vapic *v, bool init);
+void lapic_recount(struct vapic *v); /* derived state from the page: word hints, PPR */
+void lapic_update_ppr(struct vapic *v);
+void lapic_harvest(struct vapic *v); /* PIR into IRR and TMR */
+int lapic_highest(const struct vapic *v, uint32_t base, uint8_t words); /* -1: none */
+int lapic_pending(const struct vapic *v);  /* the vector that may be delivered now, or -1 */
+/* A fixed interrupt of this vCPU to itself, on the owner's thread. */
+bool lapic_accept_local(struct vapic *v, uint8_t vector, bool level);
+void lapic_error(struct vapic *v, uint32_t esr_bit);
+/* Fires the LVT entry at `offset` once; false when masked or refused. */
+bool lapic_fire_lvt(struct vapic *v, uint32_t offset);
+void lapic_eval_lint(struct vapic *v); /* level-triggered LINT inputs */
+uint32_t lapic_version(const struct vapic *v);
+bool lapic_has(const struct vapic *v, const struct vapic_reg *row);
+
+/* ---- lapic_access.c ---- */
+
+void lapic_write_svr(struct vapic *v, uint32_t value);
+uint32_t lapic_lvt_mask(const struct vapic *v, const struct vapic_reg *row);
+
+/* ---- lapic_base.c ---- */
+
+int lapic_write_base(struct vapic *v, uint64_t value, struct vapic_now now);
+
+/* ---- lapic_timer.c ---- */
+
+void timer_reset(struct vapic *v);
+void timer_write_lvt(struct vapic *v, uint32_t old, uint32_t value, struct vapic_now now);
+void timer_write_initial(struct vapic *v, uint32_t count, struct vapic_now now);
+void timer_write_divide(struct vapic *v, uint32_t value, struct vapic_now now);
+void timer_write_deadline(struct vapic *v, uint64_t tsc, struct vapic_now now);
+uint64_t timer_read_deadline(const struct vapic *v);
+uint32_t timer_current(const struct vapic *v, struct vapic_now now);
+void timer_stop(struct vapic *v);
+void timer_run(struct vapic *v, struct vapic_now now); /* expiry */
+void timer_soft_disabled(struct vapic *v);
+struct vapic_deadline timer_deadline(const struct vapic *v);
+/* State load: the count stands at `current`. */
+void timer_restore(struct vapic *v, uint32_t current, struct vapic_now now);
+bool timer_remembered(const struct vapic *v);
+
+/* ---- gsi.c, ioapic.c ---- */
+
+/* An EOI of a level-triggered vector on `v`; `suppressed`: SVR[12] keeps it from the I/O APICs. */
+void eoi_from_vcpu(struct vapic *v, uint8_t vector, bool suppressed);
+
+/* Destinations changed: tries again the pins whose message nobody accepted. No lock held. */
+void ioapic_map_changed(struct vapic_vm *vm);
+
+/* Level and acknowledge handling of one I/O APIC for an EOI of `vector`. */
+void ioapic_eoi(struct vapic_ioapic *io, uint8_t vector, bool suppressed);
+
+/* Tells the watcher of `gsi`, if any: lowers the resampled source, calls host.gsi_ack(). */
+void gsi_acknowledge(struct vapic_vm *vm, uint32_t gsi);
+
+/* Destination field and ICR bits of MSI address and data; false when not deliverable. */
+bool msi_decode(const struct vapic_vm *vm, uint64_t address, uint32_t data, struct vapic_msg *msg);
+
+#endif
