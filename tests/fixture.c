@@ -2,6 +2,7 @@
 /* The shared test fixture, see fixture.h. Linked into every test program of the library. */
 #include "fixture.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -190,7 +191,32 @@ static void make_vcpu(struct fx *fx, uint32_t n, const struct fx_options *option
         assert_int_equal(vapic_add(v), VAPIC_OK);
     if (options->x2apic)
         assert_int_equal(vapic_load_base(v, vapic_base(v) | APIC_BASE_EXTD, fx->now), VAPIC_OK);
-    if (!options->soft_disabled)
+}
+
+/* To every vCPU, by its x2APIC ID and by its low byte; who shares an ID gets it more than once. */
+static void start_message(struct fx *fx, uint32_t icr)
+{
+    for (uint32_t n = 1; n < fx->vcpus; n++) {
+        uint32_t id = vapic_id(&fx->v[n]);
+        struct vapic_msg msg = {.icr = icr, .dest = id, .source = VAPIC_FROM_DEVICE};
+
+        msg.flags = VAPIC_MSG_X2APIC;
+        vapic_send(&fx->vm, msg);
+        if (id > 0xFF) {
+            msg.dest = id & 0xFF;
+            vapic_send(&fx->vm, msg);
+        }
+    }
+    fx_settle(fx);
+}
+
+static void start_all(struct fx *fx, const struct fx_options *options)
+{
+    if (!options->not_added && !options->parked) {
+        start_message(fx, APIC_DM_INIT | APIC_ICR_ASSERT);
+        start_message(fx, APIC_DM_SIPI);
+    }
+    for (uint32_t n = 0; n < fx->vcpus && !options->soft_disabled; n++)
         fx_set(fx, n, APIC_SVR, APIC_SVR_ENABLE | APIC_SVR_VECTOR);
 }
 
@@ -210,8 +236,34 @@ struct fx *fx_new(const struct fx_options *options)
     make_vm(fx, options);
     for (uint32_t n = 0; n < fx->vcpus; n++)
         make_vcpu(fx, n, options);
+    start_all(fx, options);
     fx_forget(fx);
     return fx;
+}
+
+void fx_settle(struct fx *fx)
+{
+    for (uint32_t n = 0; n < fx->vcpus; n++) {
+        while (fx_peek(fx, n, VAPIC_CAN_INIT).event != VAPIC_CPU_NONE)
+            continue;
+        vapic_exit(&fx->v[n], (uint8_t)vapic_read_cr8(&fx->v[n]), true);
+    }
+}
+
+void fx_equal_at(uint64_t actual, uint64_t expected, const char *file, int line, const char *format,
+                 ...)
+{
+    char text[160];
+    va_list args;
+
+    if (actual == expected)
+        return;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    print_error("%s: %#llx, expected %#llx\n", text, (unsigned long long)actual,
+                (unsigned long long)expected);
+    _fail(file, line);
 }
 
 void fx_free(struct fx *fx)

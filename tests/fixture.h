@@ -3,8 +3,8 @@
  * The shared test fixture: one VM with N vCPUs on a host that is all recording.
  *
  * fx_new() makes the VM, its memory, the vCPUs with their pages, adds the vCPUs and (unless told
- * otherwise) software-enables them, so that a test starts where the interesting part begins. Every
- * callback of the host table writes one entry into one log, in the order of the calls; a test asks
+ * otherwise) starts them by INIT and SIPI and software-enables them, so that a test starts where
+ * the interesting part begins. Every callback of the host table writes one entry into one log, in the order of the calls; a test asks
  * fx_count() and fx_nth() for what happened, and fx_forget() between two steps. Hooks (`on_ack` and
  * so on) let a test play the device or the host inside a callback.
  *
@@ -55,6 +55,7 @@ struct fx_options {
     const uint32_t *ids;           /* one per vCPU; NULL: 0, 1, 2, ... */
     bool x2apic;                   /* every vCPU starts in x2APIC mode */
     bool soft_disabled;            /* leave SVR as RESET leaves it */
+    bool parked;                   /* leave application processors as RESET leaves them */
     bool not_added;                /* vapic_init() only */
     bool no_optional;              /* the optional callbacks are NULL */
     bool no_features;              /* default: X2APIC, TSC_DEADLINE, EOI_SUPPRESS */
@@ -102,6 +103,16 @@ void fx_free(struct fx *fx);
 struct vapic_ioapic *fx_ioapic(struct fx *fx, uint32_t pins, uint32_t gsi_base, uint8_t version);
 void fx_ioapic_free(struct vapic_ioapic *io); /* after fx_free() */
 
+/* Processes INIT and SIPI of every vCPU until nothing is left of them. */
+void fx_settle(struct fx *fx);
+
+/* ---- Checks that name the row of a table: the text tells which one failed ---- */
+
+void fx_equal_at(uint64_t actual, uint64_t expected, const char *file, int line, const char *format,
+                 ...) __attribute__((format(printf, 5, 6)));
+#define fx_equal(actual, expected, ...)                                                            \
+    fx_equal_at((uint64_t)(actual), (uint64_t)(expected), __FILE__, __LINE__, __VA_ARGS__)
+
 /* ---- What happened ---- */
 
 uint32_t fx_count(struct fx *fx, enum fx_kind kind);
@@ -125,6 +136,10 @@ void fx_icr(struct fx *fx, uint32_t n, uint32_t low, uint32_t dest);
 void fx_eoi(struct fx *fx, uint32_t n);
 
 /* ---- The run loop of vCPU `n` ---- */
+
+/* Nothing is blocked. */
+#define FX_CAN_ALL                                                                                 \
+    (VAPIC_CAN_IRQ | VAPIC_CAN_NMI | VAPIC_CAN_SMI | VAPIC_CAN_INIT | (unsigned)VAPIC_IF)
 
 /* vapic_enter() with `can`, without committing. */
 struct vapic_entry fx_peek(struct fx *fx, uint32_t n, uint32_t can);
