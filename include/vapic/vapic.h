@@ -125,7 +125,6 @@ uint32_t vapic_api_version(void);
     X(BYTE_ID_WRITES, 0, 0, "a byte write at +3 of ID, LDR, DFR works")                            \
     X(APR, 1, 0, "the arbitration priority register is computed (else it reads 0)")                \
     X(IPI_FORMS, 0, 0, "IPIs with mode and shorthand combinations the manual forbids are dropped") \
-    X(DEADLINE_ALWAYS_READS, 0, 0, "IA32_TSC_DEADLINE reads what was written in any timer mode")   \
     X(SPLIT_IGNORES_SUPPRESS, 0, 0, "host.eoi is called although SVR[12] suppresses broadcast")
 
 enum vapic_knob_index {
@@ -217,8 +216,9 @@ struct vapic_vm {
     uint16_t *by_cluster;      /* 16 x 4 chains, by cluster and bit */
     uint64_t *routes;          /* GSI -> one packed word */
     uint32_t *watch;           /* GSI -> watch flags and source */
+    uint64_t watched_msis[4];  /* vectors of watched level-triggered MSI routes; atomic */
     uint32_t xapic_count;      /* present vCPUs in xAPIC mode */
-    uint32_t far_ids;          /* added vCPUs whose ID does not fit a logical x2APIC ID */
+    uint32_t odd_ids;          /* added vCPUs that by_id does not lead to, see fabric.c */
     uint32_t starved;          /* atomic: pins whose last message nobody accepted may exist */
     struct vapic_ioapic *ioapics; /* attached ones, linked; published with release */
     vapic_trace_fn trace;      /* NULL: off */
@@ -325,14 +325,11 @@ struct vapic {
     uint8_t injected;
     uint8_t isr_words, irr_words; /* bit n: word n of ISR, IRR is not zero */
     uint8_t esr_latch;
-    uint8_t lint;        /* line levels seen by the owner, remote IRR of LINT0/1 */
     uint8_t timer_flags; /* armed, tick remembered */
-    uint16_t ext_flags;
+    uint8_t told_clock;
     uint64_t apic_base;
     uint64_t timer_when; /* on the clock of the LVT's mode */
-    uint64_t timer_period;
-    uint64_t armed_when; /* what the host was last told */
-    uint64_t stash_deadline; /* MSR 6E0h loaded before LVT: used when the LVT arrives */
+    uint64_t told_when;  /* what host.arm() was last told, with told_clock */
     struct vapic_stats stats;
 } __attribute__((aligned(64)));
 
@@ -377,7 +374,7 @@ uint64_t vapic_base(const struct vapic *v);
  * follow any other, also x2APIC -> xAPIC. VAPIC_E_BASE (nothing changed): reserved bits, EXTD
  * without EN, EXTD without the x2APIC feature. [owner][config]
  */
-int vapic_load_base(struct vapic *v, uint64_t value, struct vapic_now now);
+int vapic_load_base(struct vapic *v, uint64_t value);
 
 enum vapic_activity vapic_activity(const struct vapic *v); /* [owner] */
 
@@ -585,8 +582,9 @@ enum vapic_action vapic_nmi(struct vapic *v);
 
 /*
  * Message signalled interrupt [SDM3 12.11]. Returns the number of vCPUs that accepted it (0: nobody)
- * or VAPIC_E_MSI: address outside FEExxxxxh, remappable format, or (32-bit format) address bits
- * 39:32 set. Notifies by itself. [any]
+ * or VAPIC_E_MSI: address outside FEExxxxxh, remappable format, a reserved delivery mode (3 or 6), or
+ * (32-bit format) address bits 39:32 set. Address bits 63:32 are ignored in the other formats, and
+ * so is the level bit (14) of the data. Notifies by itself. [any]
  */
 int vapic_msi(struct vapic_vm *vm, uint64_t address, uint32_t data);
 
@@ -603,19 +601,28 @@ struct vapic_route {
     uint32_t data;
 };
 
-/* Sets the route of a GSI. VAPIC_E_ARG, VAPIC_E_MSI. [config] */
+/*
+ * Sets the route of a GSI. The levels of its sources are not carried from one pin to another, nor
+ * between a pin and a message: let the line be low when the kind or the pin changes. VAPIC_E_ARG,
+ * VAPIC_E_MSI. [config]
+ */
 int vapic_gsi_route(struct vapic_vm *vm, uint32_t gsi, const struct vapic_route *route);
 
 #define VAPIC_GSI_ACK (1u << 0)      /* call host.gsi_ack() at EOI */
 #define VAPIC_GSI_RESAMPLE (1u << 1) /* lower `source` first; implies VAPIC_GSI_ACK */
 
-/* What happens at an EOI for this GSI: VAPIC_GSI_ masks; 0 stops. VAPIC_E_ARG. [config] */
+/*
+ * What happens at the EOI of a level-triggered interrupt of this GSI: VAPIC_GSI_ masks; 0 stops. A
+ * pin that several GSIs are routed to reports the one that was routed last. VAPIC_E_ARG: no such GSI,
+ * source or flag, or there is no host.gsi_ack(). [config]
+ */
 int vapic_gsi_watch(struct vapic_vm *vm, uint32_t gsi, uint32_t flags, uint32_t source);
 
 /*
  * Source `source` of a GSI goes high or low. Returns the number of vCPUs that accepted an interrupt
- * from it, 0 when it coalesced with a pending one, -1 when it was blocked (masked, or remote IRR
- * set, or nobody is addressed), VAPIC_E_ARG when there is no such GSI or source. [any]
+ * from it, 0 when it coalesced with a pending one or the source went low, VAPIC_GSI_BLOCKED when it
+ * was blocked (masked, or remote IRR set, or nobody is addressed, or the GSI has no route),
+ * VAPIC_E_ARG when there is no such GSI or source. [any]
  */
 #define VAPIC_GSI_BLOCKED (-1000)
 int vapic_gsi_set(struct vapic_vm *vm, uint32_t gsi, uint32_t source, bool level);
@@ -624,7 +631,7 @@ int vapic_gsi_set(struct vapic_vm *vm, uint32_t gsi, uint32_t source, bool level
 struct vapic_pin {
     uint64_t word;  /* any thread, one compare-and-swap word: entry, line sources, pending */
     uint32_t storm; /* EOIs in a row that found the line high; atomic */
-    uint32_t gsi;   /* constant: ioapic.gsi_base + pin */
+    uint32_t gsi;   /* the GSI last routed here, VAPIC_NO_INDEX: none; under the lock, any reads */
 };
 
 /* An I/O APIC. The caller's memory; the fields are private. */
@@ -636,6 +643,7 @@ struct vapic_ioapic {
     uint32_t gsi_base;
     uint32_t id;     /* register 0, atomic */
     uint32_t select; /* IOREGSEL, atomic */
+    uint32_t index;  /* constant: position in vapic_vm.ioapics, how routes name it */
     uint8_t version;
 };
 
@@ -650,7 +658,8 @@ struct vapic_ioapic_config {
  * Initializes an I/O APIC (all pins masked), attaches it to the VM, and routes GSIs gsi_base ...
  * gsi_base + pins - 1 that exist and have no route yet to its pins. `pins` is an array of
  * config->pins entries (24 when 0); it and `io` stay in use as long as the VM. `io_size` is
- * sizeof(struct vapic_ioapic). VAPIC_E_ARG, VAPIC_E_SIZE. [config]
+ * sizeof(struct vapic_ioapic). VAPIC_E_ARG, VAPIC_E_SIZE; VAPIC_E_BUSY: `io` is attached already;
+ * VAPIC_E_FULL: 256 I/O APICs are. [config]
  */
 int vapic_ioapic_init(struct vapic_ioapic *io, size_t io_size, struct vapic_vm *vm,
                       const struct vapic_ioapic_config *config, struct vapic_pin *pins);
@@ -660,7 +669,9 @@ void vapic_ioapic_reset(struct vapic_ioapic *io);
 
 /*
  * The guest reads or writes `size` (1, 2, 4, 8) bytes at `offset` of the I/O APIC's window.
- * Other offsets and sizes read 0 and are ignored. [IOAPIC 3.1] [any]
+ * Other offsets and sizes read 0 and are ignored. A narrow write sets the whole register, its upper
+ * bytes to zero. The register index is shared: a host must not let two accesses to IOREGSEL and
+ * IOWIN overlap that the guest keeps apart by a lock. [IOAPIC 3.1] [any]
  */
 uint64_t vapic_ioapic_read(struct vapic_ioapic *io, uint32_t offset, size_t size);
 void vapic_ioapic_write(struct vapic_ioapic *io, uint32_t offset, uint64_t value, size_t size);
@@ -715,7 +726,12 @@ int vapic_save_record(struct vapic *v, void *record, size_t size, struct vapic_n
 int vapic_load_record(struct vapic *v, const void *record, size_t size, struct vapic_now now,
                       struct vapic_entry *entry);
 
-/* The same for an I/O APIC; `size` must be at least VAPIC_IOAPIC_RECORD(pins). [any] */
+/*
+ * The same for an I/O APIC; `size` must be at least VAPIC_IOAPIC_RECORD(pins) (VAPIC_E_SIZE). Load
+ * needs an I/O APIC with the same number of pins and the same version, and the vCPUs loaded before:
+ * a level-triggered pin whose line is high and which awaits no EOI sends its message at once.
+ * VAPIC_E_ARG: `io` or `record` is NULL, or the record is of another kind of I/O APIC. [any]
+ */
 #define VAPIC_IOAPIC_RECORD(pins) (32u + 16u * (pins))
 int vapic_ioapic_save(struct vapic_ioapic *io, void *record, size_t size);
 int vapic_ioapic_load(struct vapic_ioapic *io, const void *record, size_t size);
@@ -737,6 +753,7 @@ enum vapic_need {
     VAPIC_NEED_NONE,
     VAPIC_NEED_CMCI,
     VAPIC_NEED_AMD_EXT,
+    VAPIC_NEED_AMD_IN_X2APIC, /* everywhere in xAPIC mode, on AMD only in x2APIC mode */
 };
 
 /*

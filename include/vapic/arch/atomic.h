@@ -63,6 +63,10 @@ VAPIC_ATOMIC_DEFINE(16)
 VAPIC_ATOMIC_DEFINE(32)
 VAPIC_ATOMIC_DEFINE(64)
 
+/* Pointers, of any type: `p` is the address of the pointer. */
+#define vapic_load_ptr(p, order) __atomic_load_n(p, order)
+#define vapic_store_ptr(p, v, order) __atomic_store_n(p, v, order)
+
 /* Orders the loads before it with the loads after it (the read side of a sequence count). */
 VAPIC_ATOMIC_FN void vapic_fence_acquire(void)
 {
