@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The built-in guest: what `vapic run` runs when no guest is named. Words of the command line:
+ *
+ *   apic=auto|xapic|x2apic          mode of the run (auto: x2APIC if CPUID offers it)
+ *   timer=auto|tsc-deadline|oneshot which timer wakes and loads (auto: deadline if offered)
+ *   only=NAME, only=PREFIX*         a part of the tests
+ *   n=COUNT                         iterations of what repeats
+ *   ref=manual|qemu|kvm             known deviations of that machine are reported as TODO
+ *   strict                          a missing device fails instead of being skipped
+ *   list                            prints names and citations only
+ */
+#include "groups.h"
+#include "start.h"
+
+_Noreturn void guest_main(const char *command_line)
+{
+    static const struct test *const groups[] = {
+        base_tests,  register_tests, priority_tests, ipi_tests,
+        start_tests, timer_tests,    ioapic_tests,   load_tests,
+    };
+
+    test_main("built-in guest", groups, sizeof(groups) / sizeof(groups[0]), command_line);
+}

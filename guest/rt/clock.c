@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT */
+/* Timer calibration and arming: see clock.h. */
+#include "clock.h"
+
+#include "test.h"
+
+#define SHORT_CYCLES 4000000u
+
+const uint8_t clock_divide[8] = {0xb, 0x0, 0x1, 0x2, 0x3, 0x8, 0x9, 0xa};
+
+static struct clock_rate base_rate;
+
+bool clock_measure(uint8_t divide_code, uint64_t cycles, struct clock_rate *rate)
+{
+    uint64_t before, after, count0, count1, t0, t1, counts;
+
+    apic_write(APIC_LVT_TIMER, LVT_MASKED | VEC_SPURIOUS);
+    apic_write(APIC_TDCR, divide_code);
+    apic_write(APIC_TMICT, 0xffffffffu);
+    before = rdtsc();
+    count0 = apic_read(APIC_TMCCT);
+    t0 = rdtsc();
+    while (rdtsc() - t0 < cycles)
+        cpu_pause();
+    t1 = rdtsc();
+    count1 = apic_read(APIC_TMCCT);
+    after = rdtsc();
+    apic_write(APIC_TMICT, 0);
+    if (count1 >= count0)
+        return false;
+    counts = count0 - count1;
+    /* A reading is exact to one count, so the difference may be one off either way. */
+    rate->least = ((t1 - t0) << CLOCK_SHIFT) / (counts + 1);
+    rate->most = counts > 1 ? ((after - before) << CLOCK_SHIFT) / (counts - 1) : UINT64_MAX;
+    return true;
+}
+
+static void calibrate(void)
+{
+    if (!base_rate.most && !clock_measure(clock_divide[0], SHORT_CYCLES, &base_rate))
+        panic("the APIC timer does not count");
+}
+
+uint64_t clock_least_cycles(uint64_t counts)
+{
+    calibrate();
+    return (counts * base_rate.least) >> CLOCK_SHIFT;
+}
+
+uint32_t clock_counts(uint64_t cycles)
+{
+    uint64_t counts;
+
+    calibrate();
+    counts = (cycles << CLOCK_SHIFT) / base_rate.least;
+    return counts ? (uint32_t)counts : 1;
+}
+
+uint64_t clock_short(void)
+{
+    return SHORT_CYCLES;
+}
+
+static bool by_deadline(void)
+{
+    return apic_has_deadline() && !str_is(options.timer, "oneshot", ' ');
+}
+
+void clock_arm(uint8_t vector, uint64_t cycles)
+{
+    if (by_deadline()) {
+        apic_write(APIC_LVT_TIMER, LVT_DEADLINE | vector);
+        fence(); /* the LVT store before the MSR write [SDM3 12.5.4.1] */
+        wrmsr(MSR_TSC_DEADLINE, rdtsc() + cycles);
+        return;
+    }
+    apic_write(APIC_LVT_TIMER, vector);
+    apic_write(APIC_TDCR, clock_divide[0]);
+    apic_write(APIC_TMICT, clock_counts(cycles));
+}
+
+void clock_disarm(void)
+{
+    apic_write(APIC_LVT_TIMER, LVT_MASKED);
+    apic_write(APIC_TMICT, 0);
+}

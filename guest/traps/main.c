@@ -1,0 +1,9 @@
+/* SPDX-License-Identifier: MIT */
+#include "test.h"
+#include "start.h"
+_Noreturn void guest_main(const char *command_line)
+{
+    static const struct test none[] = {{0}};
+    static const struct test *const groups[] = {none};
+    test_main("trap guests", groups, 1, command_line);
+}
