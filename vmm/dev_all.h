@@ -3,14 +3,15 @@
  * All devices of the machine together: one structure, one init, one reset. The machine (the engine)
  * owns it.
  *
- *     struct vmm_devices devs;                      (large: allocate it)
- *     vmm_env_init(&devs.env)                        lock
- *     devs.env.clock = vmm_clock_host; .loop, .ports, .irq, .power = ...
- *     vmm_devices_init(&devs, &config)               claims the ports
- *     vmm_console_start()                            if there is a terminal (dev_console.h)
+ *     struct vmm_devices *devs             allocated by the machine (large)
+ *     vmm_env_init(&devs->env)             then .loop, .ports, .irq and .power are filled in
+ *     vmm_console_init(console, ...)       if there is a terminal or pipe (dev_console.h)
+ *     vmm_devices_init(devs, &config)      claims the ports
+ *     vmm_evloop_start(), vmm_console_start()
  *     ... vCPUs run ...
- *     vmm_devices_reset(&devs)                       at each reboot, vCPUs stopped
- *     vmm_devices_fini(&devs)                        vCPUs and event loop stopped
+ *     vmm_devices_reset(devs)              at each reboot; no vCPU is in the guest
+ *     vmm_console_stop(), vmm_evloop_stop()
+ *     vmm_devices_fini(devs)
  */
 #ifndef VMM_DEV_ALL_H
 #define VMM_DEV_ALL_H

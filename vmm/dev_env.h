@@ -60,6 +60,13 @@ struct vmm_env {
     struct vmm_power power;
 };
 
+/* The caller then fills in the rest. */
+static inline void vmm_env_init(struct vmm_env *env)
+{
+    *env = (struct vmm_env){.clock = vmm_clock_host};
+    pthread_mutex_init(&env->lock, NULL);
+}
+
 static inline uint64_t vmm_env_now(const struct vmm_env *env)
 {
     return vmm_clock_mono(&env->clock);

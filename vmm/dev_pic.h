@@ -38,7 +38,8 @@ struct vmm_pic_chip {
     bool special_nested;
     bool read_isr;
     bool poll;
-    struct vmm_pic_chip *slave; /* at input 2; NULL in the slave itself */
+    bool has_slave;
+    bool slave_asks; /* the slave's output, at input 2 */
 };
 
 struct vmm_pic {

@@ -48,10 +48,10 @@ struct vmm_pit {
     struct vmm_env *env;
     struct vmm_timer timer;
     struct vmm_pit_channel ch[3];
-    uint8_t port61;     /* bits 0 to 3 */
-    bool line;          /* wire 0 */
-    uint64_t edge;      /* when channel 0's output rises next; VMM_TIME_NEVER: not */
-    uint64_t last_edge; /* when it rose last */
+    uint8_t port61;  /* bits 0 to 3 */
+    bool line;       /* wire 0 */
+    uint64_t edge;   /* when channel 0's output rises next; VMM_TIME_NEVER: not */
+    bool programmed; /* the guest has written channel 0 since reset */
 };
 
 int vmm_pit_init(struct vmm_pit *pit, struct vmm_env *env);

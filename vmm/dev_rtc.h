@@ -26,10 +26,10 @@ struct vmm_rtc {
     uint8_t cmos[128];  /* time registers 00h to 09h and 32h are kept here only while SET stops the
                            clock */
     bool line;          /* wire 8 */
-    int64_t base_utc;   /* time of the clock, ns since 1970 ... */
-    uint64_t base_mono; /* ... at this monotonic time */
-    int64_t seen;       /* time of the clock up to which the flags are computed */
-    int64_t alarm;      /* next second at which the alarm strikes; INT64_MAX: never */
+    int64_t base_sec;   /* second that began ... */
+    uint64_t base_mono; /* ... at this monotonic time (modulo 2^64) */
+    uint64_t seen;      /* ns since base_mono up to which the flags are computed */
+    uint64_t alarm;     /* second, counted from base_sec, of the next alarm; UINT64_MAX: never */
     uint64_t event;     /* when the timer is wanted; VMM_TIME_NEVER: not */
 };
 

@@ -79,7 +79,9 @@ struct vmm_evloop {
     struct vmm_watch *watches; /* linked list */
     uint64_t next_watch_id;
     unsigned unpollable; /* enabled watches on files that epoll does not take */
+    bool passing;        /* in a firing pass: its end programs the timerfd */
     const void *running; /* timer or watch whose callback runs now */
+    pthread_t runner;    /* the thread on which it runs */
     bool started;
     bool stopping;
     pthread_t thread;
