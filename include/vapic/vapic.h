@@ -217,6 +217,7 @@ struct vapic_vm {
     uint64_t *routes;          /* GSI -> one packed word */
     uint32_t *watch;           /* GSI -> watch flags and source */
     uint64_t watched_msis[4];  /* vectors of watched level-triggered MSI routes; atomic */
+    uint32_t watched;          /* GSIs that vapic_gsi_watch() watches; atomic */
     uint32_t xapic_count;      /* present vCPUs in xAPIC mode */
     uint32_t odd_ids;          /* added vCPUs that by_id does not lead to, see fabric.c */
     uint32_t starved;          /* atomic: pins whose last message nobody accepted may exist */
@@ -612,9 +613,10 @@ int vapic_gsi_route(struct vapic_vm *vm, uint32_t gsi, const struct vapic_route 
 #define VAPIC_GSI_RESAMPLE (1u << 1) /* lower `source` first; implies VAPIC_GSI_ACK */
 
 /*
- * What happens at the EOI of a level-triggered interrupt of this GSI: VAPIC_GSI_ masks; 0 stops. A
- * pin that several GSIs are routed to reports the one that was routed last. VAPIC_E_ARG: no such GSI,
- * source or flag, or there is no host.gsi_ack(). [config]
+ * What happens at an EOI of this GSI's vector, on any vCPU: VAPIC_GSI_ masks; 0 stops. Pins of
+ * either trigger mode take part, messages only with data bit 15 (level). A pin that several GSIs
+ * are routed to reports the one that was routed last. VAPIC_E_ARG: no such GSI, source or flag, or
+ * there is no host.gsi_ack(). [config]
  */
 int vapic_gsi_watch(struct vapic_vm *vm, uint32_t gsi, uint32_t flags, uint32_t source);
 
