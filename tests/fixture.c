@@ -190,7 +190,7 @@ static void make_vcpu(struct fx *fx, uint32_t n, const struct fx_options *option
     if (!options->not_added)
         assert_int_equal(vapic_add(v), VAPIC_OK);
     if (options->x2apic)
-        assert_int_equal(vapic_load_base(v, vapic_base(v) | APIC_BASE_EXTD, fx->now), VAPIC_OK);
+        assert_int_equal(vapic_load_base(v, vapic_base(v) | APIC_BASE_EXTD), VAPIC_OK);
 }
 
 /* To every vCPU, by its x2APIC ID and by its low byte; who shares an ID gets it more than once. */
