@@ -55,6 +55,13 @@ undefined()
         empty "undefined symbols that an embedder would have to provide"
 }
 
+# foreign FILE...: global names that could collide with an embedder's.
+foreign()
+{
+    nm -g --defined-only "$@" | awk 'NF == 3 && $3 !~ /^vapic_/ { print $3 }' |
+        empty "global symbols without the prefix vapic_"
+}
+
 # mutable FILE...: data that is neither constant nor the caller's.
 mutable()
 {
@@ -71,7 +78,7 @@ floating()
 # consumer CC ARCHIVE: a program without libc that uses the library must link, and run.
 consumer()
 {
-    $1 -std=c11 -O2 -ffreestanding -nostdlib -static -fno-pic -no-pie -fno-stack-protector \
+    $1 -std=c11 -O2 -ffreestanding -nostdlib -static -fno-pic -fno-stack-protector \
         -Wall -Wextra -Werror -Iinclude tests/freestanding/consumer.c "$2" \
         -o "$work/consumer" || return 1
     "$work/consumer" || {
@@ -87,6 +94,7 @@ for cc in gcc clang; do
     check "$cc builds with kernel flags" compile $cc "$work/$cc-kernel" $kernel
     ar rcs "$work/$cc-kernel.a" "$work/$cc-kernel"/*.o 2>/dev/null
     check "$cc kernel build leaves nothing undefined" undefined "$work/$cc-kernel.a"
+    check "$cc kernel build defines vapic_ symbols only" foreign "$work/$cc-kernel"/*.o
     check "$cc kernel build has no mutable data" mutable "$work/$cc-kernel"/*.o
     check "$cc kernel build has no vector code" floating "$work/$cc-kernel"/*.o
     check "$cc builds without position independence" compile $cc "$work/$cc-plain" -fno-pic
