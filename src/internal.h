@@ -9,7 +9,7 @@
 #include "vapic/arch/atomic.h"
 #include "vapic/vapic.h"
 
-#define LIKELY(x) __builtin_expect(!!(x), 1)
+#define LIKELY(x)   __builtin_expect(!!(x), 1)
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
 
 /* ---- Knobs, tracing ---- */
@@ -19,14 +19,14 @@ static inline bool knob(const struct vapic_vm *vm, enum vapic_knob k)
     return (vm->knobs & (uint32_t)k) != 0;
 }
 
-void trace_emit(struct vapic_vm *vm, enum vapic_event_kind kind, uint32_t vcpu,
-                const uint64_t arg[4]);
+void vapic_trace_emit(struct vapic_vm *vm, enum vapic_event_kind kind, uint32_t vcpu,
+                      const uint64_t arg[4]);
 
 /* One predictable branch when nobody listens. */
 #define TRACE(vm, kind, vcpu, a, b, c, d)                                                          \
     do {                                                                                           \
         if (UNLIKELY((vm)->trace != NULL))                                                         \
-            trace_emit(vm, VAPIC_EVENT_##kind, vcpu, (const uint64_t[4]){a, b, c, d});             \
+            vapic_trace_emit(vm, VAPIC_EVENT_##kind, vcpu, (const uint64_t[4]){a, b, c, d});       \
     } while (0)
 
 /* ---- The register page ---- */
@@ -65,24 +65,25 @@ static inline bool sw_enabled(const struct vapic *v)
 
 /* ---- Events of struct vapic: any thread sets, the owner consumes ---- */
 
-#define EV_INIT (1u << 0)
-#define EV_SIPI (1u << 1)
-#define EV_NMI_SHIFT 2 /* two bits: 0, 1 or 2 NMIs pend */
-#define EV_NMI (3u << EV_NMI_SHIFT)
-#define EV_SMI (1u << 4)
-#define EV_LINE0 (1u << 5) /* levels of the LINT inputs */
-#define EV_LINE1 (1u << 6)
-#define EV_EDGE0 (1u << 7) /* a rise that the owner has not looked at yet */
-#define EV_EDGE1 (1u << 8)
-#define EV_THERMAL (1u << 9) /* one event of a local source; order as in local_lvts[] */
-#define EV_PMC (1u << 10)
-#define EV_CMCI (1u << 11)
-#define EV_EILVT0 (1u << 12) /* and the three after it */
-#define EV_LOCAL_SHIFT 9
-#define EV_LOCAL (0x7Fu << EV_LOCAL_SHIFT)
+#define EV_INIT              (1u << 0)
+#define EV_SIPI              (1u << 1)
+#define EV_NMI_SHIFT         2 /* two bits: 0, 1 or 2 NMIs pend */
+#define EV_NMI               (3u << EV_NMI_SHIFT)
+#define EV_SMI               (1u << 4)
+#define EV_LINE0             (1u << 5) /* levels of the LINT inputs */
+#define EV_LINE1             (1u << 6)
+#define EV_EDGE0             (1u << 7) /* a rise that the owner has not looked at yet */
+#define EV_EDGE1             (1u << 8)
+#define EV_THERMAL           (1u << 9) /* one event of a local source; order as in local_lvts[] */
+#define EV_PMC               (1u << 10)
+#define EV_CMCI              (1u << 11)
+#define EV_EILVT0            (1u << 12) /* and the three after it */
+#define EV_LOCAL_SHIFT       9
+#define EV_LOCAL             (0x7Fu << EV_LOCAL_SHIFT)
 #define EV_SIPI_VECTOR_SHIFT 16
-#define EV_SIPI_VECTOR (0xFFu << EV_SIPI_VECTOR_SHIFT)
-#define EV_REMOTE (1u << 24) /* remote read: ends HLT, nothing else */
+#define EV_SIPI_VECTOR       (0xFFu << EV_SIPI_VECTOR_SHIFT)
+#define EV_REMOTE            (1u << 24) /* remote read: ends HLT, nothing else */
+#define EV_TIMER             (1u << 25) /* the host's timer fired, perhaps early */
 
 /* Presence of the owner, for senders. */
 enum presence {
@@ -149,15 +150,16 @@ static inline enum vapic_action post_vector(struct vapic *v, uint8_t vector, boo
  * Everything that decides whether a message concerns a vCPU, in one word, so that a reader without
  * the sequence count still sees one consistent identity.
  */
-#define IDENT_ADDED (1u << 0)
-#define IDENT_ENABLED (1u << 1) /* IA32_APIC_BASE.EN */
-#define IDENT_X2APIC (1u << 2)
-#define IDENT_SW (1u << 3) /* SVR[8] */
+#define IDENT_ADDED     (1u << 0)
+#define IDENT_ENABLED   (1u << 1) /* IA32_APIC_BASE.EN */
+#define IDENT_X2APIC    (1u << 2)
+#define IDENT_SW        (1u << 3) /* SVR[8] */
 #define IDENT_DFR_SHIFT 4
-#define IDENT_DFR (3u << IDENT_DFR_SHIFT)
+#define IDENT_ODD       (1u << 6) /* answers to another x2APIC ID than the one by_id leads to it by */
+#define IDENT_DFR       (3u << IDENT_DFR_SHIFT)
 #define IDENT_XID_SHIFT 8
 #define IDENT_LDR_SHIFT 16
-#define IDENT_ID_SHIFT 32
+#define IDENT_ID_SHIFT  32
 
 enum ident_dfr {
     DFR_FLAT,
@@ -168,6 +170,7 @@ enum ident_dfr {
 struct vapic_slot {
     uint64_t ident;     /* under the lock inside the sequence count; any thread reads */
     struct vapic *vcpu; /* constant while IDENT_ADDED; readers keep off by host.quiesce() */
+    uint32_t id;        /* the configured x2APIC ID; constant while IDENT_ADDED */
     uint32_t arbiter;   /* lowest-priority messages taken; atomic, any thread */
     uint16_t next_id;   /* chains: slot + 1 of the next, 0 at the end */
     uint16_t next_xid;
@@ -197,71 +200,94 @@ static inline enum ident_dfr ident_dfr(uint64_t ident)
 /* ---- fabric.c ---- */
 
 /* Takes the lock and rewrites this vCPU's entries from its page and base. Owner. */
-void fabric_update(struct vapic *v);
+void vapic_fabric_update(struct vapic *v);
 
 /* vapic_send() that also notifies a single target. Any thread, no lock. */
-struct vapic_sent fabric_deliver(struct vapic_vm *vm, struct vapic_msg msg);
+struct vapic_sent vapic_fabric_deliver(struct vapic_vm *vm, struct vapic_msg msg);
 
 /* ---- lapic.c ---- */
 
 #define LDR_OF_ID(id) ((((id) >> 4) & 0xFFFFu) << 16 | 1u << ((id)&15u))
 
-void lapic_reset_registers(struct vapic *v, bool init);
-void lapic_recount(struct vapic *v); /* derived state from the page: word hints, PPR */
-void lapic_update_ppr(struct vapic *v);
-void lapic_harvest(struct vapic *v); /* PIR into IRR and TMR */
-int lapic_highest(const struct vapic *v, uint32_t base, uint8_t words); /* -1: none */
-int lapic_pending(const struct vapic *v);  /* the vector that may be delivered now, or -1 */
+void vapic_lapic_reset_registers(struct vapic *v, bool init);
+void vapic_lapic_recount(struct vapic *v); /* derived state from the page: word hints, PPR */
+void vapic_lapic_update_ppr(struct vapic *v);
+void vapic_lapic_harvest(struct vapic *v); /* PIR into IRR and TMR */
+int vapic_lapic_highest(const struct vapic *v, uint32_t base, uint8_t words); /* -1: none */
+int vapic_lapic_pending(const struct vapic *v); /* the vector that may be delivered now, or -1 */
 /* A fixed interrupt of this vCPU to itself, on the owner's thread. */
-bool lapic_accept_local(struct vapic *v, uint8_t vector, bool level);
-void lapic_error(struct vapic *v, uint32_t esr_bit);
+bool vapic_lapic_accept_local(struct vapic *v, uint8_t vector, bool level);
+void vapic_lapic_error(struct vapic *v, uint32_t esr_bit);
+void vapic_lapic_ack(struct vapic *v, uint8_t vector);
+void vapic_lapic_unack(struct vapic *v, uint8_t vector); /* back from ISR to IRR */
+void vapic_lapic_specific_eoi(struct vapic *v, uint8_t vector);
+/* The class that TPR must fall below for the next vector to pass; 0 when TPR is not in its way. */
+uint8_t vapic_lapic_tpr_threshold(const struct vapic *v);
+bool vapic_lapic_extint(const struct vapic *v); /* INTR is asserted and reaches the core */
+void vapic_lapic_local_events(struct vapic *v); /* consumes EV_LOCAL and the edges of LINT0/1 */
+/* Latch an event; any thread; post_notify() is the caller's. */
+void vapic_lapic_event_nmi(struct vapic *v);
+void vapic_lapic_event_init(struct vapic *v);
+void vapic_lapic_event_sipi(struct vapic *v, uint8_t vector);
 /* Fires the LVT entry at `offset` once; false when masked or refused. */
-bool lapic_fire_lvt(struct vapic *v, uint32_t offset);
-void lapic_eval_lint(struct vapic *v); /* level-triggered LINT inputs */
-uint32_t lapic_version(const struct vapic *v);
-bool lapic_has(const struct vapic *v, const struct vapic_reg *row);
+bool vapic_lapic_fire_lvt(struct vapic *v, uint32_t offset);
+void vapic_lapic_eval_lint(struct vapic *v); /* level-triggered LINT inputs */
+uint32_t vapic_lapic_version(const struct vapic *v);
+bool vapic_lapic_has(const struct vapic *v, const struct vapic_reg *row);
 
 /* ---- lapic_access.c ---- */
 
-void lapic_write_svr(struct vapic *v, uint32_t value);
-uint32_t lapic_lvt_mask(const struct vapic *v, const struct vapic_reg *row);
+void vapic_lapic_write_svr(struct vapic *v, uint32_t value);
+uint32_t vapic_lapic_lvt_value(const struct vapic *v, uint32_t offset, uint32_t value);
 
 /* ---- lapic_base.c ---- */
 
-int lapic_write_base(struct vapic *v, uint64_t value, struct vapic_now now);
+int vapic_lapic_write_base(struct vapic *v, uint64_t value); /* a guest WRMSR */
 
 /* ---- lapic_timer.c ---- */
 
-void timer_reset(struct vapic *v);
-void timer_write_lvt(struct vapic *v, uint32_t old, uint32_t value, struct vapic_now now);
-void timer_write_initial(struct vapic *v, uint32_t count, struct vapic_now now);
-void timer_write_divide(struct vapic *v, uint32_t value, struct vapic_now now);
-void timer_write_deadline(struct vapic *v, uint64_t tsc, struct vapic_now now);
-uint64_t timer_read_deadline(const struct vapic *v);
-uint32_t timer_current(const struct vapic *v, struct vapic_now now);
-void timer_stop(struct vapic *v);
-void timer_run(struct vapic *v, struct vapic_now now); /* expiry */
-void timer_soft_disabled(struct vapic *v);
-struct vapic_deadline timer_deadline(const struct vapic *v);
+void vapic_timer_reset(struct vapic *v);
+void vapic_timer_write_lvt(struct vapic *v, uint32_t value);
+void vapic_timer_write_initial(struct vapic *v, uint32_t count, struct vapic_now now);
+void vapic_timer_write_divide(struct vapic *v, uint32_t value, struct vapic_now now);
+void vapic_timer_write_deadline(struct vapic *v, uint64_t tsc, struct vapic_now now);
+uint64_t vapic_timer_read_deadline(const struct vapic *v);
+uint32_t vapic_timer_current(const struct vapic *v, struct vapic_now now);
+void vapic_timer_stop(struct vapic *v);
+void vapic_timer_run(struct vapic *v, struct vapic_now now); /* expiry */
+void vapic_timer_soft_disabled(struct vapic *v);
+void vapic_timer_retell(
+    struct vapic *v); /* the host's timer is used up: tell it again if need be */
+struct vapic_deadline vapic_timer_deadline(const struct vapic *v);
 /* State load: the count stands at `current`. */
-void timer_restore(struct vapic *v, uint32_t current, struct vapic_now now);
-bool timer_remembered(const struct vapic *v);
+void vapic_timer_restore(struct vapic *v, uint32_t current, struct vapic_now now);
 
 /* ---- gsi.c, ioapic.c ---- */
 
-/* An EOI of a level-triggered vector on `v`; `suppressed`: SVR[12] keeps it from the I/O APICs. */
-void eoi_from_vcpu(struct vapic *v, uint8_t vector, bool suppressed);
+/*
+ * An EOI of `vector` on `v`; `level`: TMR said level-triggered; `suppressed`: SVR[12] keeps a level
+ * one from the I/O APICs. Of edge-triggered vectors only acknowledge notifiers (vapic_gsi_watch)
+ * want to know; when there are none for edge pins this must cost one load and a branch.
+ */
+void vapic_eoi_from_vcpu(struct vapic *v, uint8_t vector, bool level, bool suppressed);
 
 /* Destinations changed: tries again the pins whose message nobody accepted. No lock held. */
-void ioapic_map_changed(struct vapic_vm *vm);
+void vapic_ioapic_map_changed(struct vapic_vm *vm);
 
-/* Level and acknowledge handling of one I/O APIC for an EOI of `vector`. */
-void ioapic_eoi(struct vapic_ioapic *io, uint8_t vector, bool suppressed);
+/* One I/O APIC's part of an EOI of `vector`: acknowledges; with `broadcast` clears remote IRR. */
+void vapic_ioapic_eoi(struct vapic_ioapic *io, uint8_t vector, bool broadcast);
 
 /* Tells the watcher of `gsi`, if any: lowers the resampled source, calls host.gsi_ack(). */
-void gsi_acknowledge(struct vapic_vm *vm, uint32_t gsi);
+void vapic_gsi_acknowledge(struct vapic_vm *vm, uint32_t gsi);
+
+/* The source that an acknowledge of `gsi` lowers, as a mask; 0 when it is not resampled. */
+uint32_t vapic_gsi_resampled(const struct vapic_vm *vm, uint32_t gsi);
+
+/* Routes the GSIs of a new I/O APIC that have no route. With the configuration lock held. */
+void vapic_gsi_route_pins(struct vapic_ioapic *io);
 
 /* Destination field and ICR bits of MSI address and data; false when not deliverable. */
-bool msi_decode(const struct vapic_vm *vm, uint64_t address, uint32_t data, struct vapic_msg *msg);
+bool vapic_msi_decode(const struct vapic_vm *vm, uint64_t address, uint32_t data,
+                      struct vapic_msg *msg);
 
 #endif

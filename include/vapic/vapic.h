@@ -219,7 +219,8 @@ struct vapic_vm {
     uint64_t watched_msis[4];  /* vectors of watched level-triggered MSI routes; atomic */
     uint32_t watched;          /* GSIs that vapic_gsi_watch() watches; atomic */
     uint32_t xapic_count;      /* present vCPUs in xAPIC mode */
-    uint32_t odd_ids;          /* added vCPUs that by_id does not lead to, see fabric.c */
+    uint32_t odd_ids;          /* added vCPUs that answer to another ID than their own */
+    uint32_t far_ids;          /* added vCPUs whose ID does not fit a logical x2APIC ID */
     uint32_t starved;          /* atomic: pins whose last message nobody accepted may exist */
     struct vapic_ioapic *ioapics; /* attached ones, linked; published with release */
     vapic_trace_fn trace;      /* NULL: off */

@@ -1,0 +1,515 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The guest's accesses: MMIO in xAPIC mode, MSRs in x2APIC mode. Who may read and write what comes
+ * from the register table; what a write does beyond storing comes from `writers` below, one entry
+ * per 16-byte slot as the page has them.
+ */
+#include "internal.h"
+
+/* ---- Reading ---- */
+
+/* [SDM3 12.8.3.1] for PPR's companion of the P6 and AMD families [APM2 16.6.4]. */
+static uint32_t arbitration_priority(struct vapic *v)
+{
+    uint32_t tpr = reg(v, APIC_TPR), top;
+    int irr, isr;
+
+    if (!knob(v->vm, VAPIC_KNOB_APR))
+        return 0;
+    vapic_lapic_harvest(v);
+    irr = vapic_lapic_highest(v, APIC_IRR, v->irr_words);
+    isr = vapic_lapic_highest(v, APIC_ISR, v->isr_words);
+    irr = irr < 0 ? 0 : irr & 0xF0;
+    isr = isr < 0 ? 0 : isr & 0xF0;
+    if ((tpr & 0xF0) >= (uint32_t)irr && (tpr & 0xF0) > (uint32_t)isr)
+        return tpr;
+    top = tpr & (uint32_t)isr & 0xF0;
+    return top > (uint32_t)irr ? top : (uint32_t)irr;
+}
+
+static uint32_t read_word(struct vapic *v, uint32_t offset, struct vapic_now now)
+{
+    if (offset == APIC_TMCCT)
+        return vapic_timer_current(v, now);
+    if (offset == APIC_APR)
+        return arbitration_priority(v);
+    /* A posted interrupt has been accepted although the page does not show it yet. */
+    if (offset >= APIC_TMR && offset < APIC_ESR)
+        vapic_lapic_harvest(v);
+    return reg(v, offset);
+}
+
+/* ---- Writing: what it does beyond the bits it stores ---- */
+
+typedef void (*write_fn)(struct vapic *v, uint32_t offset, uint32_t value, struct vapic_now now);
+
+static void store(struct vapic *v, uint32_t offset, uint32_t value)
+{
+    const struct vapic_reg *row = vapic_reg_at(offset);
+
+    set_reg(v, offset, (reg(v, offset) & ~row->writable) | (value & row->writable) | row->ones);
+}
+
+static void write_plain(struct vapic *v, uint32_t offset, uint32_t value, struct vapic_now now)
+{
+    (void)now;
+    store(v, offset, value);
+}
+
+static void write_tpr(struct vapic *v, uint32_t offset, uint32_t value, struct vapic_now now)
+{
+    (void)now;
+    set_reg(v, offset, value & 0xFF);
+    vapic_lapic_update_ppr(v);
+}
+
+static void write_eoi(struct vapic *v, uint32_t offset, uint32_t value, struct vapic_now now)
+{
+    (void)offset;
+    (void)value;
+    (void)now;
+    vapic_eoi(v);
+}
+
+/* ID, LDR, DFR: the destination map follows. */
+static void write_identity(struct vapic *v, uint32_t offset, uint32_t value, struct vapic_now now)
+{
+    uint32_t old = reg(v, offset);
+
+    (void)now;
+    store(v, offset, value);
+    if (reg(v, offset) != old && v->index != VAPIC_NO_INDEX)
+        vapic_fabric_update(v);
+}
+
+/* With SVR[8] clear every LVT entry is masked and stays so [SDM3 12.4.7.2]. */
+static void mask_all_lvts(struct vapic *v)
+{
+    const struct vapic_reg *row;
+
+    for (uint32_t n = 0; (row = vapic_reg_row(n)) != NULL; n++) {
+        bool lvt = (row->offset >= APIC_LVT_TIMER && row->offset <= APIC_LVT_ERROR) ||
+                   row->offset == APIC_LVT_CMCI;
+
+        if (lvt && vapic_lapic_has(v, row))
+            set_reg(v, row->offset, reg(v, row->offset) | APIC_LVT_MASKED);
+    }
+}
+
+void vapic_lapic_write_svr(struct vapic *v, uint32_t value)
+{
+    uint32_t old = reg(v, APIC_SVR);
+
+    if (!(v->features & VAPIC_FEATURE_EOI_SUPPRESS))
+        value &= ~APIC_SVR_EOI_SUPPRESS;
+    store(v, APIC_SVR, value);
+    if (((old ^ value) & APIC_SVR_ENABLE) == 0)
+        return;
+    if (!(value & APIC_SVR_ENABLE)) {
+        mask_all_lvts(v);
+        vapic_timer_soft_disabled(v);
+    }
+    if (v->index != VAPIC_NO_INDEX)
+        vapic_fabric_update(v);
+}
+
+static void write_svr(struct vapic *v, uint32_t offset, uint32_t value, struct vapic_now now)
+{
+    (void)offset;
+    (void)now;
+    vapic_lapic_write_svr(v, value);
+}
+
+/* [SDM3 12.5.3]: a write copies what was latched since the last one, and clears the latch. */
+static void write_esr(struct vapic *v, uint32_t offset, uint32_t value, struct vapic_now now)
+{
+    (void)value;
+    (void)now;
+    set_reg(v, offset, v->esr_latch);
+    v->esr_latch = 0;
+}
+
+/* The value that a write of `value` leaves in an LVT entry. */
+uint32_t vapic_lapic_lvt_value(const struct vapic *v, uint32_t offset, uint32_t value)
+{
+    const struct vapic_reg *row = vapic_reg_at(offset);
+    uint32_t writable = row->writable;
+
+    if (knob(v->vm, VAPIC_KNOB_LVT_STATUS_WRITABLE))
+        writable |= ~row->reserved & (APIC_LVT_DS | APIC_LVT_RIRR);
+    if (offset == APIC_LVT_TIMER && !(v->features & VAPIC_FEATURE_TSC_DEADLINE))
+        writable &= ~APIC_TIMER_DEADLINE;
+    value = (reg(v, offset) & ~writable & (APIC_LVT_DS | APIC_LVT_RIRR)) | (value & writable);
+    return sw_enabled(v) ? value : value | APIC_LVT_MASKED;
+}
+
+static void write_lvt(struct vapic *v, uint32_t offset, uint32_t value, struct vapic_now now)
+{
+    (void)now;
+    set_reg(v, offset, vapic_lapic_lvt_value(v, offset, value));
+}
+
+static void write_lvt_timer(struct vapic *v, uint32_t offset, uint32_t value, struct vapic_now now)
+{
+    (void)now;
+    vapic_timer_write_lvt(v, vapic_lapic_lvt_value(v, offset, value));
+}
+
+/* Remote IRR belongs to level triggering; a change to edge forgets it. LINT1 knows only edges. */
+static void write_lint(struct vapic *v, uint32_t offset, uint32_t value, struct vapic_now now)
+{
+    uint32_t lvt = vapic_lapic_lvt_value(v, offset, value);
+
+    (void)now;
+    if (!(lvt & APIC_LVT_LEVEL) && !knob(v->vm, VAPIC_KNOB_LVT_STATUS_WRITABLE))
+        lvt &= ~APIC_LVT_RIRR;
+    set_reg(v, offset, lvt);
+    if (offset == APIC_LVT_LINT0)
+        vapic_lapic_eval_lint(v);
+}
+
+static void write_tmict(struct vapic *v, uint32_t offset, uint32_t value, struct vapic_now now)
+{
+    (void)offset;
+    vapic_timer_write_initial(v, value, now);
+}
+
+static void write_tdcr(struct vapic *v, uint32_t offset, uint32_t value, struct vapic_now now)
+{
+    vapic_timer_write_divide(v, value & vapic_reg_at(offset)->writable, now);
+}
+
+static void write_seoi(struct vapic *v, uint32_t offset, uint32_t value, struct vapic_now now)
+{
+    (void)now;
+    store(v, offset, value);
+    vapic_lapic_specific_eoi(v, (uint8_t)value);
+}
+
+/* ---- ICR [SDM3 12.6.1] [SDM3 12.12.9] ---- */
+
+/* Which combinations of mode and shorthand the manual calls valid [SDM3 T12-3]. */
+static bool ipi_form_valid(uint32_t icr)
+{
+    bool fixed = (icr & APIC_ICR_DM) == APIC_DM_FIXED;
+    uint32_t shorthand = icr & APIC_ICR_SHORTHAND;
+
+    if ((icr & APIC_ICR_DM) == APIC_DM_REMOTE || (icr & APIC_ICR_DM) == APIC_DM_EXTINT)
+        return false;
+    return fixed || (shorthand != APIC_ICR_SELF && shorthand != APIC_ICR_ALL_INCL);
+}
+
+/* Errors that the sender notices; the message is not sent [SDM3 12.5.3]. */
+static bool send_error(struct vapic *v, uint32_t icr)
+{
+    uint32_t mode = icr & APIC_ICR_DM;
+
+    if (mode == APIC_DM_LOWEST && in_x2apic(v) && !knob(v->vm, VAPIC_KNOB_LOWEST_IN_X2APIC)) {
+        vapic_lapic_error(v, APIC_ESR_REDIRECTABLE);
+        return true;
+    }
+    if ((mode == APIC_DM_FIXED || mode == APIC_DM_LOWEST) &&
+        (icr & APIC_ICR_VECTOR) < APIC_FIRST_VECTOR && knob(v->vm, VAPIC_KNOB_ESR)) {
+        vapic_lapic_error(v, APIC_ESR_SEND_ILLEGAL);
+        return true;
+    }
+    return false;
+}
+
+/* A fixed IPI to oneself needs no fabric. */
+static bool is_fixed_self(uint32_t icr)
+{
+    return (icr & (APIC_ICR_SHORTHAND | APIC_ICR_DM)) == (APIC_ICR_SELF | APIC_DM_FIXED);
+}
+
+static void send_self(struct vapic *v, uint32_t icr)
+{
+    bool level = (icr & APIC_ICR_LEVEL) != 0;
+
+    if (level && !(icr & APIC_ICR_ASSERT))
+        return;
+    if (!vapic_lapic_accept_local(v, (uint8_t)icr, level))
+        return;
+    v->stats.ipi_targets++;
+    if (v->vm->count_received)
+        vapic_add64(&v->ipis_received, 1, VAPIC_RELAXED);
+    TRACE(v->vm, APIC_ACCEPT_IRQ, v->index, v->id, 0, level, icr & APIC_ICR_VECTOR);
+}
+
+static void send_ipi(struct vapic *v, uint32_t icr, uint32_t dest)
+{
+    struct vapic_msg msg = {icr, dest, v->index, 0};
+
+    TRACE(v->vm, APIC_IPI, v->index, icr, dest, 0, 0);
+    if (send_error(v, icr))
+        return;
+    if (knob(v->vm, VAPIC_KNOB_IPI_FORMS) && !ipi_form_valid(icr))
+        return;
+    /* INIT level de-assert keeps its meaning: nothing [SDM3 12.6.1]. */
+    if (!knob(v->vm, VAPIC_KNOB_LEVEL_IPI) && (icr & APIC_ICR_DM) != APIC_DM_INIT)
+        icr = msg.icr = (icr & ~APIC_ICR_LEVEL) | APIC_ICR_ASSERT;
+    v->stats.ipis_sent++;
+    if (is_fixed_self(icr)) {
+        send_self(v, icr);
+        return;
+    }
+    if (in_x2apic(v))
+        msg.flags |= VAPIC_MSG_X2APIC;
+    v->stats.ipi_targets += vapic_fabric_deliver(v->vm, msg).accepted;
+}
+
+/* Delivery status never shows busy: delivery is complete when the write is [SDM3 12.6.1]. */
+static void write_icr(struct vapic *v, uint32_t offset, uint32_t value, struct vapic_now now)
+{
+    (void)now;
+    set_reg(v, offset, value & ~APIC_ICR_BUSY);
+    send_ipi(v, value & ~APIC_ICR_BUSY, reg(v, APIC_ICR2) >> 24);
+}
+
+static void write_self_ipi(struct vapic *v, uint32_t offset, uint32_t value, struct vapic_now now)
+{
+    (void)offset;
+    (void)now;
+    send_ipi(v, (value & APIC_ICR_VECTOR) | APIC_ICR_SELF | APIC_ICR_ASSERT, 0);
+}
+
+/* By offset / 10h; slots without an entry are never written (read-only or absent). */
+static const write_fn writers[] = {
+    [APIC_ID >> 4] = write_identity,
+    [APIC_TPR >> 4] = write_tpr,
+    [APIC_EOI >> 4] = write_eoi,
+    [APIC_LDR >> 4] = write_identity,
+    [APIC_DFR >> 4] = write_identity,
+    [APIC_SVR >> 4] = write_svr,
+    [APIC_ESR >> 4] = write_esr,
+    [APIC_LVT_CMCI >> 4] = write_lvt,
+    [APIC_ICR >> 4] = write_icr,
+    [APIC_ICR2 >> 4] = write_plain,
+    [APIC_LVT_TIMER >> 4] = write_lvt_timer,
+    [APIC_LVT_THERMAL >> 4] = write_lvt,
+    [APIC_LVT_PMC >> 4] = write_lvt,
+    [APIC_LVT_LINT0 >> 4] = write_lint,
+    [APIC_LVT_LINT1 >> 4] = write_lint,
+    [APIC_LVT_ERROR >> 4] = write_lvt,
+    [APIC_TMICT >> 4] = write_tmict,
+    [APIC_TDCR >> 4] = write_tdcr,
+    [APIC_SELF_IPI >> 4] = write_self_ipi,
+    [APIC_EACR >> 4] = write_plain,
+    [APIC_SEOI >> 4] = write_seoi,
+    [APIC_IER >> 4] = write_plain,
+    write_plain,
+    write_plain,
+    write_plain,
+    write_plain,
+    write_plain,
+    write_plain,
+    write_plain,
+    /* Extended LVT entries have no forced mask [APM2 16.4]. */
+    [APIC_EILVT >> 4] = write_plain,
+    write_plain,
+    write_plain,
+    write_plain,
+};
+
+static void write_word(struct vapic *v, uint32_t offset, uint32_t value, struct vapic_now now)
+{
+    writers[offset >> 4](v, offset, value, now);
+}
+
+/* ---- MMIO [SDM3 12.4.1] ---- */
+
+bool vapic_mmio_claims(const struct vapic *v, uint64_t gpa)
+{
+    if ((gpa ^ v->apic_base) & ~(uint64_t)(APIC_PAGE_SIZE - 1))
+        return false;
+    return (apic_enabled(v) && !in_x2apic(v)) || knob(v->vm, VAPIC_KNOB_DISABLED_READS_ONES);
+}
+
+static bool mmio_live(const struct vapic *v)
+{
+    return apic_enabled(v) && !in_x2apic(v);
+}
+
+/* The row that covers an MMIO offset; a reserved one is an error [SDM3 12.5.3]. */
+static const struct vapic_reg *mmio_row(struct vapic *v, uint32_t offset)
+{
+    const struct vapic_reg *row = vapic_reg_at(offset & ~15u);
+
+    if (row != NULL && vapic_lapic_has(v, row) && row->access & (VAPIC_X_R | VAPIC_X_W))
+        return row;
+    vapic_lapic_error(v, APIC_ESR_ILLEGAL_REG);
+    return NULL;
+}
+
+void vapic_mmio_read(struct vapic *v, uint32_t offset, void *data, size_t size,
+                     struct vapic_now now)
+{
+    uint8_t *out = data, fill = mmio_live(v) ? 0 : 0xFF;
+    const struct vapic_reg *row;
+    uint32_t value;
+
+    v->stats.mmio_reads++;
+    for (size_t i = 0; i < size; i++)
+        out[i] = fill;
+    if (fill != 0 || (row = mmio_row(v, offset)) == NULL)
+        return;
+    /* Only the register's own four bytes of its 16-byte slot hold anything. */
+    if (!(row->access & VAPIC_X_R) || size > 4 || (offset & 15) + size > 4)
+        return;
+    value = read_word(v, offset & ~15u, now);
+    TRACE(v->vm, APIC, v->index, 0, offset, value, 0);
+    value >>= 8 * (offset & 3);
+    for (size_t i = 0; i < size; i++)
+        out[i] = (uint8_t)(value >> (8 * i));
+}
+
+static uint32_t load_le(const uint8_t *bytes, size_t size)
+{
+    uint32_t value = 0;
+
+    for (size_t i = 0; i < size && i < 4; i++)
+        value |= (uint32_t)bytes[i] << (8 * i);
+    return value;
+}
+
+/* Some guests write the one byte of ID, LDR or DFR that matters. */
+static bool widen_byte(const struct vapic *v, uint32_t *offset, uint32_t *value, size_t size)
+{
+    uint32_t slot = *offset & ~15u;
+
+    if (size != 1 || (*offset & 15) != 3 || !knob(v->vm, VAPIC_KNOB_BYTE_ID_WRITES) ||
+        (slot != APIC_ID && slot != APIC_LDR && slot != APIC_DFR))
+        return false;
+    *value = (reg(v, slot) & 0x00FFFFFF) | *value << 24;
+    *offset = slot;
+    return true;
+}
+
+void vapic_mmio_write(struct vapic *v, uint32_t offset, const void *data, size_t size,
+                      struct vapic_now now)
+{
+    uint32_t value = load_le(data, size);
+    const struct vapic_reg *row;
+
+    v->stats.mmio_writes++;
+    if (!mmio_live(v))
+        return;
+    if ((size != 4 || offset & 15) && !widen_byte(v, &offset, &value, size))
+        return;
+    row = mmio_row(v, offset);
+    TRACE(v->vm, APIC, v->index, 1, offset, value, 0);
+    if (row != NULL && row->access & VAPIC_X_W)
+        write_word(v, offset, value, now);
+}
+
+/* ---- MSRs [SDM3 12.12.1.2] ---- */
+
+static const struct vapic_reg *msr_row(const struct vapic *v, uint32_t msr, uint8_t access)
+{
+    const struct vapic_reg *row = vapic_reg_at((msr - MSR_X2APIC_FIRST) << 4);
+
+    if (!in_x2apic(v) || row == NULL || !(row->access & access) || !vapic_lapic_has(v, row))
+        return NULL;
+    return row;
+}
+
+static int x2apic_read(struct vapic *v, uint32_t msr, uint64_t *value, struct vapic_now now)
+{
+    uint32_t offset = (msr - MSR_X2APIC_FIRST) << 4;
+
+    if (msr_row(v, msr, VAPIC_X2_R) == NULL)
+        return VAPIC_GP;
+    *value = read_word(v, offset, now);
+    if (offset == APIC_ICR)
+        *value |= (uint64_t)reg(v, APIC_ICR2) << 32;
+    TRACE(v->vm, APIC, v->index, 0 | 2, msr, *value, 0);
+    return VAPIC_OK;
+}
+
+static uint32_t reserved_bits(const struct vapic *v, const struct vapic_reg *row)
+{
+    uint32_t reserved = row->reserved;
+
+    switch (row->offset) {
+    case APIC_EOI:
+        return knob(v->vm, VAPIC_KNOB_STRICT_EOI) ? reserved : 0;
+    case APIC_SELF_IPI:
+    case APIC_ICR:
+        return reserved; /* in both profiles: guests are known to rely on it */
+    case APIC_SVR:
+        if (!(v->features & VAPIC_FEATURE_EOI_SUPPRESS))
+            reserved |= APIC_SVR_EOI_SUPPRESS;
+        break;
+    case APIC_LVT_TIMER:
+        if (!(v->features & VAPIC_FEATURE_TSC_DEADLINE))
+            reserved |= APIC_TIMER_DEADLINE;
+        break;
+    default:
+        break;
+    }
+    return knob(v->vm, VAPIC_KNOB_STRICT_RESERVED) ? reserved : 0;
+}
+
+static int x2apic_write(struct vapic *v, uint32_t msr, uint64_t value, struct vapic_now now)
+{
+    uint32_t offset = (msr - MSR_X2APIC_FIRST) << 4, low = (uint32_t)value;
+    const struct vapic_reg *row = msr_row(v, msr, VAPIC_X2_W);
+
+    if (row == NULL || low & reserved_bits(v, row))
+        return VAPIC_GP;
+    TRACE(v->vm, APIC, v->index, 1 | 2, msr, value, 0);
+    if (offset == APIC_ICR) {
+        /* One 64-bit register; in the page its upper half has a slot of its own. */
+        set_reg(v, APIC_ICR2, (uint32_t)(value >> 32));
+        set_reg(v, APIC_ICR, low & ~APIC_ICR_BUSY);
+        send_ipi(v, low & ~APIC_ICR_BUSY, (uint32_t)(value >> 32));
+        return VAPIC_OK;
+    }
+    if (value >> 32 || (offset == APIC_ESR && low))
+        return VAPIC_GP;
+    write_word(v, offset, low, now);
+    return VAPIC_OK;
+}
+
+int vapic_msr_read(struct vapic *v, uint32_t msr, uint64_t *value, struct vapic_now now)
+{
+    v->stats.msr_reads++;
+    if (msr >= MSR_X2APIC_FIRST && msr <= MSR_X2APIC_LAST)
+        return x2apic_read(v, msr, value, now);
+    if (msr == MSR_TSC_DEADLINE)
+        *value = vapic_timer_read_deadline(v);
+    else if (msr == MSR_APIC_BASE)
+        *value = v->apic_base;
+    else
+        return VAPIC_UNCLAIMED;
+    return VAPIC_OK;
+}
+
+int vapic_msr_write(struct vapic *v, uint32_t msr, uint64_t value, struct vapic_now now)
+{
+    v->stats.msr_writes++;
+    if (msr >= MSR_X2APIC_FIRST && msr <= MSR_X2APIC_LAST)
+        return x2apic_write(v, msr, value, now);
+    if (msr == MSR_APIC_BASE)
+        return vapic_lapic_write_base(v, value);
+    if (msr != MSR_TSC_DEADLINE)
+        return VAPIC_UNCLAIMED;
+    vapic_timer_write_deadline(v, value, now);
+    return VAPIC_OK;
+}
+
+/* ---- CR8 [SDM3 12.8.6.1] ---- */
+
+uint64_t vapic_read_cr8(const struct vapic *v)
+{
+    return reg(v, APIC_TPR) >> 4;
+}
+
+int vapic_write_cr8(struct vapic *v, uint64_t value)
+{
+    if (value > 15)
+        return VAPIC_GP;
+    set_reg(v, APIC_TPR, (uint32_t)value << 4);
+    vapic_lapic_update_ppr(v);
+    return VAPIC_OK;
+}

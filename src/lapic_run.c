@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The run loop's side of the library: what has to happen before an entry, what was injected, what
+ * the exit showed, and sleeping. Called by the owner only.
+ */
+#include "internal.h"
+
+/*
+ * Where the owner is, for senders (protocol "post", internal.h). An exchange, because it must be
+ * seen before the following load of ON is performed.
+ */
+static void announce(struct vapic *v, enum presence where)
+{
+    vapic_xchg32(&v->presence, where, VAPIC_SEQ_CST);
+}
+
+static bool attention(const struct vapic *v)
+{
+    return (vapic_load64(&v->pid.control, VAPIC_ACQUIRE) & PID_ON) != 0;
+}
+
+static uint32_t events(const struct vapic *v)
+{
+    return vapic_load32(&v->events, VAPIC_ACQUIRE);
+}
+
+/* ---- INIT and SIPI [SDM3 9.4] ---- */
+
+static void take_init(struct vapic *v, struct vapic_entry *entry)
+{
+    vapic_and32(&v->events, ~EV_INIT, VAPIC_SEQ_CST);
+    vapic_lapic_reset_registers(v, true);
+    v->activity = v->apic_base & APIC_BASE_BSP ? VAPIC_RUNNING : VAPIC_WAIT_FOR_SIPI;
+    if (v->index != VAPIC_NO_INDEX)
+        vapic_fabric_update(v);
+    entry->event = VAPIC_CPU_INIT;
+    entry->runnable = v->activity == VAPIC_RUNNING;
+    TRACE(v->vm, CPU_EVENT, v->index, v->id, VAPIC_CPU_INIT, 0, 0);
+}
+
+/* A SIPI that finds the processor not waiting for one has no effect [SDM3 9.4.2]. */
+static void take_sipi(struct vapic *v, struct vapic_entry *entry)
+{
+    uint32_t old = vapic_and32(&v->events, ~(EV_SIPI | EV_SIPI_VECTOR), VAPIC_SEQ_CST);
+
+    /* An INIT that came in between has taken the SIPI with it. */
+    if (!(old & EV_SIPI) || v->activity != VAPIC_WAIT_FOR_SIPI)
+        return;
+    v->activity = VAPIC_RUNNING;
+    entry->event = VAPIC_CPU_SIPI;
+    entry->vector = (uint8_t)(old >> EV_SIPI_VECTOR_SHIFT);
+    entry->runnable = true;
+    TRACE(v->vm, CPU_EVENT, v->index, v->id, VAPIC_CPU_SIPI, entry->vector, 0);
+}
+
+/* While INIT is blocked it stays latched, and a SIPI is lost [SDM3 25.2]. */
+static void start_up(struct vapic *v, uint32_t can, struct vapic_entry *entry)
+{
+    uint32_t now = events(v);
+
+    if (now & EV_INIT && can & VAPIC_CAN_INIT)
+        take_init(v, entry);
+    else if (now & EV_INIT)
+        vapic_and32(&v->events, ~(EV_SIPI | EV_SIPI_VECTOR), VAPIC_SEQ_CST);
+    else if (now & EV_SIPI)
+        take_sipi(v, entry);
+}
+
+/* ---- What to inject [SDM3 6.9] ---- */
+
+/* Only one NMI is remembered behind the one in service [SDM3 6.7.1]. */
+static void limit_nmis(struct vapic *v)
+{
+    uint32_t old = events(v);
+
+    while ((old & EV_NMI) > 1u << EV_NMI_SHIFT &&
+           !vapic_cas32(&v->events, &old, (old & ~EV_NMI) | 1u << EV_NMI_SHIFT, VAPIC_SEQ_CST))
+        ;
+}
+
+static void inject_vector(struct vapic *v, uint32_t can, struct vapic_entry *entry)
+{
+    bool extint = vapic_lapic_extint(v);
+    int vector = vapic_lapic_pending(v);
+
+    if (!extint && vector < 0)
+        return;
+    if (entry->inject != VAPIC_INJECT_NONE || !(can & VAPIC_CAN_IRQ)) {
+        entry->irq_window = true;
+        return;
+    }
+    entry->inject = extint ? VAPIC_INJECT_EXTINT : VAPIC_INJECT_VECTOR;
+    entry->vector = extint ? 0 : (uint8_t)vector;
+    /* The 8259 may have more, and it is not the library that knows; a vector waits meanwhile. */
+    entry->irq_window = extint && vector >= 0;
+}
+
+static void choose(struct vapic *v, uint32_t can, struct vapic_entry *entry)
+{
+    uint32_t now = events(v);
+
+    if (can & VAPIC_INCOMPLETE)
+        can &= ~(uint32_t)(VAPIC_CAN_IRQ | VAPIC_CAN_NMI | VAPIC_CAN_SMI);
+    if (now & EV_SMI && can & VAPIC_CAN_SMI) {
+        entry->inject = VAPIC_INJECT_SMI;
+    } else if (now & EV_NMI) {
+        if (can & VAPIC_CAN_NMI)
+            entry->inject = VAPIC_INJECT_NMI;
+        else
+            entry->nmi_window = true;
+    }
+    inject_vector(v, can, entry);
+}
+
+/* What ends HLT [SDM2 HLT]: an enabled interrupt, NMI, SMI (INIT has been handled before). */
+static bool wakes(const struct vapic *v, uint32_t can)
+{
+    uint32_t now = events(v);
+
+    if (now & (EV_NMI | EV_REMOTE) || (now & EV_SMI && can & VAPIC_CAN_SMI))
+        return true;
+    return can & (VAPIC_IF | VAPIC_CAN_IRQ) &&
+           (vapic_lapic_extint(v) || vapic_lapic_pending(v) >= 0);
+}
+
+static bool runs(struct vapic *v, uint32_t can)
+{
+    if (v->activity == VAPIC_HALTED && wakes(v, can))
+        v->activity = VAPIC_RUNNING;
+    if (events(v) & EV_REMOTE)
+        vapic_and32(&v->events, ~EV_REMOTE, VAPIC_SEQ_CST);
+    return v->activity == VAPIC_RUNNING;
+}
+
+static void collect(struct vapic *v, uint32_t can, struct vapic_now now)
+{
+    if (attention(v)) {
+        vapic_lapic_harvest(v);
+        vapic_lapic_local_events(v);
+        if (vapic_and32(&v->events, ~EV_TIMER, VAPIC_SEQ_CST) & EV_TIMER)
+            vapic_timer_retell(v);
+    }
+    vapic_timer_run(v, now);
+    if (can & VAPIC_NMI_MASKED)
+        limit_nmis(v);
+    if (can & VAPIC_CAN_IRQ)
+        v->injected_kind = VAPIC_INJECT_NONE; /* the slot is free: what was in it was taken */
+}
+
+void vapic_enter(struct vapic *v, uint32_t can, struct vapic_now now, struct vapic_entry *entry)
+{
+    *entry = (struct vapic_entry){0};
+    announce(v, PRESENCE_GUEST);
+    collect(v, can, now);
+    if (UNLIKELY(events(v) & (EV_INIT | EV_SIPI)))
+        start_up(v, can, entry);
+    if (entry->event == VAPIC_CPU_NONE) {
+        entry->runnable = runs(v, can);
+        if (entry->runnable)
+            choose(v, can, entry);
+    }
+    if (!entry->runnable || entry->event != VAPIC_CPU_NONE)
+        vapic_store32(&v->presence, PRESENCE_OUTSIDE, VAPIC_RELEASE);
+    entry->cr8 = (uint8_t)(reg(v, APIC_TPR) >> 4);
+    entry->tpr_threshold = vapic_lapic_tpr_threshold(v);
+    entry->deadline = vapic_timer_deadline(v);
+}
+
+static void commit_nmi(struct vapic *v)
+{
+    uint32_t old = events(v);
+
+    while (old & EV_NMI &&
+           !vapic_cas32(&v->events, &old, old - (1u << EV_NMI_SHIFT), VAPIC_SEQ_CST))
+        ;
+    v->stats.nmis++;
+}
+
+static void commit_vector(struct vapic *v, uint8_t vector)
+{
+    vapic_lapic_ack(v, vector);
+    v->injected = vector;
+    v->stats.injected++;
+    if (v->vector_counts)
+        v->vector_counts[vector]++;
+    TRACE(v->vm, INJ_VIRQ, v->index, vector, 0, 0, 0);
+}
+
+void vapic_commit(struct vapic *v, const struct vapic_entry *entry)
+{
+    switch (entry->inject) {
+    case VAPIC_INJECT_VECTOR:
+        commit_vector(v, entry->vector);
+        break;
+    case VAPIC_INJECT_EXTINT:
+        v->stats.extints++;
+        break;
+    case VAPIC_INJECT_NMI:
+        commit_nmi(v);
+        break;
+    case VAPIC_INJECT_SMI:
+        vapic_and32(&v->events, ~EV_SMI, VAPIC_SEQ_CST);
+        break;
+    case VAPIC_INJECT_NONE:
+        return;
+    }
+    v->injected_kind = (uint8_t)entry->inject;
+}
+
+bool vapic_not_delivered(struct vapic *v)
+{
+    uint8_t kind = v->injected_kind;
+
+    v->injected_kind = VAPIC_INJECT_NONE;
+    switch ((enum vapic_inject)kind) {
+    case VAPIC_INJECT_VECTOR:
+        vapic_lapic_unack(v, v->injected);
+        v->stats.injected--;
+        if (v->vector_counts)
+            v->vector_counts[v->injected]--;
+        return true;
+    case VAPIC_INJECT_NMI:
+        vapic_lapic_event_nmi(v);
+        v->stats.nmis--;
+        return true;
+    case VAPIC_INJECT_EXTINT:
+        v->stats.extints--;
+        return true;
+    case VAPIC_INJECT_SMI:
+        vapic_or32(&v->events, EV_SMI, VAPIC_SEQ_CST);
+        return true;
+    case VAPIC_INJECT_NONE:
+        break;
+    }
+    return false;
+}
+
+void vapic_exit(struct vapic *v, uint8_t cr8, bool delivered)
+{
+    uint32_t tpr = reg(v, APIC_TPR);
+
+    /* A plain store: nothing depends on senders learning of an exit early. */
+    vapic_store32(&v->presence, PRESENCE_OUTSIDE, VAPIC_RELEASE);
+    if (delivered)
+        v->injected_kind = VAPIC_INJECT_NONE;
+    /* An unchanged CR8 says nothing about TPR[3:0]; a written one has cleared them. */
+    if ((tpr >> 4) != (cr8 & 15u)) {
+        set_reg(v, APIC_TPR, (cr8 & 15u) << 4);
+        vapic_lapic_update_ppr(v);
+    }
+}
+
+void vapic_halt(struct vapic *v)
+{
+    v->activity = VAPIC_HALTED;
+}
+
+bool vapic_block(struct vapic *v)
+{
+    announce(v, PRESENCE_BLOCKED);
+    if (!attention(v))
+        return true;
+    vapic_store32(&v->presence, PRESENCE_OUTSIDE, VAPIC_RELEASE);
+    return false;
+}
+
+void vapic_unblock(struct vapic *v)
+{
+    vapic_store32(&v->presence, PRESENCE_OUTSIDE, VAPIC_RELEASE);
+}
