@@ -23,379 +23,11 @@
  *
  * Writers hold the host's configuration lock.
  */
-#include "internal.h"
+#include "fabric.h"
 
 #define SMALL_SET      16u /* targets that are resolved by the arrays; an x2APIC cluster's worth */
 #define CHAIN_STEPS    64u /* a chain that is rewritten meanwhile can lead anywhere: stop there */
 #define COUNT_ATTEMPTS 4u  /* then scan */
-
-/* ---- VM ---- */
-
-struct layout {
-    size_t slots, by_id, by_hash, by_xid, by_flat, by_cluster, routes, watch, total;
-    uint32_t id_bound, hash_size;
-};
-
-static size_t take(size_t *at, size_t count, size_t size)
-{
-    size_t here = *at;
-
-    *at += (count * size + 63) & ~(size_t)63;
-    return here;
-}
-
-static uint32_t power_of_two_above(uint32_t n)
-{
-    uint32_t p = 16;
-
-    while (p < n)
-        p *= 2;
-    return p;
-}
-
-static bool vm_config_valid(const struct vapic_vm_config *c)
-{
-    return c->max_vcpus >= 1 && c->max_vcpus <= VAPIC_MAX_VCPUS && c->id_bound <= 65536 &&
-           c->bus_ns <= 33554432 && c->max_gsis <= 4096 && c->msi_dest <= VAPIC_MSI_DEST_32 &&
-           (!c->knobs_set || c->knobs >> (VAPIC_KNOB_COUNT - 1) <= 1);
-}
-
-static bool lay_out(const struct vapic_vm_config *c, struct layout *l)
-{
-    size_t at = 0;
-
-    if (!vm_config_valid(c))
-        return false;
-    l->id_bound = c->id_bound ? c->id_bound : c->max_vcpus > 256 ? c->max_vcpus : 256;
-    l->hash_size = power_of_two_above(c->max_vcpus);
-    l->slots = take(&at, c->max_vcpus, sizeof(struct vapic_slot));
-    l->by_id = take(&at, l->id_bound, sizeof(uint16_t));
-    l->by_hash = take(&at, l->hash_size, sizeof(uint16_t));
-    l->by_xid = take(&at, 256, sizeof(uint16_t));
-    l->by_flat = take(&at, 8, sizeof(uint16_t));
-    l->by_cluster = take(&at, 64, sizeof(uint16_t));
-    l->routes = take(&at, c->max_gsis, sizeof(uint64_t));
-    l->watch = take(&at, c->max_gsis, sizeof(uint32_t));
-    l->total = at;
-    return true;
-}
-
-size_t vapic_vm_memory(const struct vapic_vm_config *config)
-{
-    struct layout l;
-
-    return lay_out(config, &l) ? l.total : 0;
-}
-
-static void zero(void *memory, size_t size)
-{
-    uint8_t *p = memory;
-
-    for (size_t i = 0; i < size; i++)
-        p[i] = 0;
-}
-
-static void place(struct vapic_vm *vm, uint8_t *memory, const struct layout *l)
-{
-    vm->slots = (struct vapic_slot *)(void *)(memory + l->slots);
-    vm->by_id = (uint16_t *)(void *)(memory + l->by_id);
-    vm->by_hash = (uint16_t *)(void *)(memory + l->by_hash);
-    vm->by_xid = (uint16_t *)(void *)(memory + l->by_xid);
-    vm->by_flat = (uint16_t *)(void *)(memory + l->by_flat);
-    vm->by_cluster = (uint16_t *)(void *)(memory + l->by_cluster);
-    vm->routes = (uint64_t *)(void *)(memory + l->routes);
-    vm->watch = (uint32_t *)(void *)(memory + l->watch);
-    vm->id_bound = l->id_bound;
-    vm->hash_mask = l->hash_size - 1;
-}
-
-int vapic_vm_init(struct vapic_vm *vm, size_t vm_size, const struct vapic_vm_config *config,
-                  const struct vapic_host *host, void *ctx, void *memory, size_t size)
-{
-    struct layout l;
-
-    if (vm_size != sizeof(*vm))
-        return VAPIC_E_SIZE;
-    if (!lay_out(config, &l) || memory == NULL || ((uintptr_t)memory & 63) != 0)
-        return VAPIC_E_ARG;
-    if (!host->lock || !host->unlock || !host->quiesce || !host->notify)
-        return VAPIC_E_ARG;
-    if (size < l.total)
-        return VAPIC_E_SIZE;
-    zero(vm, sizeof(*vm));
-    zero(memory, l.total);
-    place(vm, memory, &l);
-    vm->host = *host;
-    vm->ctx = ctx;
-    vm->knobs = config->knobs_set ? config->knobs : VAPIC_PROFILE_MANUAL;
-    vm->bus_ns = config->bus_ns ? config->bus_ns : 1;
-    vm->min_period_ns = config->min_period_ns ? config->min_period_ns : 200000;
-    vm->max_vcpus = config->max_vcpus;
-    vm->max_gsis = config->max_gsis;
-    vm->msi_dest = (uint8_t)config->msi_dest;
-    vm->count_received = config->count_received;
-    return VAPIC_OK;
-}
-
-/* ---- Identity ---- */
-
-static enum ident_dfr dfr_model(uint32_t dfr)
-{
-    if (dfr == APIC_DFR_FLAT)
-        return DFR_FLAT;
-    return dfr == APIC_DFR_CLUSTER ? DFR_CLUSTER : DFR_NEITHER;
-}
-
-static uint64_t ident_of(const struct vapic *v)
-{
-    uint64_t ident = IDENT_ADDED;
-    uint32_t id = v->id;
-
-    if (apic_enabled(v))
-        ident |= IDENT_ENABLED;
-    if (sw_enabled(v))
-        ident |= IDENT_SW;
-    if (in_x2apic(v)) {
-        id = reg(v, APIC_ID);
-        ident |= IDENT_X2APIC | (id != v->id ? IDENT_ODD : 0);
-    } else {
-        ident |= (uint64_t)(reg(v, APIC_ID) >> 24) << IDENT_XID_SHIFT;
-        ident |= (uint64_t)(reg(v, APIC_LDR) >> 24) << IDENT_LDR_SHIFT;
-        ident |= (uint64_t)dfr_model(reg(v, APIC_DFR)) << IDENT_DFR_SHIFT;
-    }
-    return ident | (uint64_t)id << IDENT_ID_SHIFT;
-}
-
-static bool is_xapic(uint64_t ident)
-{
-    return (ident & (IDENT_ADDED | IDENT_ENABLED | IDENT_X2APIC)) == (IDENT_ADDED | IDENT_ENABLED);
-}
-
-/* ---- Chains: ordered by index, so that "the lowest index" is the first ---- */
-
-static uint16_t *next_xid(struct vapic_slot *slot, uint32_t unused)
-{
-    (void)unused;
-    return &slot->next_xid;
-}
-
-static uint16_t *next_id(struct vapic_slot *slot, uint32_t unused)
-{
-    (void)unused;
-    return &slot->next_id;
-}
-
-static uint16_t *next_logical(struct vapic_slot *slot, uint32_t bit)
-{
-    return &slot->next_logical[bit];
-}
-
-typedef uint16_t *(*next_fn)(struct vapic_slot *slot, uint32_t bit);
-
-static void chain_insert(struct vapic_vm *vm, uint16_t *head, next_fn next, uint32_t bit,
-                         uint32_t index)
-{
-    uint16_t *at = head;
-
-    while (*at != 0 && *at < index + 1)
-        at = next(&vm->slots[*at - 1], bit);
-    vapic_store16(next(&vm->slots[index], bit), *at, VAPIC_RELAXED);
-    vapic_store16(at, (uint16_t)(index + 1), VAPIC_RELAXED);
-}
-
-static void chain_remove(struct vapic_vm *vm, uint16_t *head, next_fn next, uint32_t bit,
-                         uint32_t index)
-{
-    uint16_t *at = head;
-
-    while (*at != 0 && *at != index + 1)
-        at = next(&vm->slots[*at - 1], bit);
-    if (*at != 0)
-        vapic_store16(at, *next(&vm->slots[index], bit), VAPIC_RELAXED);
-}
-
-typedef void (*chain_fn)(struct vapic_vm *vm, uint16_t *head, next_fn next, uint32_t bit,
-                         uint32_t index);
-
-/* A multi-bit LDR is legal; the vCPU stands in the chain of each bit [SDM3 12.6.2.2]. */
-static void for_logical_chains(struct vapic_vm *vm, uint64_t ident, uint32_t index, chain_fn change)
-{
-    uint32_t ldr = ident_ldr(ident);
-    bool flat = ident_dfr(ident) == DFR_FLAT;
-    uint32_t bits = flat ? 8 : 4;
-    uint16_t *heads = flat ? vm->by_flat : &vm->by_cluster[(ldr >> 4) * 4];
-
-    if (ident_dfr(ident) == DFR_NEITHER)
-        return;
-    for (uint32_t bit = 0; bit < bits; bit++)
-        if (ldr >> bit & 1)
-            change(vm, &heads[bit], next_logical, bit, index);
-}
-
-static void for_chains(struct vapic_vm *vm, uint64_t ident, uint32_t index, chain_fn change)
-{
-    if (!is_xapic(ident))
-        return;
-    change(vm, &vm->by_xid[ident_xid(ident)], next_xid, 0, index);
-    for_logical_chains(vm, ident, index, change);
-}
-
-/* ---- Writers, under the configuration lock ---- */
-
-static void seq_begin(struct vapic_vm *vm)
-{
-    /* Odd before anything changes: pairs with the acquire fence in count_unchanged(). */
-    vapic_store32(&vm->seq, vm->seq + 1, VAPIC_RELAXED);
-    vapic_fence_release();
-}
-
-static void seq_end(struct vapic_vm *vm)
-{
-    /* Even after everything changed: pairs with the acquire load in count_begin(). */
-    vapic_store32(&vm->seq, vm->seq + 1, VAPIC_RELEASE);
-}
-
-static void count_idents(struct vapic_vm *vm, uint64_t old, uint64_t new)
-{
-    uint32_t xapic = vm->xapic_count + is_xapic(new) - is_xapic(old);
-    uint32_t odd = vm->odd_ids + ((new &IDENT_ODD) != 0) - ((old & IDENT_ODD) != 0);
-
-    vapic_store32(&vm->xapic_count, xapic, VAPIC_RELAXED);
-    vapic_store32(&vm->odd_ids, odd, VAPIC_RELAXED);
-}
-
-static void set_ident(struct vapic_vm *vm, uint32_t index, uint64_t ident)
-{
-    struct vapic_slot *slot = &vm->slots[index];
-    uint64_t old = slot->ident;
-
-    for_chains(vm, old, index, chain_remove);
-    /* Release: a scanning sender that sees the vCPU added sees its slot filled in. */
-    vapic_store64(&slot->ident, ident, VAPIC_RELEASE);
-    for_chains(vm, ident, index, chain_insert);
-    count_idents(vm, old, ident);
-}
-
-static void lock(struct vapic_vm *vm)
-{
-    vm->host.lock(vm->ctx);
-}
-
-static void unlock(struct vapic_vm *vm)
-{
-    vm->host.unlock(vm->ctx);
-}
-
-void vapic_fabric_update(struct vapic *v)
-{
-    struct vapic_vm *vm = v->vm;
-    uint64_t ident = ident_of(v);
-
-    lock(vm);
-    if (ident != vm->slots[v->index].ident) {
-        seq_begin(vm);
-        set_ident(vm, v->index, ident);
-        seq_end(vm);
-    }
-    unlock(vm);
-    vapic_ioapic_map_changed(vm);
-}
-
-/* The head of the list that holds `id`: an array cell, or a hash chain. */
-static uint16_t *id_head(struct vapic_vm *vm, uint32_t id)
-{
-    if (LIKELY(id < vm->id_bound))
-        return &vm->by_id[id];
-    return &vm->by_hash[((id * 0x9E3779B1u) >> 16) & vm->hash_mask];
-}
-
-static uint32_t find_id(struct vapic_vm *vm, uint32_t id)
-{
-    uint32_t at = vapic_load16(id_head(vm, id), VAPIC_RELAXED);
-
-    for (uint32_t steps = 0; at != 0 && steps < VAPIC_MAX_VCPUS; steps++) {
-        struct vapic_slot *slot = &vm->slots[at - 1];
-
-        if (vapic_load32(&slot->id, VAPIC_RELAXED) == id)
-            return at;
-        at = vapic_load16(&slot->next_id, VAPIC_RELAXED);
-    }
-    return 0;
-}
-
-/* A slot that is neither in use nor waiting for its quiesce. */
-static uint32_t free_slot(const struct vapic_vm *vm)
-{
-    uint32_t index = 0;
-
-    while (index < vm->max_vcpus && vm->slots[index].vcpu != NULL)
-        index++;
-    return index;
-}
-
-static void publish(struct vapic *v, uint32_t index)
-{
-    struct vapic_vm *vm = v->vm;
-    struct vapic_slot *slot = &vm->slots[index];
-
-    v->index = index;
-    seq_begin(vm);
-    slot->vcpu = v;
-    vapic_store32(&slot->id, v->id, VAPIC_RELAXED);
-    vapic_store32(&slot->arbiter, 0, VAPIC_RELAXED);
-    chain_insert(vm, id_head(vm, v->id), next_id, 0, index);
-    vapic_store32(&vm->far_ids, vm->far_ids + (v->id >> 20 != 0), VAPIC_RELAXED);
-    set_ident(vm, index, ident_of(v));
-    /* Release: who sees the new bound sees the slot below it. */
-    if (index >= vm->top)
-        vapic_store32(&vm->top, index + 1, VAPIC_RELEASE);
-    seq_end(vm);
-}
-
-int vapic_add(struct vapic *v)
-{
-    struct vapic_vm *vm = v->vm;
-    int result = VAPIC_OK;
-    uint32_t index;
-
-    lock(vm);
-    index = free_slot(vm);
-    if (v->index != VAPIC_NO_INDEX)
-        result = VAPIC_E_BUSY;
-    else if (find_id(vm, v->id) != 0)
-        result = VAPIC_E_EXIST;
-    else if (index == vm->max_vcpus)
-        result = VAPIC_E_FULL;
-    else
-        publish(v, index);
-    unlock(vm);
-    if (result == VAPIC_OK)
-        vapic_ioapic_map_changed(vm);
-    return result;
-}
-
-int vapic_remove(struct vapic *v)
-{
-    struct vapic_vm *vm = v->vm;
-    uint32_t index = v->index;
-
-    if (index == VAPIC_NO_INDEX)
-        return VAPIC_E_ARG;
-    lock(vm);
-    seq_begin(vm);
-    set_ident(vm, index, 0);
-    chain_remove(vm, id_head(vm, v->id), next_id, 0, index);
-    vapic_store32(&vm->far_ids, vm->far_ids - (v->id >> 20 != 0), VAPIC_RELAXED);
-    seq_end(vm);
-    unlock(vm);
-    /* Senders that resolved this vCPU before may be about to post to it. */
-    vm->host.quiesce(vm->ctx);
-    lock(vm);
-    vm->slots[index].vcpu = NULL;
-    v->index = VAPIC_NO_INDEX;
-    unlock(vm);
-    return VAPIC_OK;
-}
 
 /* ---- Matching: does a message concern the vCPU with this identity? ---- */
 
@@ -467,12 +99,6 @@ static bool concerns(const struct vapic_vm *vm, uint64_t ident, uint32_t index,
     return physical_match(vm, ident, msg->dest);
 }
 
-static uint64_t load_ident(const struct vapic_vm *vm, uint32_t index)
-{
-    /* Acquire: pairs with the release in set_ident(). */
-    return vapic_load64(&vm->slots[index].ident, VAPIC_ACQUIRE);
-}
-
 /* ---- Candidates from the arrays ---- */
 
 struct targets {
@@ -501,14 +127,14 @@ static bool propose(const struct vapic_vm *vm, const struct vapic_msg *msg, uint
 }
 
 static bool propose_chain(struct vapic_vm *vm, const struct vapic_msg *msg, const uint16_t *head,
-                          next_fn next, uint32_t bit, struct targets *set)
+                          uint32_t link, struct targets *set)
 {
     uint32_t at = vapic_load16(head, VAPIC_RELAXED);
 
     for (uint32_t steps = 0; at != 0; steps++) {
         if (steps == CHAIN_STEPS || !propose(vm, msg, at - 1, set))
             return false;
-        at = vapic_load16(next(&vm->slots[at - 1], bit), VAPIC_RELAXED);
+        at = vapic_load16(&vm->slots[at - 1].next[link], VAPIC_RELAXED);
     }
     return true;
 }
@@ -530,7 +156,7 @@ static bool find_physical(struct vapic_vm *vm, const struct vapic_msg *msg, stru
         return true;
     if (msg->dest > 0xFF && !knob(vm, VAPIC_KNOB_X2APIC_ALIASES_XAPIC))
         return true;
-    if (!propose_chain(vm, msg, &vm->by_xid[msg->dest & 0xFF], next_xid, 0, set))
+    if (!propose_chain(vm, msg, &vm->by_xid[msg->dest & 0xFF], LINK_XID, set))
         return false;
     if (unique_found(vm, set))
         set->count = 1;
@@ -556,7 +182,7 @@ static bool find_bits(struct vapic_vm *vm, const struct vapic_msg *msg, const ui
     for (; bits != 0; bits &= bits - 1) {
         uint32_t bit = (uint32_t)__builtin_ctz(bits);
 
-        if (!propose_chain(vm, msg, &heads[bit], next_logical, bit, set))
+        if (!propose_chain(vm, msg, &heads[bit], bit, set))
             return false;
     }
     return true;

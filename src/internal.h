@@ -167,14 +167,17 @@ enum ident_dfr {
     DFR_NEITHER,
 };
 
+/* A vCPU's chains: one for each bit of its LDR, one by xAPIC ID, one by hashed x2APIC ID. */
+#define LINK_XID 8u
+#define LINK_ID  9u
+#define LINKS    10u
+
 struct vapic_slot {
-    uint64_t ident;     /* under the lock inside the sequence count; any thread reads */
-    struct vapic *vcpu; /* constant while IDENT_ADDED; readers keep off by host.quiesce() */
-    uint32_t id;        /* the configured x2APIC ID; constant while IDENT_ADDED */
-    uint32_t arbiter;   /* lowest-priority messages taken; atomic, any thread */
-    uint16_t next_id;   /* chains: slot + 1 of the next, 0 at the end */
-    uint16_t next_xid;
-    uint16_t next_logical[8];
+    uint64_t ident;       /* under the lock inside the sequence count; any thread reads */
+    struct vapic *vcpu;   /* constant while IDENT_ADDED; readers keep off by host.quiesce() */
+    uint32_t id;          /* the configured x2APIC ID; constant while IDENT_ADDED */
+    uint32_t arbiter;     /* lowest-priority messages taken; atomic, any thread */
+    uint16_t next[LINKS]; /* chains: slot + 1 of the next, 0 at the end */
 } __attribute__((aligned(64)));
 
 static inline uint8_t ident_xid(uint64_t ident)
@@ -282,6 +285,9 @@ void vapic_gsi_acknowledge(struct vapic_vm *vm, uint32_t gsi);
 
 /* The source that an acknowledge of `gsi` lowers, as a mask; 0 when it is not resampled. */
 uint32_t vapic_gsi_resampled(const struct vapic_vm *vm, uint32_t gsi);
+
+/* What vapic_gsi_set() returns for a message that was sent. */
+int gsi_outcome(struct vapic_sent sent);
 
 /* Routes the GSIs of a new I/O APIC that have no route. With the configuration lock held. */
 void vapic_gsi_route_pins(struct vapic_ioapic *io);

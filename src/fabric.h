@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The destination map as its writers (fabric_map.c) and its readers (fabric.c) both see it. How the
+ * two keep out of each other's way is told at the head of fabric.c.
+ */
+#ifndef VAPIC_FABRIC_H
+#define VAPIC_FABRIC_H
+
+#include "internal.h"
+
+static inline uint64_t load_ident(const struct vapic_vm *vm, uint32_t index)
+{
+    /* Acquire: pairs with the release in set_ident() in fabric_map.c. */
+    return vapic_load64(&vm->slots[index].ident, VAPIC_ACQUIRE);
+}
+
+/* The head of the list that holds `id`: an array cell, or a hash chain. */
+static inline uint16_t *id_head(struct vapic_vm *vm, uint32_t id)
+{
+    if (LIKELY(id < vm->id_bound))
+        return &vm->by_id[id];
+    return &vm->by_hash[((id * 0x9E3779B1u) >> 16) & vm->hash_mask];
+}
+
+/* Index + 1 of the added vCPU with this configured x2APIC ID, 0 when there is none. */
+static inline uint32_t find_id(struct vapic_vm *vm, uint32_t id)
+{
+    uint32_t at = vapic_load16(id_head(vm, id), VAPIC_RELAXED);
+
+    for (uint32_t steps = 0; at != 0 && steps < VAPIC_MAX_VCPUS; steps++) {
+        struct vapic_slot *slot = &vm->slots[at - 1];
+
+        if (vapic_load32(&slot->id, VAPIC_RELAXED) == id)
+            return at;
+        at = vapic_load16(&slot->next[LINK_ID], VAPIC_RELAXED);
+    }
+    return 0;
+}
+
+#endif
