@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "dev_acpi_pm.h"
 #include "layout.h"
 #include "load_bytes.h"
 
@@ -146,7 +147,7 @@ static uint64_t write_fadt(struct writer *w, uint64_t dsdt, uint64_t facs)
 
     put32(t + 36, (uint32_t)facs);
     put32(t + 40, (uint32_t)dsdt);
-    put16(t + 46, VMM_ACPI_SCI_IRQ);
+    put16(t + 46, VMM_ACPI_SCI);
     put32(t + 56, VMM_ACPI_PM1_EVT);
     put32(t + 64, VMM_ACPI_PM1_CNT);
     put32(t + 76, VMM_ACPI_PM_TMR);
@@ -237,7 +238,7 @@ static uint64_t write_madt(struct writer *w, const struct vmm_acpi_config *confi
     e[1] = 12;
     put32(e + 4, (uint32_t)VMM_IOAPIC_BASE);
     madt_override(w, 0, 2, 0);
-    madt_override(w, VMM_ACPI_SCI_IRQ, VMM_ACPI_SCI_IRQ, ACTIVE_HIGH_LEVEL);
+    madt_override(w, VMM_ACPI_SCI, VMM_ACPI_SCI, ACTIVE_HIGH_LEVEL);
     madt_nmi(w, x2apic);
     return end(w, t);
 }

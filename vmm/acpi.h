@@ -13,13 +13,11 @@
 #include "err.h"
 #include "mem.h"
 
-/* The fixed ACPI hardware; the ports of the power-management device. */
-#define VMM_ACPI_PM1_EVT 0x600u
-#define VMM_ACPI_PM1_CNT 0x604u
-#define VMM_ACPI_PM_TMR 0x608u
-#define VMM_ACPI_SCI_IRQ 9u
 #define VMM_ACPI_RESET_PORT 0xcf9u
 #define VMM_ACPI_RESET_VALUE 0x06u
+
+/* Width of the PM timer that the FADT announces. */
+#define VMM_ACPI_PM_TIMER_BITS 32u
 
 struct vmm_acpi_config {
     const uint32_t *apic_ids; /* by processor number */

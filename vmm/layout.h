@@ -18,26 +18,26 @@
 
 #include <stdint.h>
 
-#define VMM_GDT_BASE 0x1000ull
-#define VMM_BOOT_INFO_BASE 0x7000ull
-#define VMM_CMDLINE_BASE 0x8000ull
-#define VMM_CMDLINE_MAX 0x8000u /* bytes with the terminating NUL */
+#define VMM_GDT_BASE        0x1000ull
+#define VMM_BOOT_INFO_BASE  0x7000ull
+#define VMM_CMDLINE_BASE    0x8000ull
+#define VMM_CMDLINE_MAX     0x8000u /* bytes with the terminating NUL */
 #define VMM_PAGE_TABLE_BASE 0x10000ull
 #define VMM_PAGE_TABLE_SIZE 0x6000u /* PML4, PDPT, four page directories */
-#define VMM_LOADER_END 0x16000ull
+#define VMM_LOADER_END      0x16000ull
 
-#define VMM_EBDA_BASE 0x9fc00ull
-#define VMM_LOW_RAM_END VMM_EBDA_BASE
-#define VMM_ACPI_BASE 0xe0000ull
-#define VMM_ACPI_SIZE 0x20000u
-#define VMM_HIGH_RAM_BASE 0x100000ull
+#define VMM_EBDA_BASE       0x9fc00ull
+#define VMM_LOW_RAM_END     VMM_EBDA_BASE
+#define VMM_ACPI_BASE       0xe0000ull
+#define VMM_ACPI_SIZE       0x20000u
+#define VMM_HIGH_RAM_BASE   0x100000ull
 
-#define VMM_HOLE_BASE 0xc0000000ull
-#define VMM_HOLE_END 0x100000000ull
+#define VMM_HOLE_BASE       0xc0000000ull
+#define VMM_HOLE_END        0x100000000ull
 
-#define VMM_IOAPIC_BASE 0xfec00000ull
-#define VMM_IOAPIC_PINS 24u
-#define VMM_LAPIC_BASE 0xfee00000ull
+#define VMM_IOAPIC_BASE     0xfec00000ull
+#define VMM_IOAPIC_PINS     24u
+#define VMM_LAPIC_BASE      0xfee00000ull
 
 /* KVM on Intel wants a three-page task state segment in unused guest-physical space. */
 #define VMM_KVM_TSS_BASE 0xfffbd000ull

@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * `vapic run`: reads the guest's files, chooses the engine, runs the guest, prints the counters,
+ * and turns the way it ended into an exit status.
+ */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "blobs.h"
+#include "cli.h"
+#include "kvm_probe.h"
+#include "machine.h"
+#include "rig.h"
+#include "run_options.h"
+#include "term.h"
+
+#define RIG_ARGS_MAX 24u
+
+struct guest_files {
+    struct vmm_blob kernel;
+    struct vmm_blob initrd;
+};
+
+static int complain(const struct vmm_err *err)
+{
+    fprintf(stderr, "vapic run: %s\n", err->text);
+    return CLI_USAGE;
+}
+
+/* ---------------------------------------------------------------------------------------------- */
+/* The guest's files                                                                              */
+/* ---------------------------------------------------------------------------------------------- */
+
+static int read_files(const struct run_options *o, struct guest_files *files, struct vmm_err *err)
+{
+    *files = (struct guest_files){
+        .kernel = {vmm_guest_builtin, vmm_guest_builtin_size, "builtin"},
+    };
+    if (o->kernel != NULL && vmm_blob_read(&files->kernel, "--kernel", o->kernel, err) != 0) {
+        return -1;
+    }
+    if (o->initrd != NULL) {
+        return vmm_blob_read(&files->initrd, "--initrd", o->initrd, err);
+    }
+    return 0;
+}
+
+static void free_files(const struct run_options *o, struct guest_files *files)
+{
+    if (o->kernel != NULL) {
+        vmm_blob_free(&files->kernel);
+    }
+    vmm_blob_free(&files->initrd);
+}
+
+/* Loads the guest into memory that is thrown away, so that a bad file fails before an engine runs. */
+static int rehearse(const struct run_options *o, const struct guest_files *files,
+                    struct vmm_err *err)
+{
+    struct vmm_load_args args = {
+        .kernel = files->kernel,
+        .initrd = files->initrd,
+        .cmdline = o->append,
+    };
+    struct vmm_start start;
+    struct vmm_mem mem;
+    int rc;
+
+    if (vmm_mem_init(&mem, o->mem, err) != 0) {
+        return -1;
+    }
+    rc = vmm_load(&mem, &args, &start, err);
+    vmm_mem_fini(&mem);
+    return rc;
+}
+
+/* ---------------------------------------------------------------------------------------------- */
+/* The kvm engine                                                                                 */
+/* ---------------------------------------------------------------------------------------------- */
+
+static void print_stats(const struct run_options *o, struct vmm_machine *m)
+{
+    struct vmm_vcpu_stats *cpu = calloc(o->cpus, sizeof(*cpu));
+    struct vmm_stats stats;
+
+    if (cpu == NULL) {
+        fprintf(stderr, "vapic run: no memory for the counters\n");
+        return;
+    }
+    vmm_machine_stats(m, &stats, cpu);
+    if (o->stats == RUN_STATS_TEXT) {
+        vmm_stats_text(&stats, stderr);
+    } else {
+        vmm_stats_json(&stats, stderr);
+    }
+    free(cpu);
+}
+
+/* A signal that ended the run ends the command too, as its parent expects. */
+static int die_of(int signo)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, signo);
+    signal(signo, SIG_DFL);
+    raise(signo);
+    sigprocmask(SIG_UNBLOCK, &set, NULL);
+    return CLI_FAILED;
+}
+
+static int status_of(const struct run_options *o, const struct vmm_machine *m,
+                     const struct vmm_machine_result *result)
+{
+    switch (result->why) {
+    case VMM_WANT_FAIL:
+        fprintf(stderr, "vapic run: %s", vmm_machine_failure(m));
+        return CLI_GUEST;
+    case VMM_WANT_QUIT:
+        fprintf(stderr, "vapic run: quit by the user\n");
+        return CLI_FAILED;
+    case VMM_WANT_SIGNAL:
+        return die_of(result->code);
+    case VMM_WANT_DEBUG_EXIT:
+    case VMM_WANT_OFF:
+    case VMM_WANT_RESET:
+    case VMM_WANT_NOTHING:
+        break;
+    }
+    if (o->apic == RUN_APIC_X2APIC && !result->used_x2apic) {
+        fprintf(stderr, "vapic run: --apic x2apic: the guest never switched to x2APIC mode\n");
+        return CLI_FAILED;
+    }
+    return result->why == VMM_WANT_DEBUG_EXIT ? result->code : CLI_OK;
+}
+
+static int run_machine(const struct run_options *o, struct vmm_machine *m)
+{
+    struct vmm_machine_result result;
+    struct vmm_err err;
+    bool raw = vmm_term_enter(STDIN_FILENO);
+    int rc = vmm_machine_run(m, &result, &err);
+    int status;
+
+    if (raw) {
+        vmm_term_leave();
+    }
+    if (rc != 0) {
+        status = complain(&err);
+    } else {
+        if (o->stats != RUN_STATS_NONE) {
+            print_stats(o, m);
+        }
+        status = status_of(o, m, &result);
+    }
+    return status;
+}
+
+static int run_kvm(const struct run_options *o, const struct guest_files *files)
+{
+    struct vmm_trace trace = {0};
+    struct vmm_err err;
+    struct vmm_machine_config config = {
+        .kernel = files->kernel,
+        .initrd = files->initrd,
+        .cmdline = o->append,
+        .cpus = o->cpus,
+        .mem = o->mem,
+        .x2apic = o->apic != RUN_APIC_XAPIC,
+        .tsc_deadline = o->timer != RUN_TIMER_ONESHOT,
+        .count = o->stats != RUN_STATS_NONE,
+        .trace = o->trace != NULL ? &trace : NULL,
+        .in_fd = STDIN_FILENO,
+        .out_fd = STDOUT_FILENO,
+        .escapes = isatty(STDIN_FILENO) != 0,
+    };
+    struct vmm_machine *m;
+    int status;
+
+    if (o->trace != NULL && vmm_trace_open(&trace, o->trace, &err) != 0) {
+        return complain(&err);
+    }
+    m = vmm_machine_new(&config, &err);
+    status = m != NULL ? run_machine(o, m) : complain(&err);
+    if (m != NULL) {
+        vmm_machine_free(m);
+    }
+    if (o->trace != NULL && vmm_trace_close(&trace, &err) != 0) {
+        return complain(&err);
+    }
+    return status;
+}
+
+/* ---------------------------------------------------------------------------------------------- */
+/* The rig                                                                                        */
+/* ---------------------------------------------------------------------------------------------- */
+
+struct rig_command {
+    struct vmm_rig_arg args[RIG_ARGS_MAX];
+    size_t count;
+};
+
+static void add(struct rig_command *c, enum vmm_rig_arg_kind kind, const char *text)
+{
+    c->args[c->count++] = (struct vmm_rig_arg){kind, text};
+}
+
+static void add_option(struct rig_command *c, const char *option, enum vmm_rig_arg_kind kind,
+                       const char *value)
+{
+    add(c, VMM_RIG_TEXT, option);
+    add(c, kind, value);
+}
+
+/* The same command with the kvm engine, for the host inside. */
+static void rig_command(const struct run_options *o, const char *cpus, const char *mem,
+                        struct rig_command *c)
+{
+    add(c, VMM_RIG_SELF, "vapic");
+    add(c, VMM_RIG_TEXT, "run");
+    add_option(c, "--engine", VMM_RIG_TEXT, run_engine_names[RUN_ENGINE_KVM]);
+    add_option(c, "--cpus", VMM_RIG_TEXT, cpus);
+    add_option(c, "--mem", VMM_RIG_TEXT, mem);
+    add_option(c, "--apic", VMM_RIG_TEXT, run_apic_names[o->apic]);
+    add_option(c, "--timer", VMM_RIG_TEXT, run_timer_names[o->timer]);
+    add_option(c, "--stats", VMM_RIG_TEXT, run_stats_names[o->stats]);
+    add_option(c, "--append", VMM_RIG_TEXT, o->append);
+    if (o->kernel != NULL) {
+        add_option(c, "--kernel", VMM_RIG_IN, o->kernel);
+    }
+    if (o->initrd != NULL) {
+        add_option(c, "--initrd", VMM_RIG_IN, o->initrd);
+    }
+    if (o->trace != NULL) {
+        add_option(c, "--trace", VMM_RIG_OUT, o->trace);
+    }
+}
+
+static int run_rig(const struct run_options *o)
+{
+    struct rig_command command = {.count = 0};
+    struct vmm_rig_config config = {.args = command.args, .guest_mem = o->mem};
+    struct vmm_err err;
+    char cpus[16];
+    char mem[24];
+    int status;
+
+    snprintf(cpus, sizeof(cpus), "%u", o->cpus);
+    snprintf(mem, sizeof(mem), "%llu", (unsigned long long)o->mem);
+    rig_command(o, cpus, mem, &command);
+    config.nargs = command.count;
+    return vmm_rig_run(&config, &status, &err) == 0 ? status : complain(&err);
+}
+
+/* ---------------------------------------------------------------------------------------------- */
+/* The command                                                                                    */
+/* ---------------------------------------------------------------------------------------------- */
+
+static enum run_engine choose_engine(enum run_engine wanted)
+{
+    char why[320];
+    bool good;
+
+    if (wanted != RUN_ENGINE_AUTO) {
+        return wanted;
+    }
+    good = vmm_kvm_probe(why, sizeof(why));
+    fprintf(stderr, "vapic run: engine %s: %s\n", good ? "kvm" : "rig", why);
+    return good ? RUN_ENGINE_KVM : RUN_ENGINE_RIG;
+}
+
+int cli_run(int argc, char **argv)
+{
+    struct run_options options;
+    struct guest_files files;
+    struct vmm_err err;
+    int status;
+
+    run_options_parse(&options, argc, argv);
+    if (read_files(&options, &files, &err) != 0 || rehearse(&options, &files, &err) != 0) {
+        return complain(&err);
+    }
+    status = choose_engine(options.engine) == RUN_ENGINE_KVM ? run_kvm(&options, &files)
+                                                             : run_rig(&options);
+    free_files(&options, &files);
+    return status;
+}

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: MIT */
+/* Parsing of `vapic run`'s arguments with argp; see run_options.h. */
+#include "run_options.h"
+
+#include <argp.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli.h"
+#include "vapic/vapic.h"
+
+#define DEFAULT_MEM (512ull << 20)
+#define BUILTIN_CPUS 4u
+#define XAPIC_CPUS_MAX 255u
+
+const char *const run_apic_names[] = {"auto", "xapic", "x2apic", NULL};
+const char *const run_timer_names[] = {"auto", "tsc-deadline", "oneshot", NULL};
+const char *const run_engine_names[] = {"auto", "kvm", "rig", NULL};
+const char *const run_stats_names[] = {"text", "json", "none", NULL};
+
+enum key {
+    KEY_KERNEL = 256,
+    KEY_INITRD,
+    KEY_APPEND,
+    KEY_CPUS,
+    KEY_MEM,
+    KEY_APIC,
+    KEY_TIMER,
+    KEY_ENGINE,
+    KEY_STATS,
+    KEY_TRACE,
+};
+
+static const struct argp_option option_table[] = {
+    {"kernel", KEY_KERNEL, "FILE", 0, "Guest: a Linux bzImage or a multiboot ELF image", 0},
+    {"initrd", KEY_INITRD, "FILE", 0, "Initial RAM disk of Linux, or multiboot module", 0},
+    {"append", KEY_APPEND, "STR", 0, "The guest's command line", 0},
+    {"cpus", KEY_CPUS, "N", 0, "Virtual processors (1; the built-in guest: 4)", 0},
+    {"mem", KEY_MEM, "SIZE", 0, "RAM in bytes, or with suffix K, M, G (512M)", 0},
+    {"apic", KEY_APIC, "MODE", 0,
+     "What CPUID offers: auto or x2apic (x2APIC too), xapic. With x2apic the run fails if the "
+     "guest never switches to it",
+     0},
+    {"timer", KEY_TIMER, "MODE", 0,
+     "What CPUID offers: auto or tsc-deadline (TSC-deadline mode too), oneshot", 0},
+    {"engine", KEY_ENGINE, "NAME", 0,
+     "auto, kvm (/dev/kvm), or rig (a small host under QEMU's TCG); auto takes kvm if it works "
+     "at hardware speed",
+     0},
+    {"stats", KEY_STATS, "FORM", 0, "Counters at the end, on standard error: text, json, none", 0},
+    {"trace", KEY_TRACE, "FILE", 0, "Write every APIC event to FILE", 0},
+    {0},
+};
+
+static int choose(struct argp_state *state, const char *option, const char *word,
+                  const char *const *names)
+{
+    char list[80] = "";
+
+    for (int i = 0; names[i] != NULL; i++) {
+        if (strcmp(word, names[i]) == 0) {
+            return i;
+        }
+        strcat(strcat(list, i == 0 ? "" : ", "), names[i]);
+    }
+    argp_failure(state, CLI_USAGE, 0, "--%s: no '%s': give one of %s", option, word, list);
+    return 0;
+}
+
+static unsigned parse_cpus(struct argp_state *state, const char *word)
+{
+    char *end;
+    unsigned long n;
+
+    errno = 0;
+    n = strtoul(word, &end, 10);
+    if (errno != 0 || end == word || *end != '\0' || strchr(word, '-') != NULL || n < 1 ||
+        n > VAPIC_MAX_VCPUS) {
+        argp_failure(state, CLI_USAGE, 0, "--cpus: '%s' is no number from 1 to %u", word,
+                     VAPIC_MAX_VCPUS);
+    }
+    return (unsigned)n;
+}
+
+static unsigned suffix_shift(const char *suffix)
+{
+    static const char letters[] = "KMGT";
+    const char *at = *suffix != '\0' ? strchr(letters, *suffix & ~0x20) : NULL;
+
+    if (*suffix == '\0') {
+        return 0;
+    }
+    return at != NULL && suffix[1] == '\0' ? 10u * (unsigned)(at - letters + 1) : 64;
+}
+
+static uint64_t parse_mem(struct argp_state *state, const char *word)
+{
+    char *end;
+    unsigned long long n;
+    unsigned shift;
+
+    errno = 0;
+    n = strtoull(word, &end, 10);
+    shift = suffix_shift(end);
+    if (errno != 0 || end == word || strchr(word, '-') != NULL || shift >= 64 ||
+        n > UINT64_MAX >> shift) {
+        argp_failure(state, CLI_USAGE, 0,
+                     "--mem: '%s' is no size: give a number, or one with K, M or G, as 512M", word);
+        return 0;
+    }
+    return (uint64_t)n << shift;
+}
+
+static void set_guest(struct argp_state *state, struct run_options *o, const char *file)
+{
+    if (o->kernel != NULL) {
+        argp_failure(state, CLI_USAGE, 0, "two guests, '%s' and '%s': name one", o->kernel, file);
+    }
+    o->kernel = file;
+}
+
+static void check(struct argp_state *state, struct run_options *o)
+{
+    if (o->cpus == 0) {
+        o->cpus = o->kernel == NULL ? BUILTIN_CPUS : 1;
+    }
+    if (o->kernel == NULL && o->initrd != NULL) {
+        argp_failure(state, CLI_USAGE, 0, "--initrd: the built-in guest takes none: give --kernel");
+    }
+    if (o->apic == RUN_APIC_XAPIC && o->cpus > XAPIC_CPUS_MAX) {
+        argp_failure(state, CLI_USAGE, 0,
+                     "--cpus: xAPIC addresses %u processors, not %u: use --apic x2apic",
+                     XAPIC_CPUS_MAX, o->cpus);
+    }
+}
+
+static error_t parse_option(int key, char *arg, struct argp_state *state)
+{
+    struct run_options *o = state->input;
+
+    switch (key) {
+    case KEY_KERNEL:
+    case ARGP_KEY_ARG:
+        set_guest(state, o, arg);
+        break;
+    case KEY_INITRD:
+        o->initrd = arg;
+        break;
+    case KEY_APPEND:
+        o->append = arg;
+        break;
+    case KEY_CPUS:
+        o->cpus = parse_cpus(state, arg);
+        break;
+    case KEY_MEM:
+        o->mem = parse_mem(state, arg);
+        break;
+    case KEY_APIC:
+        o->apic = (enum run_apic)choose(state, "apic", arg, run_apic_names);
+        break;
+    case KEY_TIMER:
+        o->timer = (enum run_timer)choose(state, "timer", arg, run_timer_names);
+        break;
+    case KEY_ENGINE:
+        o->engine = (enum run_engine)choose(state, "engine", arg, run_engine_names);
+        break;
+    case KEY_STATS:
+        o->stats = (enum run_stats)choose(state, "stats", arg, run_stats_names);
+        break;
+    case KEY_TRACE:
+        o->trace = arg;
+        break;
+    case ARGP_KEY_END:
+        check(state, o);
+        break;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+    return 0;
+}
+
+void run_options_parse(struct run_options *options, int argc, char **argv)
+{
+    static const struct argp parser = {
+        .options = option_table,
+        .parser = parse_option,
+        .args_doc = "[GUEST]",
+        .doc = "Boots a guest on /dev/kvm without any in-kernel interrupt controller: every "
+               "interrupt goes through libvapic. Without GUEST a built-in test guest runs."
+               "\vExit status: 0 the guest powered off; 1 the run failed its purpose; 2 bad "
+               "arguments, files or host; 4 the guest triple-faulted or KVM cannot run it; 2n+1 "
+               "the guest wrote n to isa-debug-exit. On a terminal, Ctrl-A x quits.",
+    };
+    static char name[] = "vapic run";
+
+    *options = (struct run_options){.append = "", .mem = DEFAULT_MEM};
+    argp_err_exit_status = CLI_USAGE;
+    argv[0] = name;
+    argp_parse(&parser, argc, argv, 0, NULL, options);
+}

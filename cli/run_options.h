@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/* The options of `vapic run`, parsed and checked. */
+#ifndef CLI_RUN_OPTIONS_H
+#define CLI_RUN_OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum run_apic { RUN_APIC_AUTO, RUN_APIC_XAPIC, RUN_APIC_X2APIC };
+enum run_timer { RUN_TIMER_AUTO, RUN_TIMER_TSC_DEADLINE, RUN_TIMER_ONESHOT };
+enum run_engine { RUN_ENGINE_AUTO, RUN_ENGINE_KVM, RUN_ENGINE_RIG };
+enum run_stats { RUN_STATS_TEXT, RUN_STATS_JSON, RUN_STATS_NONE };
+
+struct run_options {
+    const char *kernel; /* NULL: the built-in guest */
+    const char *initrd; /* NULL: none */
+    const char *append;
+    const char *trace; /* NULL: none */
+    unsigned cpus;
+    uint64_t mem;
+    enum run_apic apic;
+    enum run_timer timer;
+    enum run_engine engine;
+    enum run_stats stats;
+};
+
+/* Prints what is wrong and ends the process with status 2 when the arguments are bad. */
+void run_options_parse(struct run_options *options, int argc, char **argv);
+
+/* The words that the options take, by enumerator; for messages and for the rig's command. */
+extern const char *const run_apic_names[];
+extern const char *const run_timer_names[];
+extern const char *const run_engine_names[];
+extern const char *const run_stats_names[];
+
+#endif

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: MIT */
+/* /dev/kvm and one virtual machine; see kvm.h. Called by the machine. */
+#include "kvm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "layout.h"
+#include "vapic/arch/apic.h"
+
+#define CPUID_ENTRIES_MAX 256u
+
+/* What the engine cannot do without. */
+static const struct {
+    int cap;
+    const char *name;
+} needed_caps[] = {
+    {KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY"},
+    {KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"},
+    {KVM_CAP_X86_USER_SPACE_MSR, "KVM_CAP_X86_USER_SPACE_MSR"},
+    {KVM_CAP_X86_MSR_FILTER, "KVM_CAP_X86_MSR_FILTER"},
+    {KVM_CAP_USER_NMI, "KVM_CAP_USER_NMI"},
+    {KVM_CAP_VCPU_EVENTS, "KVM_CAP_VCPU_EVENTS"},
+    {KVM_CAP_DEBUGREGS, "KVM_CAP_DEBUGREGS"},
+    {KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID"},
+};
+
+static int check_caps(const struct vmm_kvm *kvm, struct vmm_err *err)
+{
+    int version = ioctl(kvm->fd, KVM_GET_API_VERSION, 0);
+
+    if (version != KVM_API_VERSION) {
+        return vmm_fail(err, "/dev/kvm: API version %d, not %d: use --engine rig", version,
+                        KVM_API_VERSION);
+    }
+    for (size_t i = 0; i < sizeof(needed_caps) / sizeof(needed_caps[0]); i++) {
+        if (ioctl(kvm->fd, KVM_CHECK_EXTENSION, needed_caps[i].cap) <= 0) {
+            return vmm_fail(err, "/dev/kvm: no %s (Linux 5.10 has it): use --engine rig",
+                            needed_caps[i].name);
+        }
+    }
+    return 0;
+}
+
+static int read_limits(struct vmm_kvm *kvm, struct vmm_err *err)
+{
+    int size = ioctl(kvm->fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+    int max = ioctl(kvm->fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS);
+    int max_id = ioctl(kvm->fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPU_ID);
+    int sync = ioctl(kvm->fd, KVM_CHECK_EXTENSION, KVM_CAP_SYNC_REGS);
+
+    if (size < (int)sizeof(struct kvm_run) || max <= 0) {
+        return vmm_fail(err, "/dev/kvm: mmap size %d, %d vCPUs: use --engine rig", size, max);
+    }
+    kvm->run_size = (size_t)size;
+    kvm->max_cpus = (unsigned)max;
+    kvm->max_id = (unsigned)(max_id > max ? max_id : max);
+    kvm->sync_regs = sync > 0 && (sync & KVM_SYNC_X86_REGS) != 0;
+    return 0;
+}
+
+static int read_cpuid(struct vmm_kvm *kvm, struct vmm_err *err)
+{
+    size_t size = sizeof(struct kvm_cpuid2) + CPUID_ENTRIES_MAX * sizeof(struct kvm_cpuid_entry2);
+
+    kvm->supported = calloc(1, size);
+    if (kvm->supported == NULL) {
+        return vmm_fail(err, "no memory for the host's CPUID table");
+    }
+    kvm->supported->nent = CPUID_ENTRIES_MAX;
+    if (ioctl(kvm->fd, KVM_GET_SUPPORTED_CPUID, kvm->supported) != 0) {
+        return vmm_fail(err, "/dev/kvm: KVM_GET_SUPPORTED_CPUID: %s", strerror(errno));
+    }
+    return 0;
+}
+
+int vmm_kvm_open(struct vmm_kvm *kvm, struct vmm_err *err)
+{
+    *kvm = (struct vmm_kvm){.fd = open("/dev/kvm", O_RDWR | O_CLOEXEC)};
+    if (kvm->fd < 0) {
+        return vmm_fail(err,
+                        "cannot open /dev/kvm: %s: load the kvm module, get access to the "
+                        "device, or use --engine rig",
+                        strerror(errno));
+    }
+    if (check_caps(kvm, err) != 0 || read_limits(kvm, err) != 0 || read_cpuid(kvm, err) != 0) {
+        vmm_kvm_close(kvm);
+        return -1;
+    }
+    return 0;
+}
+
+void vmm_kvm_close(struct vmm_kvm *kvm)
+{
+    free(kvm->supported);
+    if (kvm->fd >= 0) {
+        close(kvm->fd);
+    }
+    *kvm = (struct vmm_kvm){.fd = -1};
+}
+
+static int add_memory(int vm, uint32_t slot, uint64_t gpa, uint64_t size, const uint8_t *host)
+{
+    struct kvm_userspace_memory_region region = {
+        .slot = slot,
+        .guest_phys_addr = gpa,
+        .memory_size = size,
+        .userspace_addr = (uintptr_t)host,
+    };
+
+    return size == 0 ? 0 : ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region);
+}
+
+/*
+ * IA32_APIC_BASE and IA32_TSC_DEADLINE would be swallowed by KVM: a cleared bit in the filter's
+ * bitmap denies the access, which then exits to us. The x2APIC MSRs cannot be named in a filter
+ * and need not: without an in-kernel APIC they are invalid, and that exits too.
+ */
+static int filter_msrs(int vm)
+{
+    static uint8_t denied[1];
+    struct kvm_msr_filter filter = {.flags = KVM_MSR_FILTER_DEFAULT_ALLOW};
+    struct kvm_enable_cap cap = {
+        .cap = KVM_CAP_X86_USER_SPACE_MSR,
+        .args[0] = KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN |
+                   KVM_MSR_EXIT_REASON_FILTER,
+    };
+    static const uint32_t msrs[] = {MSR_APIC_BASE, MSR_TSC_DEADLINE};
+
+    for (size_t i = 0; i < sizeof(msrs) / sizeof(msrs[0]); i++) {
+        filter.ranges[i].flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE;
+        filter.ranges[i].base = msrs[i];
+        filter.ranges[i].nmsrs = 1;
+        filter.ranges[i].bitmap = denied;
+    }
+    if (ioctl(vm, KVM_ENABLE_CAP, &cap) != 0) {
+        return -1;
+    }
+    return ioctl(vm, KVM_X86_SET_MSR_FILTER, &filter);
+}
+
+int vmm_kvm_create_vm(const struct vmm_kvm *kvm, const struct vmm_mem *mem, struct vmm_err *err)
+{
+    int vm;
+
+    do {
+        vm = ioctl(kvm->fd, KVM_CREATE_VM, 0);
+    } while (vm < 0 && errno == EINTR);
+    if (vm < 0) {
+        return vmm_fail(err, "/dev/kvm: KVM_CREATE_VM: %s: use --engine rig", strerror(errno));
+    }
+    if (ioctl(vm, KVM_SET_TSS_ADDR, VMM_KVM_TSS_BASE) != 0 || filter_msrs(vm) != 0) {
+        vmm_fail(err, "/dev/kvm: setting up the virtual machine: %s", strerror(errno));
+    } else if (add_memory(vm, 0, 0, mem->low, mem->host) != 0 ||
+               add_memory(vm, 1, VMM_HOLE_END, mem->high, mem->host + mem->low) != 0) {
+        vmm_fail(err, "/dev/kvm: cannot give %llu MiB to the guest: %s: lower --mem",
+                 (unsigned long long)((mem->low + mem->high) >> 20), strerror(errno));
+    } else {
+        return vm;
+    }
+    close(vm);
+    return -1;
+}

@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: MIT */
+/* The run loop of one vCPU, its kicks and its sleep; see kvm_vcpu.h. */
+#include "kvm_vcpu.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "machine.h"
+
+/* The run page of the vCPU whose thread this is; for the signal handler. */
+static _Thread_local struct kvm_run *volatile current_run;
+
+static void on_kick(int signo)
+{
+    struct kvm_run *run = current_run;
+
+    (void)signo;
+    if (run != NULL) {
+        __atomic_store_n(&run->immediate_exit, 1, __ATOMIC_RELAXED);
+    }
+}
+
+int vmm_vcpu_install_kick(void)
+{
+    struct sigaction action;
+
+    memset(&action, 0, sizeof(action));
+    action.sa_handler = on_kick;
+    sigemptyset(&action.sa_mask);
+    return sigaction(VMM_KICK_SIGNAL, &action, NULL);
+}
+
+static int setup_vcpu(struct vmm_vcpu *v, struct vmm_err *err)
+{
+    const struct vmm_kvm *kvm = &v->machine->kvm;
+    struct vmm_kvm_cpu_config config = v->machine->cpu_config;
+    int khz = ioctl(v->fd, KVM_GET_TSC_KHZ, 0);
+
+    v->tsc_khz = khz > 0 ? (uint32_t)khz : 1000000;
+    config.apic_id = v->index;
+    config.tsc_khz = khz > 0 ? (uint32_t)khz : 0;
+    if (vmm_kvm_set_cpuid(kvm, v->fd, &config, err) != 0) {
+        return -1;
+    }
+    if (vmm_kvm_set_apic_base(v->fd, vapic_base(&v->apic)) != 0 ||
+        vmm_kvm_save_regs(v->fd, &v->initial) != 0) {
+        return vmm_fail(err, "/dev/kvm: registers of vCPU %u: %s", v->index, strerror(errno));
+    }
+    return 0;
+}
+
+int vmm_vcpu_open(struct vmm_vcpu *v, int vm_fd, struct vmm_err *err)
+{
+    const struct vmm_kvm *kvm = &v->machine->kvm;
+    void *run;
+
+    v->fd = ioctl(vm_fd, KVM_CREATE_VCPU, (unsigned long)v->index);
+    if (v->fd < 0) {
+        return vmm_fail(err, "/dev/kvm: cannot create vCPU %u: %s: lower --cpus", v->index,
+                        strerror(errno));
+    }
+    run = mmap(NULL, kvm->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, v->fd, 0);
+    if (run == MAP_FAILED) {
+        close(v->fd);
+        v->fd = -1;
+        return vmm_fail(err, "/dev/kvm: cannot map vCPU %u: %s", v->index, strerror(errno));
+    }
+    v->run = run;
+    v->run->kvm_valid_regs = kvm->sync_regs ? KVM_SYNC_X86_REGS : 0;
+    v->irq_ready = false;
+    v->interrupt_flag = false;
+    v->incomplete = false;
+    v->was_enabled = false;
+    if (setup_vcpu(v, err) != 0) {
+        vmm_vcpu_close(v);
+        return -1;
+    }
+    return 0;
+}
+
+void vmm_vcpu_close(struct vmm_vcpu *v)
+{
+    if (v->fd < 0) {
+        return;
+    }
+    munmap(v->run, v->machine->kvm.run_size);
+    close(v->fd);
+    v->run = NULL;
+    v->fd = -1;
+}
+
+static long futex(_Atomic uint32_t *word, int op, uint32_t val, const struct timespec *until)
+{
+    return syscall(SYS_futex, word, op | FUTEX_PRIVATE_FLAG, val, until, NULL,
+                   FUTEX_BITSET_MATCH_ANY);
+}
+
+static void kick(struct vmm_vcpu *v)
+{
+    pid_t tid = atomic_load(&v->tid);
+
+    if (tid != 0) {
+        syscall(SYS_tgkill, getpid(), tid, VMM_KICK_SIGNAL);
+    }
+}
+
+static void wake(struct vmm_vcpu *v)
+{
+    atomic_store(&v->wake, 1);
+    futex(&v->wake, FUTEX_WAKE_BITSET, INT_MAX, NULL);
+}
+
+void vmm_vcpu_act(struct vmm_vcpu *v, enum vapic_action action)
+{
+    switch (action) {
+    case VAPIC_ACTION_KICK:
+        __atomic_fetch_add(&v->stats.kicks, 1, __ATOMIC_RELAXED);
+        kick(v);
+        break;
+    case VAPIC_ACTION_WAKE:
+        __atomic_fetch_add(&v->stats.wakes, 1, __ATOMIC_RELAXED);
+        wake(v);
+        break;
+    case VAPIC_ACTION_NONE:
+        break;
+    }
+}
+
+void vmm_vcpu_prod(struct vmm_vcpu *v)
+{
+    wake(v);
+    kick(v);
+}
+
+/* Sleeps until somebody posts, the deadline comes, or the machine wants something. */
+static void sleep_until(struct vmm_vcpu *v, struct vapic_now now)
+{
+    uint64_t at = vmm_clock_deadline_ns(v, now);
+    struct timespec ts = {(time_t)(at / 1000000000u), (long)(at % 1000000000u)};
+
+    atomic_store(&v->wake, 0);
+    if (vmm_machine_wants(v->machine) || !vapic_block(&v->apic)) {
+        return;
+    }
+    v->stats.blocks++;
+    /* A signal or a time-out ends the wait too: the loop looks again in any case. */
+    futex(&v->wake, FUTEX_WAIT_BITSET, 0, at != 0 ? &ts : NULL);
+    vapic_unblock(&v->apic);
+}
+
+static uint32_t can_now(const struct vmm_vcpu *v)
+{
+    uint32_t can = VAPIC_CAN_NMI | VAPIC_CAN_INIT;
+
+    if (v->irq_ready) {
+        can |= VAPIC_CAN_IRQ;
+    }
+    if (v->interrupt_flag) {
+        can |= VAPIC_IF;
+    }
+    if (v->incomplete) {
+        can |= VAPIC_INCOMPLETE;
+    }
+    return can;
+}
+
+/* What KVM says about the guest after any KVM_RUN. */
+static void read_state(struct vmm_vcpu *v)
+{
+    v->irq_ready = v->run->ready_for_interrupt_injection != 0;
+    v->interrupt_flag = v->run->if_flag != 0;
+}
+
+/*
+ * An instruction may need several exits (string instructions, accesses over a page's end): each is
+ * handled in turn.
+ */
+void vmm_vcpu_finish(struct vmm_vcpu *v)
+{
+    struct kvm_run *run = v->run;
+    int rc;
+
+    do {
+        run->request_interrupt_window = 0;
+        run->cr8 = vapic_read_cr8(&v->apic);
+        __atomic_store_n(&run->immediate_exit, 1, __ATOMIC_RELAXED);
+        rc = ioctl(v->fd, KVM_RUN, 0);
+        __atomic_store_n(&run->immediate_exit, 0, __ATOMIC_RELAXED);
+        v->stats.finishes++;
+        v->incomplete = false;
+        read_state(v);
+        if (rc == 0) {
+            vmm_vcpu_exit(v);
+        }
+    } while (v->incomplete && !vmm_machine_wants(v->machine));
+}
+
+static void cpu_event(struct vmm_vcpu *v, const struct vapic_entry *entry)
+{
+    int rc = 0;
+
+    if (v->incomplete) {
+        vmm_vcpu_finish(v);
+    }
+    v->irq_ready = false;
+    v->interrupt_flag = false;
+    if (entry->event == VAPIC_CPU_INIT) {
+        if (v->index == 0) {
+            /* It would start at the reset vector, where firmware restarts the machine. */
+            vmm_machine_request(v->machine, VMM_WANT_RESET, 0);
+            return;
+        }
+        rc = vmm_kvm_init_cpu(v->fd, &v->initial, vapic_base(&v->apic));
+    } else {
+        rc = vmm_kvm_sipi(v->fd, entry->vector);
+    }
+    if (rc != 0) {
+        vmm_machine_fail(v->machine, v, "setting registers for INIT or SIPI failed");
+    }
+}
+
+static void queue_interrupt(struct vmm_vcpu *v, uint8_t vector)
+{
+    struct kvm_interrupt irq = {.irq = vector};
+
+    v->irq_ready = false;
+    if (ioctl(v->fd, KVM_INTERRUPT, &irq) != 0) {
+        vmm_machine_fail(v->machine, v, "KVM_INTERRUPT failed");
+    }
+}
+
+static void inject(struct vmm_vcpu *v, const struct vapic_entry *entry)
+{
+    vapic_commit(&v->apic, entry);
+    switch (entry->inject) {
+    case VAPIC_INJECT_VECTOR:
+        queue_interrupt(v, entry->vector);
+        break;
+    case VAPIC_INJECT_EXTINT:
+        queue_interrupt(v, vmm_machine_acknowledge_pic(v->machine));
+        break;
+    case VAPIC_INJECT_NMI:
+        if (ioctl(v->fd, KVM_NMI, 0) != 0) {
+            vmm_machine_fail(v->machine, v, "KVM_NMI failed");
+        }
+        break;
+    case VAPIC_INJECT_SMI:
+    case VAPIC_INJECT_NONE:
+        break;
+    }
+}
+
+/*
+ * Asks the APIC what to do until there is nothing more to inject. While an instruction is
+ * unfinished nothing may be injected: if it ends in #GP the interrupt would be lost or delivered
+ * in the middle of the fault's handler. So then the instruction is finished first.
+ */
+static struct vapic_now prepare(struct vmm_vcpu *v, struct vapic_entry *entry)
+{
+    struct vapic_now now;
+
+    for (;;) {
+        now = vmm_clock_now(v);
+        vapic_enter(&v->apic, can_now(v), now, entry);
+        v->deadline = entry->deadline;
+        if (entry->event != VAPIC_CPU_NONE) {
+            cpu_event(v, entry);
+        } else if (v->incomplete && (entry->irq_window || entry->nmi_window ||
+                                     entry->inject != VAPIC_INJECT_NONE || !entry->runnable)) {
+            vmm_vcpu_finish(v);
+        } else if (entry->inject != VAPIC_INJECT_NONE) {
+            inject(v, entry);
+        } else {
+            return now;
+        }
+        if (vmm_machine_wants(v->machine)) {
+            return now;
+        }
+    }
+}
+
+static void enter_guest(struct vmm_vcpu *v, const struct vapic_entry *entry, struct vapic_now now)
+{
+    struct kvm_run *run = v->run;
+    int rc;
+
+    vmm_clock_arm(v, now);
+    run->cr8 = entry->cr8;
+    run->request_interrupt_window = entry->irq_window;
+    v->stats.runs++;
+    rc = ioctl(v->fd, KVM_RUN, 0);
+    __atomic_store_n(&run->immediate_exit, 0, __ATOMIC_RELAXED);
+    v->incomplete = false;
+    read_state(v);
+    /* What KVM has queued it delivers, whatever exits come in between. */
+    vapic_exit(&v->apic, (uint8_t)run->cr8, true);
+    if (rc == 0) {
+        vmm_vcpu_exit(v);
+    } else if (errno == EINTR || errno == EAGAIN) {
+        v->stats.exits[VMM_EXIT_KICK]++;
+    } else {
+        vmm_machine_fail(v->machine, v, strerror(errno));
+    }
+}
+
+void *vmm_vcpu_thread(void *arg)
+{
+    struct vmm_vcpu *v = arg;
+    struct vapic_entry entry;
+
+    current_run = v->run;
+    vmm_clock_start(v);
+    atomic_store(&v->tid, (pid_t)syscall(SYS_gettid));
+    while (!vmm_machine_wants(v->machine)) {
+        struct vapic_now now = prepare(v, &entry);
+
+        if (vmm_machine_wants(v->machine)) {
+            break;
+        }
+        if (entry.runnable) {
+            enter_guest(v, &entry, now);
+        } else {
+            sleep_until(v, now);
+        }
+    }
+    atomic_store(&v->tid, 0);
+    vmm_clock_stop(v);
+    current_run = NULL;
+    return NULL;
+}

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One virtual processor: its local APIC from libvapic, its KVM descriptor, its thread and the run
+ * loop. Files kvm_vcpu.c (loop, kicks, sleeping), kvm_exit.c (what an exit asks for) and
+ * kvm_clock.c (time). Created and joined by the machine.
+ *
+ * Who touches what: a field is the vCPU thread's own unless it says otherwise.
+ *
+ * The loop. Before each entry vapic_enter() says what to inject, whether the processor runs at
+ * all, and until when. From that call on whoever posts an interrupt kicks this thread: a signal
+ * whose handler sets run->immediate_exit, so that a kick is seen whether it comes before, in or
+ * after KVM_RUN. A processor that does not run sleeps on the futex `wake`.
+ *
+ * Time. The APIC timer has no thread: a sleeping vCPU sleeps until its deadline, and a running one
+ * has a POSIX timer that sends it the kick. No lock is shared between vCPUs, and no
+ * other thread must run first for a timer interrupt to arrive.
+ */
+#ifndef VMM_KVM_VCPU_H
+#define VMM_KVM_VCPU_H
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "kvm.h"
+#include "stats.h"
+#include "vapic/vapic.h"
+
+struct vmm_machine;
+
+struct vmm_vcpu {
+    struct vapic apic; /* by the rules of libvapic */
+
+    struct vmm_machine *machine; /* constant */
+    unsigned index;              /* constant; also the APIC ID */
+    uint8_t *page;               /* the APIC's register page; constant */
+
+    int fd;
+    struct kvm_run *run; /* immediate_exit: also its own signal handler */
+    struct vmm_kvm_regs initial;
+    struct kvm_regs before; /* general registers at the last exit */
+
+    pthread_t thread;
+    bool joinable;            /* the machine's */
+    _Atomic pid_t tid;        /* 0 while there is no thread; any thread reads */
+    _Atomic uint32_t wake;    /* futex; 1: look again */
+
+    bool irq_ready;      /* KVM's injection slot is free and the guest takes interrupts */
+    bool interrupt_flag; /* RFLAGS.IF */
+    bool incomplete;     /* KVM still has to finish the instruction that exited */
+    bool was_enabled;    /* the guest has had its APIC software-enabled */
+    bool ever_x2apic;
+
+    /* kvm_clock.c */
+    uint32_t tsc_khz;
+    uint64_t tsc_ref; /* guest TSC at ns_ref */
+    uint64_t ns_ref;
+    struct vapic_deadline deadline; /* what vapic_enter() said last */
+    timer_t timer;
+    bool timer_made;
+    uint64_t timer_at; /* what the timer is set to, 0: not */
+
+    struct vmm_vcpu_stats stats;
+};
+
+/* Once per process: the handler of the kick signal. */
+int vmm_vcpu_install_kick(void);
+
+/* A new KVM vCPU with its registers, CPUID and APIC base; `vm_fd` is the machine's. */
+int vmm_vcpu_open(struct vmm_vcpu *v, int vm_fd, struct vmm_err *err);
+void vmm_vcpu_close(struct vmm_vcpu *v);
+
+/* The thread's function: runs the guest until the machine wants it to stop. `arg` is the vCPU. */
+void *vmm_vcpu_thread(void *arg);
+
+/* Makes the vCPU look at its APIC and at the machine's request; see enum vapic_action. Any thread. */
+void vmm_vcpu_act(struct vmm_vcpu *v, enum vapic_action action);
+
+/* The same when nothing is known of what it does. Any thread. */
+void vmm_vcpu_prod(struct vmm_vcpu *v);
+
+/* Has the guest its APIC software-enabled now? The vCPU's thread, or nobody runs it. */
+static inline bool vmm_vcpu_apic_enabled(const struct vmm_vcpu *v)
+{
+    return (*(const volatile uint32_t *)(v->page + APIC_SVR) & APIC_SVR_ENABLE) != 0;
+}
+
+/* kvm_exit.c: handles the exit that run->exit_reason tells. */
+void vmm_vcpu_exit(struct vmm_vcpu *v);
+
+/* Lets KVM finish the instruction of the last exit, without entering the guest. */
+void vmm_vcpu_finish(struct vmm_vcpu *v);
+
+/* kvm_clock.c */
+void vmm_clock_start(struct vmm_vcpu *v);
+void vmm_clock_stop(struct vmm_vcpu *v);
+struct vapic_now vmm_clock_now(struct vmm_vcpu *v);
+struct vapic_now vmm_clock_now_exact(struct vmm_vcpu *v);
+/* The deadline as CLOCK_MONOTONIC nanoseconds, 0 for none. */
+uint64_t vmm_clock_deadline_ns(struct vmm_vcpu *v, struct vapic_now now);
+/* Arranges for a kick at v->deadline. */
+void vmm_clock_arm(struct vmm_vcpu *v, struct vapic_now now);
+
+#define VMM_KICK_SIGNAL (SIGRTMIN)
+
+#endif
