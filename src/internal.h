@@ -287,7 +287,7 @@ void vapic_gsi_acknowledge(struct vapic_vm *vm, uint32_t gsi);
 uint32_t vapic_gsi_resampled(const struct vapic_vm *vm, uint32_t gsi);
 
 /* What vapic_gsi_set() returns for a message that was sent. */
-int gsi_outcome(struct vapic_sent sent);
+int vapic_gsi_outcome(struct vapic_sent sent);
 
 /* Routes the GSIs of a new I/O APIC that have no route. With the configuration lock held. */
 void vapic_gsi_route_pins(struct vapic_ioapic *io);

@@ -541,7 +541,6 @@ struct vapic_msg {
 };
 
 #define VAPIC_MSG_REDIRECT (1u << 0) /* redirection hint: choose one target */
-#define VAPIC_MSG_X2APIC (1u << 1)   /* the sender's destination field has 32 bits */
 
 /* What became of a message. */
 struct vapic_sent {
@@ -787,7 +786,7 @@ const struct vapic_reg *vapic_reg_row(uint32_t n);
  * tools that read the one can read the other. Columns: event, name, format of the arguments a0-a5.
  */
 #define VAPIC_EVENTS(X)                                                                            \
-    X(APIC, "kvm_apic")                     /* write, msr or offset>>4, value */                   \
+    X(APIC, "kvm_apic")                     /* bit 0 write, bit 1 MSR; MSR or offset; value */     \
     X(APIC_IPI, "kvm_apic_ipi")             /* icr low, destination */                             \
     X(APIC_ACCEPT_IRQ, "kvm_apic_accept_irq") /* apicid, delivery mode, trigger mode, vector */    \
     X(EOI, "kvm_eoi")                       /* apicid, vector */                                   \
