@@ -234,7 +234,9 @@ static bool find(struct vapic_vm *vm, const struct vapic_msg *msg, struct target
         bool complete;
 
         set->count = 0;
-        if (!count_begin(vm, &seq) || needs_scan(vm, msg))
+        if (needs_scan(vm, msg))
+            return false;
+        if (!count_begin(vm, &seq))
             continue;
         complete =
             msg->icr & APIC_ICR_LOGICAL ? find_logical(vm, msg, set) : find_physical(vm, msg, set);

@@ -240,7 +240,7 @@ bool vapic_lapic_has(const struct vapic *v, const struct vapic_reg *row);
 
 /* ---- lapic_access.c ---- */
 
-void vapic_lapic_write_svr(struct vapic *v, uint32_t value);
+void vapic_lapic_load_svr(struct vapic *v, uint32_t value); /* stores, without consequences */
 uint32_t vapic_lapic_lvt_value(const struct vapic *v, uint32_t offset, uint32_t value);
 
 /* ---- lapic_base.c ---- */
@@ -262,7 +262,14 @@ void vapic_timer_soft_disabled(struct vapic *v);
 void vapic_timer_retell(
     struct vapic *v); /* the host's timer is used up: tell it again if need be */
 struct vapic_deadline vapic_timer_deadline(const struct vapic *v);
-/* State load: the count stands at `current`. */
+/* Bits of vapic.timer_flags. */
+#define VAPIC_TIMER_ARMED      (1u << 0)
+#define VAPIC_TIMER_REMEMBERED (1u << 1) /* expired under mask, REMEMBER_MASKED_TICK */
+#define VAPIC_TIMER_EXPIRED    (1u << 2) /* the one-shot count ran out, for TDCR_REFIRES */
+#define VAPIC_TIMER_FLAGS      7u
+/* State load from a record: `when` is the TSC deadline or the nanoseconds that remain. */
+void vapic_timer_load(struct vapic *v, uint8_t flags, uint64_t when, struct vapic_now now);
+/* State load from an image: the count stands at `current`. */
 void vapic_timer_restore(struct vapic *v, uint32_t current, struct vapic_now now);
 
 /* ---- gsi.c, ioapic.c ---- */

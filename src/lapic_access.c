@@ -96,13 +96,19 @@ static void mask_all_lvts(struct vapic *v)
     }
 }
 
-void vapic_lapic_write_svr(struct vapic *v, uint32_t value)
+void vapic_lapic_load_svr(struct vapic *v, uint32_t value)
 {
-    uint32_t old = reg(v, APIC_SVR);
-
     if (!(v->features & VAPIC_FEATURE_EOI_SUPPRESS))
         value &= ~APIC_SVR_EOI_SUPPRESS;
     store(v, APIC_SVR, value);
+}
+
+static void write_svr(struct vapic *v, uint32_t offset, uint32_t value, struct vapic_now now)
+{
+    uint32_t old = reg(v, offset);
+
+    (void)now;
+    vapic_lapic_load_svr(v, value);
     if (((old ^ value) & APIC_SVR_ENABLE) == 0)
         return;
     if (!(value & APIC_SVR_ENABLE)) {
@@ -111,13 +117,6 @@ void vapic_lapic_write_svr(struct vapic *v, uint32_t value)
     }
     if (v->index != VAPIC_NO_INDEX)
         vapic_fabric_update(v);
-}
-
-static void write_svr(struct vapic *v, uint32_t offset, uint32_t value, struct vapic_now now)
-{
-    (void)offset;
-    (void)now;
-    vapic_lapic_write_svr(v, value);
 }
 
 /* [SDM3 12.5.3]: a write copies what was latched since the last one, and clears the latch. */
@@ -253,8 +252,6 @@ static void send_ipi(struct vapic *v, uint32_t icr, uint32_t dest)
         send_self(v, icr);
         return;
     }
-    if (in_x2apic(v))
-        msg.flags |= VAPIC_MSG_X2APIC;
     v->stats.ipi_targets += vapic_fabric_deliver(v->vm, msg).accepted;
 }
 

@@ -11,10 +11,6 @@
  */
 #include "internal.h"
 
-#define TIMER_ARMED      (1u << 0)
-#define TIMER_REMEMBERED (1u << 1) /* expired under mask, REMEMBER_MASKED_TICK */
-#define TIMER_EXPIRED    (1u << 2) /* the one-shot count ran out, for TDCR_REFIRES */
-
 static uint32_t timer_mode(const struct vapic *v)
 {
     return reg(v, APIC_LVT_TIMER) & APIC_LVT_TIMER_MODE;
@@ -42,7 +38,7 @@ struct vapic_deadline vapic_timer_deadline(const struct vapic *v)
 {
     struct vapic_deadline d = {VAPIC_CLOCK_NONE, 0};
 
-    if (v->timer_flags & TIMER_ARMED) {
+    if (v->timer_flags & VAPIC_TIMER_ARMED) {
         d.clock = timer_mode(v) == APIC_TIMER_DEADLINE ? VAPIC_CLOCK_TSC : VAPIC_CLOCK_NS;
         d.when = v->timer_when;
     }
@@ -72,7 +68,7 @@ void vapic_timer_retell(struct vapic *v)
 static void arm(struct vapic *v, uint64_t when)
 {
     v->timer_when = when;
-    v->timer_flags = TIMER_ARMED;
+    v->timer_flags = VAPIC_TIMER_ARMED;
     tell_host(v);
 }
 
@@ -131,7 +127,7 @@ uint32_t vapic_timer_current(const struct vapic *v, struct vapic_now now)
 {
     uint64_t tick = ticks_to_ns(v, 1), count, initial = reg(v, APIC_TMICT);
 
-    if (!(v->timer_flags & TIMER_ARMED) || timer_mode(v) == APIC_TIMER_DEADLINE)
+    if (!(v->timer_flags & VAPIC_TIMER_ARMED) || timer_mode(v) == APIC_TIMER_DEADLINE)
         return 0;
     /* A count that has begun is not over: round up, so that the first read gives TMICT. */
     count = remaining_ns(v, now);
@@ -145,14 +141,14 @@ void vapic_timer_write_divide(struct vapic *v, uint32_t value, struct vapic_now 
     uint32_t old = divide_shift(reg(v, APIC_TDCR)), new = divide_shift(value);
     uint64_t left;
 
-    if (v->timer_flags & TIMER_ARMED && timer_mode(v) != APIC_TIMER_DEADLINE && old != new) {
+    if (v->timer_flags & VAPIC_TIMER_ARMED && timer_mode(v) != APIC_TIMER_DEADLINE && old != new) {
         left = remaining_ns(v, now) >> old << new;
         set_reg(v, APIC_TDCR, value);
         arm(v, add_saturating(now.ns, left));
         return;
     }
     set_reg(v, APIC_TDCR, value);
-    if (old != new && v->timer_flags & TIMER_EXPIRED &&knob(v->vm, VAPIC_KNOB_TDCR_REFIRES))
+    if (old != new && v->timer_flags & VAPIC_TIMER_EXPIRED &&knob(v->vm, VAPIC_KNOB_TDCR_REFIRES))
         arm(v, now.ns);
 }
 
@@ -170,8 +166,8 @@ void vapic_timer_write_lvt(struct vapic *v, uint32_t value)
         vapic_timer_stop(v);
         set_reg(v, APIC_TMICT, 0);
     }
-    if (v->timer_flags & TIMER_REMEMBERED && !(value & APIC_LVT_MASKED)) {
-        v->timer_flags &= (uint8_t)~TIMER_REMEMBERED;
+    if (v->timer_flags & VAPIC_TIMER_REMEMBERED && !(value & APIC_LVT_MASKED)) {
+        v->timer_flags &= (uint8_t)~VAPIC_TIMER_REMEMBERED;
         vapic_lapic_fire_lvt(v, APIC_LVT_TIMER);
     }
 }
@@ -186,7 +182,7 @@ void vapic_timer_write_deadline(struct vapic *v, uint64_t tsc, struct vapic_now 
         return;
     }
     v->timer_when = tsc;
-    v->timer_flags = TIMER_ARMED;
+    v->timer_flags = VAPIC_TIMER_ARMED;
     /* Do not bother the host with a moment that has passed. */
     if (now.tsc >= tsc)
         vapic_timer_run(v, now);
@@ -198,7 +194,7 @@ uint64_t vapic_timer_read_deadline(const struct vapic *v)
 {
     if (timer_mode(v) != APIC_TIMER_DEADLINE || !apic_enabled(v))
         return 0;
-    return v->timer_flags & (TIMER_ARMED | TIMER_REMEMBERED) ? v->timer_when : 0;
+    return v->timer_flags & (VAPIC_TIMER_ARMED | VAPIC_TIMER_REMEMBERED) ? v->timer_when : 0;
 }
 
 /* Missed periods are not made up for; the phase stays. */
@@ -218,7 +214,7 @@ static void expire(struct vapic *v, struct vapic_now now)
     if (mode == APIC_TIMER_PERIODIC) {
         next_period(v, now);
     } else {
-        v->timer_flags = mode == APIC_TIMER_ONESHOT ? TIMER_EXPIRED : 0;
+        v->timer_flags = mode == APIC_TIMER_ONESHOT ? VAPIC_TIMER_EXPIRED : 0;
         if (mode == APIC_TIMER_ONESHOT)
             v->timer_when = 0;
     }
@@ -226,14 +222,14 @@ static void expire(struct vapic *v, struct vapic_now now)
     if (!(reg(v, APIC_LVT_TIMER) & APIC_LVT_MASKED))
         vapic_lapic_fire_lvt(v, APIC_LVT_TIMER);
     else if (knob(v->vm, VAPIC_KNOB_REMEMBER_MASKED_TICK))
-        v->timer_flags |= TIMER_REMEMBERED;
+        v->timer_flags |= VAPIC_TIMER_REMEMBERED;
 }
 
 void vapic_timer_run(struct vapic *v, struct vapic_now now)
 {
     uint64_t clock;
 
-    if (!(v->timer_flags & TIMER_ARMED))
+    if (!(v->timer_flags & VAPIC_TIMER_ARMED))
         return;
     clock = timer_mode(v) == APIC_TIMER_DEADLINE ? now.tsc : now.ns;
     if (clock >= v->timer_when)
@@ -244,7 +240,7 @@ void vapic_timer_run(struct vapic *v, struct vapic_now now)
 /* Clearing SVR[8] drops a tick that was not delivered; the count goes on [SDM3 12.4.7.2]. */
 void vapic_timer_soft_disabled(struct vapic *v)
 {
-    v->timer_flags &= (uint8_t)~TIMER_REMEMBERED;
+    v->timer_flags &= (uint8_t)~VAPIC_TIMER_REMEMBERED;
 }
 
 /*
@@ -261,4 +257,11 @@ void vapic_timer_restore(struct vapic *v, uint32_t current, struct vapic_now now
     if (current > initial || (current == 0 && timer_mode(v) == APIC_TIMER_PERIODIC))
         current = initial;
     arm(v, add_saturating(now.ns, ticks_to_ns(v, current)));
+}
+
+void vapic_timer_load(struct vapic *v, uint8_t flags, uint64_t when, struct vapic_now now)
+{
+    v->timer_flags = flags;
+    v->timer_when = counts(v) && flags & VAPIC_TIMER_ARMED ? add_saturating(now.ns, when) : when;
+    tell_host(v);
 }

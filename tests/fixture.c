@@ -200,7 +200,6 @@ static void start_message(struct fx *fx, uint32_t icr)
         uint32_t id = vapic_id(&fx->v[n]);
         struct vapic_msg msg = {.icr = icr, .dest = id, .source = VAPIC_FROM_DEVICE};
 
-        msg.flags = VAPIC_MSG_X2APIC;
         vapic_send(&fx->vm, msg);
         if (id > 0xFF) {
             msg.dest = id & 0xFF;
