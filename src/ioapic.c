@@ -448,7 +448,7 @@ void vapic_ioapic_write(struct vapic_ioapic *io, uint32_t offset, uint64_t value
     data = narrow(value, size);
     switch (offset) {
     case IOAPIC_REGSEL:
-        vapic_store32(&io->select, data & 0xFF, VAPIC_RELAXED);
+        vapic_store32(&io->select, data & ioapic_select_mask(io), VAPIC_RELAXED);
         break;
     case IOAPIC_IOWIN:
         write_register(io, vapic_load32(&io->select, VAPIC_RELAXED), data);

@@ -69,6 +69,15 @@ static inline uint64_t pin_with_entry(uint64_t word, uint64_t entry)
     return pin_is_level(word) ? word : word & ~(uint64_t)(IOAPIC_RTE_RIRR | PIN_STARVED);
 }
 
+/*
+ * IOREGSEL has eight bits [IOAPIC 3.1.1], which name 120 entries. Where there are more it has nine;
+ * guests write it with 32 bits anyway.
+ */
+static inline uint32_t ioapic_select_mask(const struct vapic_ioapic *io)
+{
+    return io->pin_count > 120 ? 0x1FF : 0xFF;
+}
+
 /* ioapic.c: gives the pin entry (with remote IRR and delivery status), sources and storm count. */
 void vapic_ioapic_load_pin(struct vapic_ioapic *io, uint32_t pin, uint64_t entry, uint16_t sources,
                            uint32_t storm);

@@ -6,12 +6,12 @@
  * The record, little-endian:
  *
  *      0  u32  magic "vIOA"             16  u32  ID register
- *      4  u16  version, 1               20  u32  0
+ *      4  u16  version, 1               20  u32  IOREGSEL
  *      6  u16  bytes before the pins    24  u64  0
  *      8  u32  bytes in all             then, for each pin:
  *     12  u16  pins                      0  u64  redirection entry as the guest reads it
  *     14  u8   version of the chip       8  u16  line sources
- *     15  u8   IOREGSEL                 10  u16  0
+ *     15  u8   0                        10  u16  0
  *                                       12  u32  EOIs in a row that found the line high
  *
  * Everything is checked before anything is changed. What a guest could not have brought about
@@ -70,9 +70,9 @@ int vapic_ioapic_save(struct vapic_ioapic *io, void *record, size_t size)
     put_le(to + 8, VAPIC_IOAPIC_RECORD(io->pin_count), 4);
     put_le(to + 12, io->pin_count, 2);
     to[14] = io->version;
-    to[15] = (uint8_t)vapic_load32(&io->select, VAPIC_RELAXED);
+    to[15] = 0;
     put_le(to + 16, vapic_load32(&io->id, VAPIC_RELAXED), 4);
-    put_le(to + 20, 0, 4);
+    put_le(to + 20, vapic_load32(&io->select, VAPIC_RELAXED), 4);
     put_le(to + 24, 0, 8);
     for (uint32_t n = 0; n < io->pin_count; n++)
         save_pin(to + HEADER_SIZE + PIN_SIZE * n, &io->pins[n]);
@@ -94,46 +94,54 @@ static bool pin_valid(const uint8_t *from)
            get_le(from + 12, 4) < IOAPIC_STORM_LIMIT;
 }
 
-static int check_header(const struct vapic_ioapic *io, const uint8_t *from, size_t size)
+/* Is it a whole record that some I/O APIC could have saved? */
+static int check_form(const uint8_t *from, size_t size)
 {
-    if (get_le(from, 4) != RECORD_MAGIC)
+    uint64_t version = get_le(from + 4, 2), length = get_le(from + 8, 4);
+
+    if (get_le(from, 4) != RECORD_MAGIC || version == 0)
         return VAPIC_E_FORMAT;
-    if (get_le(from + 4, 2) == 0)
-        return VAPIC_E_FORMAT;
-    if (get_le(from + 4, 2) > RECORD_VERSION)
+    if (version > RECORD_VERSION)
         return VAPIC_E_VERSION;
-    if (get_le(from + 6, 2) != HEADER_SIZE || get_le(from + 8, 4) > size ||
-        get_le(from + 8, 4) != VAPIC_IOAPIC_RECORD(get_le(from + 12, 2)))
+    if (get_le(from + 6, 2) != HEADER_SIZE || from[15] != 0 || get_le(from + 24, 8) != 0)
         return VAPIC_E_FORMAT;
-    if (get_le(from + 16, 4) & ~(uint64_t)IOAPIC_ID_MASK || get_le(from + 20, 4) != 0 ||
-        get_le(from + 24, 8) != 0)
+    return length <= size && length == VAPIC_IOAPIC_RECORD(get_le(from + 12, 2)) ? VAPIC_OK
+                                                                                 : VAPIC_E_FORMAT;
+}
+
+/* Does it fit this one? */
+static int check_fit(const struct vapic_ioapic *io, const uint8_t *from)
+{
+    if (get_le(from + 12, 2) != io->pin_count || from[14] != io->version)
+        return VAPIC_E_ARG;
+    if ((get_le(from + 16, 4) & ~(uint64_t)IOAPIC_ID_MASK) ||
+        (get_le(from + 20, 4) & ~(uint64_t)ioapic_select_mask(io)))
         return VAPIC_E_FORMAT;
-    return get_le(from + 12, 2) == io->pin_count && from[14] == io->version ? VAPIC_OK
-                                                                            : VAPIC_E_ARG;
+    for (uint32_t n = 0; n < io->pin_count; n++) {
+        if (!pin_valid(from + HEADER_SIZE + PIN_SIZE * n))
+            return VAPIC_E_FORMAT;
+    }
+    return VAPIC_OK;
 }
 
 int vapic_ioapic_load(struct vapic_ioapic *io, const void *record, size_t size)
 {
     const uint8_t *from = record;
-    const uint8_t *pins;
     int result;
 
     if (io == NULL || record == NULL)
         return VAPIC_E_ARG;
     if (size < HEADER_SIZE)
         return VAPIC_E_SIZE;
-    pins = from + HEADER_SIZE;
-    result = check_header(io, from, size);
+    result = check_form(from, size);
+    if (result == VAPIC_OK)
+        result = check_fit(io, from);
     if (result != VAPIC_OK)
         return result;
-    for (uint32_t n = 0; n < io->pin_count; n++) {
-        if (!pin_valid(pins + PIN_SIZE * n))
-            return VAPIC_E_FORMAT;
-    }
     vapic_store32(&io->id, (uint32_t)get_le(from + 16, 4), VAPIC_RELAXED);
-    vapic_store32(&io->select, from[15], VAPIC_RELAXED);
+    vapic_store32(&io->select, (uint32_t)get_le(from + 20, 4), VAPIC_RELAXED);
     for (uint32_t n = 0; n < io->pin_count; n++) {
-        const uint8_t *pin = pins + PIN_SIZE * n;
+        const uint8_t *pin = from + HEADER_SIZE + PIN_SIZE * n;
 
         vapic_ioapic_load_pin(io, n, get_le(pin, 8), (uint16_t)get_le(pin + 8, 2),
                               (uint32_t)get_le(pin + 12, 4));
