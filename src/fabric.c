@@ -129,12 +129,12 @@ static bool propose(const struct vapic_vm *vm, const struct vapic_msg *msg, uint
 static bool propose_chain(struct vapic_vm *vm, const struct vapic_msg *msg, const uint16_t *head,
                           uint32_t link, struct targets *set)
 {
-    uint32_t at = vapic_load16(head, VAPIC_RELAXED);
+    uint32_t at = vapic_load16(head, VAPIC_ACQUIRE);
 
     for (uint32_t steps = 0; at != 0; steps++) {
         if (steps == CHAIN_STEPS || !propose(vm, msg, at - 1, set))
             return false;
-        at = vapic_load16(&vm->slots[at - 1].next[link], VAPIC_RELAXED);
+        at = vapic_load16(&vm->slots[at - 1].next[link], VAPIC_ACQUIRE);
     }
     return true;
 }
@@ -152,7 +152,7 @@ static bool find_physical(struct vapic_vm *vm, const struct vapic_msg *msg, stru
     if (at != 0 && (msg->dest > 0xFF || load_ident(vm, at - 1) & IDENT_X2APIC) &&
         !propose(vm, msg, at - 1, set))
         return false;
-    if (LIKELY(vapic_load32(&vm->xapic_count, VAPIC_RELAXED) == 0) || unique_found(vm, set))
+    if (LIKELY(vapic_load32(&vm->xapic_count, VAPIC_ACQUIRE) == 0) || unique_found(vm, set))
         return true;
     if (msg->dest > 0xFF && !knob(vm, VAPIC_KNOB_X2APIC_ALIASES_XAPIC))
         return true;
@@ -194,7 +194,7 @@ static bool find_logical(struct vapic_vm *vm, const struct vapic_msg *msg, struc
 
     if (!find_x2apic_cluster(vm, msg, set))
         return false;
-    if (LIKELY(vapic_load32(&vm->xapic_count, VAPIC_RELAXED) == 0))
+    if (LIKELY(vapic_load32(&vm->xapic_count, VAPIC_ACQUIRE) == 0))
         return true;
     if (!find_bits(vm, msg, vm->by_flat, dest & 0xFF, set))
         return false;
@@ -206,12 +206,12 @@ static bool needs_scan(const struct vapic_vm *vm, const struct vapic_msg *msg)
 {
     if (msg->icr & APIC_ICR_SHORTHAND || msg->dest == APIC_DEST_ALL_32)
         return true;
-    if (vapic_load32(&vm->odd_ids, VAPIC_RELAXED) != 0)
+    if (vapic_load32(&vm->odd_ids, VAPIC_ACQUIRE) != 0)
         return true;
-    if (msg->icr & APIC_ICR_LOGICAL && vapic_load32(&vm->far_ids, VAPIC_RELAXED) != 0)
+    if (msg->icr & APIC_ICR_LOGICAL && vapic_load32(&vm->far_ids, VAPIC_ACQUIRE) != 0)
         return true;
     return msg->dest == APIC_DEST_ALL_8 &&
-           (from_device(msg) || vapic_load32(&vm->xapic_count, VAPIC_RELAXED) != 0);
+           (from_device(msg) || vapic_load32(&vm->xapic_count, VAPIC_ACQUIRE) != 0);
 }
 
 static bool count_begin(const struct vapic_vm *vm, uint32_t *seq)
@@ -220,9 +220,9 @@ static bool count_begin(const struct vapic_vm *vm, uint32_t *seq)
     return !(*seq & 1);
 }
 
+/* The acquire loads in between keep this one behind them: see seq_begin(). */
 static bool count_unchanged(const struct vapic_vm *vm, uint32_t seq)
 {
-    vapic_fence_acquire(); /* pairs with the release fence in seq_begin() */
     return vapic_load32(&vm->seq, VAPIC_RELAXED) == seq;
 }
 

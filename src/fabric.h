@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The destination map as its writers (fabric_map.c) and its readers (fabric.c) both see it. How the
- * two keep out of each other's way is told at the head of fabric.c.
+ * two keep out of each other's way is told at the head of fabric.c. The readers' loads are
+ * acquires, pairing with the writers' release stores: see seq_begin().
  */
 #ifndef VAPIC_FABRIC_H
 #define VAPIC_FABRIC_H
@@ -25,14 +26,14 @@ static inline uint16_t *id_head(struct vapic_vm *vm, uint32_t id)
 /* Index + 1 of the added vCPU with this configured x2APIC ID, 0 when there is none. */
 static inline uint32_t find_id(struct vapic_vm *vm, uint32_t id)
 {
-    uint32_t at = vapic_load16(id_head(vm, id), VAPIC_RELAXED);
+    uint32_t at = vapic_load16(id_head(vm, id), VAPIC_ACQUIRE);
 
     for (uint32_t steps = 0; at != 0 && steps < VAPIC_MAX_VCPUS; steps++) {
         struct vapic_slot *slot = &vm->slots[at - 1];
 
-        if (vapic_load32(&slot->id, VAPIC_RELAXED) == id)
+        if (vapic_load32(&slot->id, VAPIC_ACQUIRE) == id)
             return at;
-        at = vapic_load16(&slot->next[LINK_ID], VAPIC_RELAXED);
+        at = vapic_load16(&slot->next[LINK_ID], VAPIC_ACQUIRE);
     }
     return 0;
 }

@@ -48,8 +48,8 @@ static void chain_insert(struct vapic_vm *vm, uint16_t *head, uint32_t link, uin
 
     while (*at != 0 && *at < index + 1)
         at = &vm->slots[*at - 1].next[link];
-    vapic_store16(&vm->slots[index].next[link], *at, VAPIC_RELAXED);
-    vapic_store16(at, (uint16_t)(index + 1), VAPIC_RELAXED);
+    vapic_store16(&vm->slots[index].next[link], *at, VAPIC_RELEASE);
+    vapic_store16(at, (uint16_t)(index + 1), VAPIC_RELEASE);
 }
 
 static void chain_remove(struct vapic_vm *vm, uint16_t *head, uint32_t link, uint32_t index)
@@ -59,7 +59,7 @@ static void chain_remove(struct vapic_vm *vm, uint16_t *head, uint32_t link, uin
     while (*at != 0 && *at != index + 1)
         at = &vm->slots[*at - 1].next[link];
     if (*at != 0)
-        vapic_store16(at, vm->slots[index].next[link], VAPIC_RELAXED);
+        vapic_store16(at, vm->slots[index].next[link], VAPIC_RELEASE);
 }
 
 typedef void (*chain_fn)(struct vapic_vm *vm, uint16_t *head, uint32_t link, uint32_t index);
@@ -89,17 +89,18 @@ static void for_chains(struct vapic_vm *vm, uint64_t ident, uint32_t index, chai
 
 /* ---- Writers, under the configuration lock ---- */
 
+/*
+ * Odd while anything changes. The stores in between are releases, so that a reader whose acquire
+ * load sees one of them also sees the odd count when it looks again (count_unchanged()).
+ */
 static void seq_begin(struct vapic_vm *vm)
 {
-    /* Odd before anything changes: pairs with the acquire fence in count_unchanged(). */
     vapic_store32(&vm->seq, vm->seq + 1, VAPIC_RELAXED);
-    vapic_fence_release();
 }
 
 static void seq_end(struct vapic_vm *vm)
 {
-    /* Even after everything changed: pairs with the acquire load in count_begin(). */
-    vapic_store32(&vm->seq, vm->seq + 1, VAPIC_RELEASE);
+    vapic_store32(&vm->seq, vm->seq + 1, VAPIC_RELEASE); /* pairs with count_begin() */
 }
 
 static void count_idents(struct vapic_vm *vm, uint64_t old, uint64_t new)
@@ -107,8 +108,8 @@ static void count_idents(struct vapic_vm *vm, uint64_t old, uint64_t new)
     uint32_t xapic = vm->xapic_count + is_xapic(new) - is_xapic(old);
     uint32_t odd = vm->odd_ids + ((new &IDENT_ODD) != 0) - ((old & IDENT_ODD) != 0);
 
-    vapic_store32(&vm->xapic_count, xapic, VAPIC_RELAXED);
-    vapic_store32(&vm->odd_ids, odd, VAPIC_RELAXED);
+    vapic_store32(&vm->xapic_count, xapic, VAPIC_RELEASE);
+    vapic_store32(&vm->odd_ids, odd, VAPIC_RELEASE);
 }
 
 static void set_ident(struct vapic_vm *vm, uint32_t index, uint64_t ident)
@@ -166,10 +167,10 @@ static void publish(struct vapic *v, uint32_t index)
     v->index = index;
     seq_begin(vm);
     slot->vcpu = v;
-    vapic_store32(&slot->id, v->id, VAPIC_RELAXED);
-    vapic_store32(&slot->arbiter, 0, VAPIC_RELAXED);
+    vapic_store32(&slot->id, v->id, VAPIC_RELEASE);
+    vapic_store32(&slot->arbiter, 0, VAPIC_RELEASE);
     chain_insert(vm, id_head(vm, v->id), LINK_ID, index);
-    vapic_store32(&vm->far_ids, vm->far_ids + (v->id >> 20 != 0), VAPIC_RELAXED);
+    vapic_store32(&vm->far_ids, vm->far_ids + (v->id >> 20 != 0), VAPIC_RELEASE);
     set_ident(vm, index, ident_of(v));
     /* Release: who sees the new bound sees the slot below it. */
     if (index >= vm->top)
@@ -210,7 +211,7 @@ int vapic_remove(struct vapic *v)
     seq_begin(vm);
     set_ident(vm, index, 0);
     chain_remove(vm, id_head(vm, v->id), LINK_ID, index);
-    vapic_store32(&vm->far_ids, vm->far_ids - (v->id >> 20 != 0), VAPIC_RELAXED);
+    vapic_store32(&vm->far_ids, vm->far_ids - (v->id >> 20 != 0), VAPIC_RELEASE);
     seq_end(vm);
     unlock(vm);
     /* Senders that resolved this vCPU before may be about to post to it. */

@@ -49,7 +49,7 @@ int vapic_init(struct vapic *v, size_t v_size, struct vapic_vm *vm,
     v->features = config->features;
     v->version = config->version ? config->version : 0x14;
     v->phys_bits = config->phys_bits ? config->phys_bits : 52;
-    v->apic_base = config->bsp ? APIC_BASE_BSP : 0;
+    v->bsp = config->bsp;
     vapic_reset(v);
     return VAPIC_OK;
 }
@@ -123,8 +123,7 @@ void vapic_lapic_reset_registers(struct vapic *v, bool init)
 
 void vapic_reset(struct vapic *v)
 {
-    bool bsp = (v->apic_base & APIC_BASE_BSP) != 0;
-    uint64_t base = APIC_DEFAULT_BASE | (bsp ? APIC_BASE_BSP : 0);
+    uint64_t base = APIC_DEFAULT_BASE | (v->bsp ? APIC_BASE_BSP : 0);
 
     if (!knob(v->vm, VAPIC_KNOB_RESET_DISABLED))
         base |= APIC_BASE_EN;
@@ -132,7 +131,7 @@ void vapic_reset(struct vapic *v)
     vapic_lapic_reset_registers(v, false);
     /* The LINT inputs are wires: their level survives. */
     vapic_and32(&v->events, EV_LINE0 | EV_LINE1, VAPIC_SEQ_CST);
-    if (bsp)
+    if (v->bsp)
         v->activity = VAPIC_RUNNING;
     else if (knob(v->vm, VAPIC_KNOB_SIPI_AFTER_RESET))
         v->activity = VAPIC_WAIT_FOR_SIPI;

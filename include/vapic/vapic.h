@@ -321,6 +321,7 @@ struct vapic {
     uint32_t features;
     uint8_t version;
     uint8_t phys_bits;
+    bool bsp;
     /* State that the register page cannot hold: */
     uint8_t activity;
     uint8_t injected_kind; /* acknowledged, not yet known to be taken */

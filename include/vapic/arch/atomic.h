@@ -8,7 +8,8 @@
  * an argument at each use, and a comment there names the access it pairs with.
  *
  * A read-modify-write with VAPIC_SEQ_CST is a full barrier on x86 and costs no more than one with a
- * weaker order; the protocols below prefer it to a store followed by a fence.
+ * weaker order; the protocols prefer it to a store followed by a fence. There is no fence here: a
+ * sequence count is written with release stores and read with acquire loads of the data itself.
  *
  * Only naturally aligned words may be passed. No function blocks or loops.
  */
@@ -66,18 +67,6 @@ VAPIC_ATOMIC_DEFINE(64)
 /* Pointers, of any type: `p` is the address of the pointer. */
 #define vapic_load_ptr(p, order) __atomic_load_n(p, order)
 #define vapic_store_ptr(p, v, order) __atomic_store_n(p, v, order)
-
-/* Orders the loads before it with the loads after it (the read side of a sequence count). */
-VAPIC_ATOMIC_FN void vapic_fence_acquire(void)
-{
-    __atomic_thread_fence(VAPIC_ACQUIRE);
-}
-
-/* Orders the stores before it with the stores after it (the write side of a sequence count). */
-VAPIC_ATOMIC_FN void vapic_fence_release(void)
-{
-    __atomic_thread_fence(VAPIC_RELEASE);
-}
 
 #undef VAPIC_ATOMIC_DEFINE
 
