@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: MIT */
+/* The rig's emulator process; see rig_qemu.h. */
+#include "rig_qemu.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define ARGS_MAX     96u
+#define ARG_TEXT_MAX (PATH_MAX + 64u)
+#define DEFAULT_CPUS 2u
+
+#define MIB          (1024ull * 1024)
+
+/*
+ * nokaslr, mitigations=off and tsc=reliable: less to emulate. panic=-1 with -no-reboot: a panic
+ * ends the emulator. print-fatal-signals: a command that dies of a signal leaves a line in the log.
+ */
+#define HOST_COMMAND_LINE                                                                          \
+    "console=ttyS0 loglevel=7 panic=-1 oops=panic nokaslr mitigations=off tsc=reliable "           \
+    "audit=0 cryptomgr.notests random.trust_cpu=on print-fatal-signals=1"
+
+struct args {
+    char *word[ARGS_MAX + 1];
+    unsigned count;
+    bool failed;
+};
+
+__attribute__((format(printf, 2, 3))) static void add(struct args *args, const char *fmt, ...)
+{
+    va_list ap;
+    char *word = NULL;
+    int length;
+
+    va_start(ap, fmt);
+    length = vasprintf(&word, fmt, ap);
+    va_end(ap);
+    if (length < 0 || args->count == ARGS_MAX) {
+        args->failed = true;
+        if (length >= 0)
+            free(word);
+        return;
+    }
+    args->word[args->count++] = word;
+}
+
+static void add_words(struct args *args, const char *const *words)
+{
+    for (; *words; words++)
+        add(args, "%s", *words);
+}
+
+static void free_args(struct args *args)
+{
+    for (unsigned i = 0; i < args->count; i++)
+        free(args->word[i]);
+}
+
+/* The guest's memory, twice the initramfs (packed and unpacked), the host's own needs. */
+static uint64_t memory_mib(const struct vmm_rig_boot *boot)
+{
+    uint64_t guest = boot->cfg->guest_mem;
+
+    return (guest + guest / 64 + 2 * boot->initramfs_size) / MIB + 320;
+}
+
+static void add_processor(struct args *args, const struct vmm_rig_config *cfg)
+{
+    static const char *const repeatable[] = {
+        "-accel",  "tcg,thread=single",
+        "-icount", "shift=0,sleep=off",
+        "-seed",   "1",
+        "-rtc",    "base=2026-01-01T00:00:00,clock=vm",
+        "-smp",    "1",
+        NULL,
+    };
+
+    if (cfg->icount) {
+        add_words(args, repeatable);
+        return;
+    }
+    add_words(args, (const char *const[]){"-accel", "tcg,thread=multi", "-smp", NULL});
+    add(args, "%u", cfg->cpus ? cfg->cpus : DEFAULT_CPUS);
+}
+
+static void add_channels(struct args *args, const int *fds, unsigned channels)
+{
+    add_words(args, (const char *const[]){"-device", "virtio-serial-pci", NULL});
+    for (unsigned i = 0; i < channels; i++) {
+        add(args, "-chardev");
+        add(args, "socket,id=c%u,fd=%d", i, fds[i]);
+        add(args, "-device");
+        add(args, "virtserialport,nr=%u,chardev=c%u,name=vapic.%u", i + 1, i, i + 1);
+    }
+}
+
+static void build_args(struct args *args, const struct vmm_rig_boot *boot, const int *fds,
+                       unsigned channels, int log)
+{
+    static const char *const machine[] = {
+        "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
+        "-machine",    "pc,hpet=off",     "-cpu",       "max",      NULL,
+    };
+
+    add(args, "%s", boot->host->qemu);
+    add_words(args, machine);
+    add_processor(args, boot->cfg);
+    add(args, "-m");
+    add(args, "%lluM", (unsigned long long)memory_mib(boot));
+    add(args, "-kernel");
+    add(args, "%s", boot->host->kernel);
+    add(args, "-initrd");
+    add(args, "/proc/self/fd/%d", boot->initramfs);
+    add_words(args, (const char *const[]){"-append", HOST_COMMAND_LINE, "-serial", "chardev:log",
+                                          "-chardev", NULL});
+    add(args, "file,id=log,append=on,path=/proc/self/fd/%d", log);
+    add_channels(args, fds, channels);
+}
+
+/*
+ * In the child. A session of its own keeps the terminal's Ctrl-C away from the emulator; the
+ * parent may have died before prctl() could arrange for us to follow it.
+ */
+static void execute(struct args *args, int log, pid_t parent)
+{
+    int null = open("/dev/null", O_RDONLY);
+
+    setsid();
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent || null < 0)
+        _exit(127);
+    dup2(null, STDIN_FILENO);
+    dup2(log, STDOUT_FILENO);
+    dup2(log, STDERR_FILENO);
+    execv(args->word[0], args->word);
+    dprintf(log, "cannot execute '%s': %s\n", args->word[0], strerror(errno));
+    _exit(127);
+}
+
+static int spawn(struct vmm_rig_machine *machine, const struct vmm_rig_boot *boot, const int *fds,
+                 struct vmm_err *err)
+{
+    struct args args = {0};
+    pid_t parent = getpid();
+    sigset_t none;
+
+    build_args(&args, boot, fds, machine->channels, machine->log);
+    if (args.failed) {
+        free_args(&args);
+        return vmm_fail(err, "rig: cannot build the emulator's command line: out of memory");
+    }
+    machine->pid = fork();
+    if (machine->pid == 0) {
+        sigemptyset(&none);
+        sigprocmask(SIG_SETMASK, &none, NULL);
+        signal(SIGPIPE, SIG_DFL);
+        execute(&args, machine->log, parent);
+    }
+    free_args(&args);
+    if (machine->pid < 0)
+        return vmm_fail(err, "rig: cannot start a process: %s", strerror(errno));
+    return 0;
+}
+
+/* The emulator's ends are inherited; ours are not, so that each side sees the other's end. */
+static int open_channels(struct vmm_rig_machine *machine, int *fds, struct vmm_err *err)
+{
+    for (unsigned i = 0; i < machine->channels; i++) {
+        int pair[2];
+
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair))
+            return vmm_fail(err, "rig: cannot create a channel: %s", strerror(errno));
+        machine->channel[i] = pair[0];
+        fds[i] = pair[1];
+        fcntl(fds[i], F_SETFD, 0);
+    }
+    return 0;
+}
+
+static int open_log(struct vmm_err *err)
+{
+    const char *path = getenv("VAPIC_RIG_LOG");
+    int fd;
+
+    if (!path || !*path) {
+        fd = memfd_create("vapic-rig-log", 0);
+        if (fd >= 0)
+            fcntl(fd, F_SETFL, O_APPEND);
+        path = "(memory)";
+    } else {
+        fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_APPEND, 0644);
+    }
+    if (fd < 0)
+        return vmm_fail(err, "rig: cannot open the log '%.200s': %s", path, strerror(errno));
+    return fd;
+}
+
+static void close_all(int *fds, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        if (fds[i] >= 0)
+            close(fds[i]);
+        fds[i] = -1;
+    }
+}
+
+int vmm_rig_qemu_start(struct vmm_rig_machine *machine, const struct vmm_rig_boot *boot,
+                       struct vmm_err *err)
+{
+    int fds[VMM_RIG_CHANNELS_MAX];
+    int result;
+
+    *machine = (struct vmm_rig_machine){.pid = -1, .channels = VMM_RIG_PORT_CONTROL, .log = -1};
+    for (size_t i = 0; i < boot->cfg->nargs; i++)
+        machine->channels += boot->cfg->args[i].kind == VMM_RIG_OUT;
+    if (machine->channels > VMM_RIG_CHANNELS_MAX)
+        return vmm_fail(err, "rig: more than %u output files", VMM_RIG_OUTPUTS_MAX);
+    for (unsigned i = 0; i < VMM_RIG_CHANNELS_MAX; i++)
+        machine->channel[i] = fds[i] = -1;
+
+    machine->log = open_log(err);
+    result = machine->log < 0 ? -1 : open_channels(machine, fds, err);
+    if (result == 0)
+        result = spawn(machine, boot, fds, err);
+    close_all(fds, machine->channels);
+    if (result)
+        vmm_rig_qemu_stop(machine);
+    return result;
+}
+
+int vmm_rig_qemu_stop(struct vmm_rig_machine *machine)
+{
+    int status = 0;
+
+    if (machine->pid > 0) {
+        kill(machine->pid, SIGKILL);
+        while (waitpid(machine->pid, &status, 0) < 0 && errno == EINTR)
+            ;
+        machine->pid = -1;
+    }
+    close_all(machine->channel, machine->channels);
+    if (machine->log >= 0)
+        close(machine->log);
+    machine->log = -1;
+    return status;
+}
