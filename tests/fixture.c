@@ -412,15 +412,21 @@ struct vapic_entry fx_peek(struct fx *fx, uint32_t n, uint32_t can)
     return entry;
 }
 
-int fx_take(struct fx *fx, uint32_t n)
+struct vapic_entry fx_step(struct fx *fx, uint32_t n, uint32_t can)
 {
-    struct vapic_entry entry = fx_peek(fx, n, VAPIC_CAN_IRQ | VAPIC_IF);
-    bool vector = entry.inject == VAPIC_INJECT_VECTOR;
+    struct vapic_entry entry = fx_peek(fx, n, can);
 
-    if (vector)
+    if (entry.inject != VAPIC_INJECT_NONE)
         vapic_commit(&fx->v[n], &entry);
     vapic_exit(&fx->v[n], entry.cr8, true);
-    return vector ? entry.vector : -1;
+    return entry;
+}
+
+int fx_take(struct fx *fx, uint32_t n)
+{
+    struct vapic_entry entry = fx_step(fx, n, VAPIC_CAN_IRQ | VAPIC_IF);
+
+    return entry.inject == VAPIC_INJECT_VECTOR ? entry.vector : -1;
 }
 
 int fx_take_eoi(struct fx *fx, uint32_t n)

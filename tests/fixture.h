@@ -143,6 +143,8 @@ void fx_eoi(struct fx *fx, uint32_t n);
 
 /* vapic_enter() with `can`, without committing. */
 struct vapic_entry fx_peek(struct fx *fx, uint32_t n, uint32_t can);
+/* Enters with `can`, commits what there is to inject, exits. */
+struct vapic_entry fx_step(struct fx *fx, uint32_t n, uint32_t can);
 /* Enters with interrupts allowed, commits, exits. The vector taken, or -1. */
 int fx_take(struct fx *fx, uint32_t n);
 /* fx_take(), then EOI when a vector was taken. */
