@@ -48,7 +48,7 @@ static bool broadcast_reaches(const struct vapic_vm *vm, uint64_t ident,
            (from_device(msg) && knob(vm, VAPIC_KNOB_DEVICE_BROADCAST_FF));
 }
 
-/* [SDM3 12.6.2.1] [SDM3 12.12.2]. */
+/* [SDM3 12.6.2.1] [SDM3 12.12.10]. */
 static bool physical_match(const struct vapic_vm *vm, uint64_t ident, uint32_t dest)
 {
     if (ident & IDENT_X2APIC)

@@ -545,7 +545,7 @@ void vapic_lapic_local_events(struct vapic *v)
 
 /*
  * One NMI may wait behind the one in service. Two senders at once, with none in service, both
- * count: the first is taken at once and the second waits [SDM3 6.7.1]. vapic_enter() reduces the
+ * count: the first is taken at once and the second waits [SDM3 7.7.1]. vapic_enter() reduces the
  * count to one while an NMI is in service.
  */
 void vapic_lapic_event_nmi(struct vapic *v)
@@ -557,7 +557,7 @@ void vapic_lapic_event_nmi(struct vapic *v)
         ;
 }
 
-/* INIT drops a SIPI that was latched before it [SDM3 9.4.1]. */
+/* INIT drops a SIPI that was latched before it [SDM3 10.4.1]. */
 void vapic_lapic_event_init(struct vapic *v)
 {
     uint32_t old = vapic_load32(&v->events, VAPIC_RELAXED);

@@ -24,7 +24,7 @@ static uint32_t events(const struct vapic *v)
     return vapic_load32(&v->events, VAPIC_ACQUIRE);
 }
 
-/* ---- INIT and SIPI [SDM3 9.4] ---- */
+/* ---- INIT and SIPI [SDM3 10.4] ---- */
 
 static void take_init(struct vapic *v, struct vapic_entry *entry)
 {
@@ -38,7 +38,7 @@ static void take_init(struct vapic *v, struct vapic_entry *entry)
     TRACE(v->vm, CPU_EVENT, v->index, v->id, VAPIC_CPU_INIT, 0, 0);
 }
 
-/* A SIPI that finds the processor not waiting for one has no effect [SDM3 9.4.2]. */
+/* A SIPI that finds the processor not waiting for one has no effect [SDM3 10.4.2]. */
 static void take_sipi(struct vapic *v, struct vapic_entry *entry)
 {
     uint32_t old = vapic_and32(&v->events, ~(EV_SIPI | EV_SIPI_VECTOR), VAPIC_SEQ_CST);
@@ -53,7 +53,7 @@ static void take_sipi(struct vapic *v, struct vapic_entry *entry)
     TRACE(v->vm, CPU_EVENT, v->index, v->id, VAPIC_CPU_SIPI, entry->vector, 0);
 }
 
-/* While INIT is blocked it stays latched, and a SIPI is lost [SDM3 25.2]. */
+/* While INIT is blocked it stays latched, and a SIPI is lost [SDM3 27.2]. */
 static void start_up(struct vapic *v, uint32_t can, struct vapic_entry *entry)
 {
     uint32_t now = events(v);
@@ -66,9 +66,9 @@ static void start_up(struct vapic *v, uint32_t can, struct vapic_entry *entry)
         take_sipi(v, entry);
 }
 
-/* ---- What to inject [SDM3 6.9] ---- */
+/* ---- What to inject [SDM3 7.9] ---- */
 
-/* Only one NMI is remembered behind the one in service [SDM3 6.7.1]. */
+/* Only one NMI is remembered behind the one in service [SDM3 7.7.1]. */
 static void limit_nmis(struct vapic *v)
 {
     uint32_t old = events(v);

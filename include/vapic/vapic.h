@@ -359,7 +359,7 @@ int vapic_remove(struct vapic *v);
 
 /*
  * RESET (power-on, machine reboot): APIC base, registers, timer, latches, activity as after
- * vapic_init() [SDM3 12.4.7.1] [SDM3 10.1.1]. Interrupts not yet delivered are gone. [owner]
+ * vapic_init() [SDM3 12.4.7.1] [SDM3 11.1.1]. Interrupts not yet delivered are gone. [owner]
  */
 void vapic_reset(struct vapic *v);
 
@@ -554,7 +554,7 @@ struct vapic_sent {
 /*
  * Sends a message. With exactly one target the caller must do the action returned (the vCPU is
  * vapic_at(vm, target)); with more the library has called host.notify() for each. Takes no lock.
- * [SDM3 12.6.2] [SDM3 12.12.2] [any]
+ * [SDM3 12.6.2] [SDM3 12.12.10] [any]
  */
 struct vapic_sent vapic_send(struct vapic_vm *vm, struct vapic_msg msg);
 
