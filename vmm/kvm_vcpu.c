@@ -257,6 +257,16 @@ static void inject(struct vmm_vcpu *v, const struct vapic_entry *entry)
 }
 
 /*
+ * Is it worth a system call to finish the instruction now? Not when only an interrupt waits and IF
+ * is clear: no instruction that exits sets IF, so the window is asked for instead.
+ */
+static bool must_finish(const struct vmm_vcpu *v, const struct vapic_entry *entry)
+{
+    return entry->nmi_window || !entry->runnable || entry->inject != VAPIC_INJECT_NONE ||
+           (entry->irq_window && v->interrupt_flag);
+}
+
+/*
  * Asks the APIC what to do until there is nothing more to inject. While an instruction is
  * unfinished nothing may be injected: if it ends in #GP the interrupt would be lost or delivered
  * in the middle of the fault's handler. So then the instruction is finished first.
@@ -271,8 +281,7 @@ static struct vapic_now prepare(struct vmm_vcpu *v, struct vapic_entry *entry)
         v->deadline = entry->deadline;
         if (entry->event != VAPIC_CPU_NONE) {
             cpu_event(v, entry);
-        } else if (v->incomplete && (entry->irq_window || entry->nmi_window ||
-                                     entry->inject != VAPIC_INJECT_NONE || !entry->runnable)) {
+        } else if (v->incomplete && must_finish(v, entry)) {
             vmm_vcpu_finish(v);
         } else if (entry->inject != VAPIC_INJECT_NONE) {
             inject(v, entry);
