@@ -18,6 +18,9 @@
 /* Bytes that follow within this time are written together. */
 #define BATCH_NS    1000000L
 #define INPUT_CHUNK 256u
+/* Ends a write() that blocks. A signal that nobody minds: by default it is ignored. */
+#define INTERRUPT          SIGURG
+#define INTERRUPT_EVERY_MS 10u
 
 /* ---- output ---- */
 
@@ -38,24 +41,20 @@ static bool on_output(void *ctx, uint8_t byte)
     return room;
 }
 
-/* Waits for the descriptor; the only places where the thread may be cancelled, with no lock held.
- */
+/* Blocks while the descriptor does. A stop interrupts it by INTERRUPT, and is noticed by the
+ * caller. */
 static ssize_t write_some(int fd, const uint8_t *data, size_t len)
 {
     struct pollfd poll_fd = {.fd = fd, .events = POLLOUT};
-    ssize_t ret;
-    int err;
+    ssize_t ret = write(fd, data, len);
 
-    pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
-    ret = write(fd, data, len);
-    err = errno;
-    /* Somebody who shares the descriptor may have made it non-blocking. */
-    if (ret < 0 && err == EAGAIN)
-        poll(&poll_fd, 1, -1);
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
-    if (ret < 0 && (err == EAGAIN || err == EINTR))
-        return 0;
-    return ret;
+    if (ret >= 0 || errno == EINTR)
+        return ret < 0 ? 0 : ret;
+    if (errno != EAGAIN)
+        return -1;
+    /* Somebody who shares the descriptor has made it non-blocking. */
+    poll(&poll_fd, 1, -1);
+    return 0;
 }
 
 /* With the lock held, dropped while writing. */
@@ -67,11 +66,9 @@ static void write_chunk(struct vmm_console *console)
     if (len > console->count)
         len = console->count;
     /* These bytes stay counted, so nobody overwrites them meanwhile. */
-    console->writing = true;
     pthread_mutex_unlock(&console->lock);
     done = write_some(console->out_fd, &console->ring[console->head], len);
     pthread_mutex_lock(&console->lock);
-    console->writing = false;
     if (done < 0) {
         console->broken = true;
         done = (ssize_t)console->count;
@@ -106,7 +103,6 @@ static void *output_thread(void *arg)
 {
     struct vmm_console *console = arg;
 
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
     pthread_mutex_lock(&console->lock);
     while (!console->stopping) {
         if (console->count == 0) {
@@ -120,6 +116,8 @@ static void *output_thread(void *arg)
             tell_ready(console);
         }
     }
+    console->exited = true;
+    pthread_cond_broadcast(&console->empty);
     pthread_mutex_unlock(&console->lock);
     return NULL;
 }
@@ -211,15 +209,25 @@ struct vmm_serial_backend vmm_console_backend(struct vmm_console *console)
     return (struct vmm_serial_backend){.ctx = console, .output = on_output, .room = on_room};
 }
 
+static void on_interrupt(int sig)
+{
+    (void)sig;
+}
+
+/* The thread takes no signal but INTERRUPT, which must not restart the call it interrupts. */
 static int start_thread(struct vmm_console *console)
 {
-    sigset_t all;
+    const struct sigaction action = {.sa_handler = on_interrupt};
+    sigset_t most;
     sigset_t old;
     int err;
 
     console->stopping = false;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
+    console->exited = false;
+    sigaction(INTERRUPT, &action, NULL);
+    sigfillset(&most);
+    sigdelset(&most, INTERRUPT);
+    pthread_sigmask(SIG_SETMASK, &most, &old);
     err = pthread_create(&console->thread, NULL, output_thread, console);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     console->started = err == 0;
@@ -254,7 +262,24 @@ static void deadline_in(struct timespec *at, unsigned ms)
     }
 }
 
-/* Returns true if the ring is empty; a thread that is stuck in write() is cancelled. */
+/*
+ * Makes the thread end although it may be stuck in write(). Again and again, as the signal may come
+ * just before the call that it is to interrupt.
+ */
+static void end_thread(struct vmm_console *console)
+{
+    struct timespec soon;
+
+    console->stopping = true;
+    pthread_cond_signal(&console->work);
+    while (!console->exited) {
+        pthread_kill(console->thread, INTERRUPT);
+        deadline_in(&soon, INTERRUPT_EVERY_MS);
+        pthread_cond_timedwait(&console->empty, &console->lock, &soon);
+    }
+}
+
+/* Returns true if the ring is empty. */
 static bool stop_thread(struct vmm_console *console, unsigned timeout_ms)
 {
     struct timespec deadline;
@@ -265,11 +290,8 @@ static bool stop_thread(struct vmm_console *console, unsigned timeout_ms)
     while (console->count &&
            pthread_cond_timedwait(&console->empty, &console->lock, &deadline) != ETIMEDOUT)
         ;
+    end_thread(console);
     empty = console->count == 0;
-    console->stopping = true;
-    pthread_cond_signal(&console->work);
-    if (console->writing)
-        pthread_cancel(console->thread);
     pthread_mutex_unlock(&console->lock);
     pthread_join(console->thread, NULL);
     return empty;

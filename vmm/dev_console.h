@@ -38,7 +38,7 @@ struct vmm_console {
     pthread_cond_t work;  /* there is output, or the thread shall stop */
     pthread_cond_t empty; /* the ring has been written out */
     bool stopping;
-    bool writing;
+    bool exited;  /* the thread is about to return */
     bool broken;  /* the output is gone: everything is dropped */
     bool blocked; /* the serial port has been told that there is no room */
     size_t head;

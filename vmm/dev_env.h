@@ -29,6 +29,8 @@
  * vmm_pic_set_line()) and an I/O APIC pin, which is `gsi` except that wire 0 is pin 2. Called on
  * every change of a line, with the device lock held.
  */
+#define VMM_WIRES 24
+
 struct vmm_irq_sink {
     void *ctx;
     void (*gsi)(void *ctx, unsigned gsi, bool level);
@@ -58,6 +60,7 @@ struct vmm_env {
     struct vmm_bus *ports;
     struct vmm_irq_sink irq;
     struct vmm_power power;
+    uint8_t raised[VMM_WIRES]; /* how many devices hold each wire high: wires are shared */
 };
 
 /* The caller then fills in the rest. */
@@ -72,9 +75,17 @@ static inline uint64_t vmm_env_now(const struct vmm_env *env)
     return vmm_clock_mono(&env->clock);
 }
 
-static inline void vmm_env_gsi(const struct vmm_env *env, unsigned gsi, bool level)
+/*
+ * A device's contribution to a wire, called when it changes. A wire is high while any device holds
+ * it; the sink is told when that changes.
+ */
+static inline void vmm_env_gsi(struct vmm_env *env, unsigned gsi, bool level)
 {
-    env->irq.gsi(env->irq.ctx, gsi, level);
+    unsigned before = env->raised[gsi];
+
+    env->raised[gsi] = (uint8_t)(level ? before + 1 : before - 1);
+    if (!before != !env->raised[gsi])
+        env->irq.gsi(env->irq.ctx, gsi, level);
 }
 
 static inline void vmm_env_power(const struct vmm_env *env, enum vmm_power_request request,

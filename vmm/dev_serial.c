@@ -78,6 +78,7 @@ static void fifo_clear(struct vmm_serial *serial)
 {
     serial->fifo_head = 0;
     serial->fifo_count = 0;
+    serial->fifo_looped = false;
 }
 
 /* Does the guest let the other end send? */
@@ -103,9 +104,14 @@ static void pump(struct vmm_serial *serial)
     }
 }
 
-/* The other end takes back what the guest has not read. */
+/*
+ * The other end takes back what the guest has not read. Not if some of it was looped back: so the
+ * queue never gets more than the FIFO took from it, for which QUEUE_LIMIT leaves room.
+ */
 static void put_back(struct vmm_serial *serial)
 {
+    if (serial->fifo_looped)
+        return;
     while (serial->fifo_count) {
         unsigned last = (serial->fifo_head + --serial->fifo_count) % VMM_SERIAL_FIFO;
 
@@ -187,6 +193,7 @@ static void write_mcr(struct vmm_serial *serial, uint8_t value)
 
 static void loop_back(struct vmm_serial *serial, uint8_t byte)
 {
+    serial->fifo_looped = true;
     if (serial->fifo_count < fifo_capacity(serial)) {
         fifo_push(serial, byte);
         return;
@@ -214,6 +221,8 @@ static uint8_t read_data(struct vmm_serial *serial)
         return 0;
     serial->fifo_head = (serial->fifo_head + 1) % VMM_SERIAL_FIFO;
     serial->fifo_count--;
+    if (serial->fifo_count == 0)
+        serial->fifo_looped = false;
     pump(serial);
     return byte;
 }

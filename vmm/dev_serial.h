@@ -51,6 +51,7 @@ struct vmm_serial {
     uint8_t fifo[VMM_SERIAL_FIFO];
     unsigned fifo_head;
     unsigned fifo_count;
+    bool fifo_looped; /* bytes in it did not come from the queue */
     uint8_t queue[VMM_SERIAL_QUEUE];
     unsigned queue_head;
     unsigned queue_count;
