@@ -120,7 +120,7 @@ static void enter(struct vapic_entry *entry)
 {
     const struct vapic_now now = {.ns = 2};
 
-    vapic_enter(&vcpu[1], VAPIC_CAN_IRQ | VAPIC_IF, now, entry);
+    vapic_enter(&vcpu[1], VAPIC_CAN_IRQ | VAPIC_CAN_INIT | VAPIC_IF, now, entry);
 }
 
 /* Brings vCPU 1 to life as an operating system does: INIT, then SIPI, from vCPU 0. */
