@@ -55,6 +55,15 @@ other_licences()
         grep -v '^tools/check-tree\.sh:' | none
 }
 
+# A test that the build does not know would never fail.
+unlisted_tests()
+{
+    for file in tests/test_*.c; do
+        name=$(basename "$file" .c)
+        grep -q "'$name'" tests/meson.build || echo "$file is not in tests/meson.build"
+    done | none
+}
+
 # Brackets keep this script from matching itself. Hosts: what a package manager fetches from.
 foreign='\.\./share[d]|/wor[k]/|fact[ -]shee[t]'
 hosts='(deb|security|ftp|snapshot|archive)[.]debian[.]org|registry[.]npmjs|pypi[.]org|crates[.]io'
@@ -63,6 +72,7 @@ copied='[G]PL|[G]NU General'
 check "every source begins with its licence" licence_lines
 check "no other licence" other_licences
 check "no line of code is longer than 100 columns" grep_in "$sources|^tools/.*" '^.{101,}'
+check "every unit test is in the build" unlisted_tests
 check "no trailing blanks" grep_in . '[[:blank:]]+$'
 check "no tabs in C" grep_in '\.[ch]$' "$(printf '\t')"
 check "the project speaks of itself only" grep_in . "$foreign"
