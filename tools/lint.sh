@@ -20,8 +20,9 @@ case ${1:-} in
     ;;
 esac
 
-list '*.c' '*.h' | xargs -r clang-format --dry-run -Werror
-[ "${1:-}" != --format-only ] || exit 0
+status=0
+list '*.c' '*.h' | xargs -r clang-format --dry-run -Werror || status=1
+[ "${1:-}" != --format-only ] || exit $status
 
 # The commands that clang-tidy replays are those of the clang build; files which that build does
 # not compile (guest programs for other modes) are left out.
@@ -36,4 +37,5 @@ for entry in json.load(open("build/clang/compile_commands.json")):
 PYTHON
 )
 printf '%s\n' "$compiled" | sort -u |
-    xargs -r -n 1 -P "$(nproc)" clang-tidy --quiet -p build/clang
+    xargs -r -n 1 -P "$(nproc)" clang-tidy --quiet -p build/clang || status=1
+exit $status
