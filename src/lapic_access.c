@@ -8,23 +8,34 @@
 
 /* ---- Reading ---- */
 
-/* [SDM3 12.8.3.1] for PPR's companion of the P6 and AMD families [APM2 16.6.4]. */
+static uint32_t class_of(int vector)
+{
+    return vector < 0 ? 0 : (uint32_t)vector & 0xF0;
+}
+
+static uint32_t larger(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
+/*
+ * The priority with which this APIC takes part in lowest-priority arbitration. Intel's P6 family
+ * weighs requests against what runs; AMD takes the highest of all [APM2 16.6.4].
+ */
 static uint32_t arbitration_priority(struct vapic *v)
 {
-    uint32_t tpr = reg(v, APIC_TPR), top;
-    int irr, isr;
+    uint32_t tpr = reg(v, APIC_TPR), irr, isr;
 
     if (!knob(v->vm, VAPIC_KNOB_APR))
         return 0;
     vapic_lapic_harvest(v);
-    irr = vapic_lapic_highest(v, APIC_IRR, v->irr_words);
-    isr = vapic_lapic_highest(v, APIC_ISR, v->isr_words);
-    irr = irr < 0 ? 0 : irr & 0xF0;
-    isr = isr < 0 ? 0 : isr & 0xF0;
-    if ((tpr & 0xF0) >= (uint32_t)irr && (tpr & 0xF0) > (uint32_t)isr)
+    irr = class_of(vapic_lapic_highest(v, APIC_IRR, v->irr_words));
+    isr = class_of(vapic_lapic_highest(v, APIC_ISR, v->isr_words));
+    if ((tpr & 0xF0) >= irr && (tpr & 0xF0) > isr)
         return tpr;
-    top = tpr & (uint32_t)isr & 0xF0;
-    return top > (uint32_t)irr ? top : (uint32_t)irr;
+    if (v->features & VAPIC_FEATURE_AMD)
+        return larger(isr, irr);
+    return larger(tpr & isr & 0xF0, irr);
 }
 
 static uint32_t read_word(struct vapic *v, uint32_t offset, struct vapic_now now)
