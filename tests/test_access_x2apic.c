@@ -249,7 +249,7 @@ static void trap_28_icr_bits(void **state)
     (void)state;
     for (uint32_t bit = 0; bit < 32; bit++) {
         bool reserved = bit >= 20 || bit == 17 || bit == 16 || bit == 13;
-        uint64_t icr = UINT64_C(0x7777000000) | UINT64_C(1) << bit;
+        uint64_t icr = UINT64_C(0x777700000000) | UINT64_C(1) << bit;
 
         if (bit == 18 || bit == 19) /* shorthands, below */
             continue;

@@ -32,9 +32,9 @@ static void load_base(struct fx *fx, uint64_t value)
 /* Brings vCPU 0 there as a guest has to. */
 static void go(struct fx *fx, uint64_t value)
 {
-    if ((vapic_base(&fx->v[0]) ^ value) & APIC_BASE_EXTD)
+    if ((vapic_base(&fx->v[0]) & APIC_BASE_EXTD) && !(value & APIC_BASE_EXTD))
         assert_int_equal(wrbase(fx, OFF), VAPIC_OK);
-    if (value & APIC_BASE_EXTD)
+    if (!(vapic_base(&fx->v[0]) & APIC_BASE_EN) && (value & APIC_BASE_EXTD))
         assert_int_equal(wrbase(fx, XAPIC), VAPIC_OK);
     assert_int_equal(wrbase(fx, value), VAPIC_OK);
 }

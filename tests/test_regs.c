@@ -305,8 +305,8 @@ static const struct mask_row masks[] = {
     {APIC_EACR, 0, 7, 7},
     {APIC_IER, 0, 0xFFFFFFFF, 0xFFFFFFFF},
     {APIC_IER + 0x70, 0, 0xFFFFFFFF, 0xFFFFFFFF},
-    {APIC_EILVT, 0, 0x107FF, 0x117FF},
-    {APIC_EILVT + 0x30, 0, 0x107FF, 0x117FF},
+    {APIC_EILVT, 0, 0x107FF, 0x107FF},
+    {APIC_EILVT + 0x30, 0, 0x107FF, 0x107FF},
     {APIC_TMICT, 0, 0xFFFFFFFF, 0xFFFFFFFF},
 };
 
