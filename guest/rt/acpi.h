@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What the guest needs of ACPI: the MADT's processors and I/O APICs, the FADT's PM1a control port. */
+/* What the guest needs of ACPI: the MADT's processors and I/O APICs, the FADT's PM1a control port.
+ */
 #ifndef GUEST_ACPI_H
 #define GUEST_ACPI_H
 

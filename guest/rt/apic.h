@@ -106,7 +106,7 @@ void apic_self(uint8_t vector);
 bool apic_irr(uint8_t vector);
 bool apic_isr(uint8_t vector);
 bool apic_tmr(uint8_t vector);
-uint32_t apic_broadcast(void); /* the destination that means everyone */
+uint32_t apic_broadcast(void);            /* the destination that means everyone */
 uint32_t apic_logical_id(uint32_t index); /* of a CPU, as apic_setup() made it */
 
 /* Bit of the first implemented physical address bit that is reserved. */

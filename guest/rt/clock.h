@@ -25,7 +25,7 @@ bool clock_measure(uint8_t divide_code, uint64_t cycles, struct clock_rate *rate
 uint32_t clock_counts(uint64_t cycles);
 /* A number of counts lasts at least so many cycles. */
 uint64_t clock_least_cycles(uint64_t counts);
-/* TSC cycles that are short for a human and long for a machine: a few ms, from CPU speed. */
+/* A time in TSC cycles that is short, yet as long as many accesses to the APIC take here. */
 uint64_t clock_short(void);
 
 /* Arms one interrupt of `vector` after about `cycles`, by the mechanism that timer= chose. */

@@ -109,8 +109,8 @@ static const char *convert(const char *f, va_list *args)
         break;
     case 'u':
     case 'x':
-        put_number(is_long ? va_arg(*args, uint64_t) : va_arg(*args, unsigned),
-                   *f == 'x' ? 16 : 10, width);
+        put_number(is_long ? va_arg(*args, uint64_t) : va_arg(*args, unsigned), *f == 'x' ? 16 : 10,
+                   width);
         break;
     default:
         put_char(*f);

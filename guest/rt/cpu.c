@@ -12,6 +12,7 @@
 #define STACK_SIZE    8192u
 #define INIT_ASSERT   (ICR_INIT | ICR_ASSERT)
 #define DEFAULT_LIMIT 20000000000ull
+#define WINDOW_TURNS  1000u
 
 extern const uint8_t trampoline[], trampoline_end[];
 extern uint8_t image_end[];
@@ -189,7 +190,7 @@ void cpu_settle(void)
 void irq_window(void)
 {
     sti();
-    spin(200);
+    spin(WINDOW_TURNS);
     cli();
 }
 

@@ -18,9 +18,9 @@ typedef void (*cpu_fn)(uint64_t arg);
 struct cpu {
     struct cpu *self; /* first: %gs:0 */
     uint32_t index, apic_id;
-    enum apic_mode mode; /* of its APIC, kept by apic.c */
-    uint32_t boots;      /* times it came through SIPI */
-    uint32_t sipi_page;  /* where it last started */
+    enum apic_mode mode;        /* of its APIC, kept by apic.c */
+    uint32_t boots;             /* times it came through SIPI */
+    uint32_t sipi_page;         /* where it last started */
     struct apic_snapshot fresh; /* its APIC as SIPI found it */
     volatile uint32_t received[256];
     volatile uint64_t last_rip;

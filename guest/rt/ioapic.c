@@ -10,7 +10,7 @@
 
 #define LINE_PORT   0x2000
 #define PROBE_PIN   14
-#define PROBE_VEC   0x40
+#define PROBE_VEC   0xc0
 #define PIC_MASTER  0x20
 #define PIC_SLAVE   0xa0
 #define PIC_CASCADE 2
@@ -82,15 +82,15 @@ bool ioapic_lines_work(void)
 /* Whether the ports drive anything shows in the IRR of the CPU that the pin is routed to. */
 static bool probe_lines(void)
 {
+    struct cpu *me = this_cpu();
     bool seen = false;
 
-    ioapic_route(PROBE_PIN, PROBE_VEC, this_cpu()->apic_id);
+    ioapic_route(PROBE_PIN, PROBE_VEC, me->apic_id);
     line_set(PROBE_PIN, true);
     for (unsigned i = 0; i < 1000 && !seen; i++)
         seen = apic_irr(PROBE_VEC);
     line_set(PROBE_PIN, false);
-    irq_window();
-    return seen;
+    return seen && wait_word_open(&me->received[PROBE_VEC], 1);
 }
 
 void ioapic_init(void)

@@ -32,7 +32,7 @@ void irq_init(void)
     for (unsigned v = 0; v < 256 && !idt[255].selector; v++) {
         uint64_t stub = (uint64_t)irq_stubs + v * STUB_SIZE;
 
-        idt[v] = (struct gate){(uint16_t)stub, SELECTOR_CODE, GATE_INTERRUPT,
+        idt[v] = (struct gate){(uint16_t)stub,         SELECTOR_CODE,          GATE_INTERRUPT,
                                (uint16_t)(stub >> 16), (uint32_t)(stub >> 32), 0};
     }
     lidt(idt, sizeof(idt) - 1);

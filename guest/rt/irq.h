@@ -32,7 +32,8 @@ typedef void (*irq_handler)(struct irq_frame *frame);
 /* Each CPU loads the one IDT, which the first call builds. */
 void irq_init(void);
 
-/* A handler does its own EOI. Null restores the default: EOI for vectors from 32 up, nothing below. */
+/* A handler does its own EOI. Null restores the default: EOI for vectors from 32 up, nothing below.
+ */
 void irq_set(unsigned vector, irq_handler handler);
 void irq_reset_handlers(void);
 

@@ -42,8 +42,8 @@ void test_fail(const char *file, int line, const char *what)
 void test_fail_eq(const char *file, int line, const char *what, uint64_t got, uint64_t want)
 {
     if (__atomic_fetch_add(&failures_of_test, 1, __ATOMIC_SEQ_CST) < 8)
-        print("# %s:%d: CPU %u: %s is 0x%lx, not 0x%lx\n", base_name(file), line,
-              this_cpu()->index, what, got, want);
+        print("# %s:%d: CPU %u: %s is 0x%lx, not 0x%lx\n", base_name(file), line, this_cpu()->index,
+              what, got, want);
 }
 
 void test_stat(const char *name, uint32_t cpu, uint64_t value)
@@ -98,13 +98,16 @@ static bool option_is(const char *value, const char *word)
 
 static uint32_t reference(void)
 {
-    if (option_is(options.ref, "qemu"))
-        return REF_QEMU;
-    if (option_is(options.ref, "kvm"))
-        return REF_KVM;
-    if (!option_is(options.ref, "manual"))
-        panic("ref= takes manual, qemu or kvm");
-    return REF_MANUAL;
+    static const struct {
+        const char *name;
+        uint32_t bit;
+    } names[] = {
+        {"manual", REF_MANUAL}, {"qemu", REF_QEMU}, {"kvm", REF_KVM}, {"soft-kvm", REF_SOFT_KVM}};
+
+    for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        if (option_is(options.ref, names[i].name))
+            return names[i].bit;
+    panic("ref= takes manual, qemu, kvm or soft-kvm");
 }
 
 static enum apic_mode choose_mode(void)

@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define RFLAGS_IF 0x200u
+#define RFLAGS_IF        0x200u
 
 #define MSR_TSC          0x010u
 #define MSR_APIC_BASE    0x01bu

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-#include "test.h"
 #include "start.h"
+#include "test.h"
 _Noreturn void guest_main(const char *command_line)
 {
     static const struct test none[] = {{0}};
