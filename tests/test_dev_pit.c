@@ -172,6 +172,36 @@ static void test_unlatched_alternates(void **state)
     assert_int_equal(in8(&f->fix, 0x42), 0x34);
 }
 
+/* A latched count begins with its low byte even after an odd number of unlatched reads. */
+static void test_latch_starts_low(void **state)
+{
+    struct pit_fixture *f = *state;
+
+    gate2(f, true);
+    program(f, 2, 2, 0x1234);
+    assert_int_equal(in8(&f->fix, 0x42), 0x34);
+    assert_int_equal(latched(f, 2), 0x1234);
+    assert_int_equal(in8(&f->fix, 0x42), 0x12);
+}
+
+/* A first count written with the gate low is in the counter, which waits for the gate. */
+static void test_load_with_gate_low(void **state)
+{
+    static const uint8_t modes[] = {0, 2, 3, 4};
+    struct pit_fixture *f = *state;
+
+    for (size_t i = 0; i < COUNT(modes); i++) {
+        gate2(f, false);
+        program(f, 2, modes[i], 0x1234);
+        fix_advance(&f->fix, 1000000);
+        assert_int_equal(latched(f, 2), 0x1234);
+        gate2(f, true);
+        assert_int_equal(latched(f, 2), 0x1234);
+        fix_advance(&f->fix, 1000000);
+        assert_true(latched(f, 2) < 0x1234);
+    }
+}
+
 /* Status: output, null count, access, mode, BCD; and it is read before the count. */
 static void test_read_back(void **state)
 {
@@ -399,6 +429,8 @@ int main(void)
         T(test_access_modes),
         T(test_latch_holds),
         T(test_unlatched_alternates),
+        T(test_latch_starts_low),
+        T(test_load_with_gate_low),
         T(test_read_back),
         T(test_read_back_many),
         T(test_reload_waits),

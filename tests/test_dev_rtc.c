@@ -145,6 +145,17 @@ static void test_set_12_hour(void **state)
     }
 }
 
+/* What was written while stopped was written in the format of that time. */
+static void test_format_change_at_start(void **state)
+{
+    struct rtc_fixture *f = *state;
+
+    put(f, 0x0b, 0x82);
+    put(f, 0x00, 0x42);
+    put(f, 0x0b, 0x06);
+    assert_int_equal(get(f, 0x00), 42);
+}
+
 static void test_update_in_progress(void **state)
 {
     struct rtc_fixture *f = *state;

@@ -175,18 +175,17 @@ static void test_polled_input(void **state)
 static void test_trigger_levels(void **state)
 {
     static const struct {
-        uint8_t fcr;
         const char *text;
-        uint8_t iir;
+        uint8_t fcr, iir;
     } rows[] = {
-        {0x00, "a", 0x04},
-        {0x07, "a", 0xc4},
-        {0x47, "abc", 0xcc},
-        {0x47, "abcd", 0xc4},
-        {0x87, "abcdefg", 0xcc},
-        {0x87, "abcdefgh", 0xc4},
-        {0xc7, "abcdefghijklm", 0xcc},
-        {0xc7, "abcdefghijklmn", 0xc4},
+        {"a", 0x00, 0x04},
+        {"a", 0x07, 0xc4},
+        {"abc", 0x47, 0xcc},
+        {"abcd", 0x47, 0xc4},
+        {"abcdefg", 0x87, 0xcc},
+        {"abcdefgh", 0x87, 0xc4},
+        {"abcdefghijklm", 0xc7, 0xcc},
+        {"abcdefghijklmn", 0xc7, 0xc4},
     };
     struct serial_fixture *f = *state;
 

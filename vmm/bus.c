@@ -78,7 +78,7 @@ static unsigned piece_size(const struct vmm_bus_region *region, uint64_t addr, u
 
 static uint64_t ones(unsigned size)
 {
-    return size == 8 ? UINT64_MAX : (1ull << (8 * size)) - 1;
+    return size >= 8 ? UINT64_MAX : (1ull << (8 * size)) - 1;
 }
 
 static uint64_t read_piece(const struct vmm_bus_region *region, uint64_t addr, unsigned size)
@@ -108,7 +108,7 @@ uint64_t vmm_bus_read(const struct vmm_bus *bus, uint64_t addr, unsigned size)
     uint64_t value = ones(size);
     unsigned done = 0;
 
-    while (done < size && addr <= bus->last && done <= bus->last - addr) {
+    while (done < size && done < 8 && addr <= bus->last && done <= bus->last - addr) {
         const struct vmm_bus_region *region = vmm_bus_find(bus, addr + done);
         unsigned piece = region ? piece_size(region, addr + done, size - done) : 0;
 
@@ -125,7 +125,7 @@ void vmm_bus_write(const struct vmm_bus *bus, uint64_t addr, unsigned size, uint
 {
     unsigned done = 0;
 
-    while (done < size && addr <= bus->last && done <= bus->last - addr) {
+    while (done < size && done < 8 && addr <= bus->last && done <= bus->last - addr) {
         const struct vmm_bus_region *region = vmm_bus_find(bus, addr + done);
         unsigned piece = region ? piece_size(region, addr + done, size - done) : 0;
 

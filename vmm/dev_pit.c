@@ -166,7 +166,8 @@ static void load(struct vmm_pit_channel *ch, uint16_t value, uint64_t now)
     /* Zero is the largest count [8254 count ranges]. */
     ch->reload = count ? count : (ch->bcd ? 10000 : 65536);
     ch->null_count = true;
-    if (pauses(ch) || (periodic(ch) && !ch->counting && ch->gate))
+    /* The first count is loaded whatever the gate, which then only holds the counting [8254]. */
+    if (pauses(ch) || (periodic(ch) && !ch->counting))
         trigger(ch, now);
 }
 
@@ -235,13 +236,17 @@ static uint8_t read_count(struct vmm_pit_channel *ch, uint64_t now)
         return ch->latch.status;
     }
     settle(ch, now);
-    if (ch->latch.count_bytes)
+    if (ch->latch.count_bytes) {
+        /* A latched count begins with its low byte, whatever was read unlatched before. */
+        if (ch->access == ACCESS_BOTH)
+            high = ch->latch.count_bytes == 1;
         ch->latch.count_bytes--;
-    else
+    } else {
         value = current(ch, now);
-    if (ch->access == ACCESS_BOTH) {
-        high = ch->read_high;
-        ch->read_high = !high;
+        if (ch->access == ACCESS_BOTH) {
+            high = ch->read_high;
+            ch->read_high = !high;
+        }
     }
     return (uint8_t)(high ? value >> 8 : value);
 }

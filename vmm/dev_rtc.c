@@ -271,13 +271,13 @@ static void write_b(struct vmm_rtc *rtc, uint8_t value, uint64_t now)
 {
     bool was_stopped = stopped(rtc);
 
-    /* In the old format, as the registers keep what they held when the format changes. */
+    /* Both in the old format: what the registers hold when the format changes was written in it. */
     if (!was_stopped && (value & B_SET))
         time_to_registers(rtc, now);
-    /* SET clears the update interrupt's enable [MC146818 register B]. */
-    rtc->cmos[R_B] = value & B_SET ? value & (uint8_t)~B_UIE : value;
     if (was_stopped && !(value & B_SET))
         registers_to_time(rtc, now);
+    /* SET clears the update interrupt's enable [MC146818 register B]. */
+    rtc->cmos[R_B] = value & B_SET ? value & (uint8_t)~B_UIE : value;
     find_alarm(rtc);
 }
 
