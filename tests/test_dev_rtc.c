@@ -381,14 +381,23 @@ static void test_any_bytes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(test_formats),          T(test_time_runs),
-        T(test_set_time),         T(test_set_without_stopping),
-        T(test_set_12_hour),      T(test_update_in_progress),
-        T(test_divider_reset),    T(test_flags_by_polling),
-        T(test_periodic),         T(test_unread_coalesces),
-        T(test_update_interrupt), T(test_alarm),
-        T(test_memory_sizes),     T(test_memory),
-        T(test_read_only),        T(test_reset),
+        T(test_formats),
+        T(test_time_runs),
+        T(test_set_time),
+        T(test_set_without_stopping),
+        T(test_set_12_hour),
+        T(test_format_change_at_start),
+        T(test_update_in_progress),
+        T(test_divider_reset),
+        T(test_flags_by_polling),
+        T(test_periodic),
+        T(test_unread_coalesces),
+        T(test_update_interrupt),
+        T(test_alarm),
+        T(test_memory_sizes),
+        T(test_memory),
+        T(test_read_only),
+        T(test_reset),
         T(test_any_bytes),
     };
 
