@@ -56,7 +56,8 @@ static void free_files(const struct run_options *o, struct guest_files *files)
     vmm_blob_free(&files->initrd);
 }
 
-/* Loads the guest into memory that is thrown away, so that a bad file fails before an engine runs. */
+/* Loads the guest into memory that is thrown away, so that a bad file fails before an engine runs.
+ */
 static int rehearse(const struct run_options *o, const struct guest_files *files,
                     struct vmm_err *err)
 {

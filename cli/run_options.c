@@ -10,8 +10,8 @@
 #include "cli.h"
 #include "vapic/vapic.h"
 
-#define DEFAULT_MEM (512ull << 20)
-#define BUILTIN_CPUS 4u
+#define DEFAULT_MEM    (512ull << 20)
+#define BUILTIN_CPUS   4u
 #define XAPIC_CPUS_MAX 255u
 
 const char *const run_apic_names[] = {"auto", "xapic", "x2apic", NULL};

@@ -13,37 +13,37 @@
 #include "layout.h"
 #include "load_bytes.h"
 
-#define OEM_ID "VAPIC "
-#define OEM_TABLE_ID "VAPICRUN"
-#define CREATOR_ID "VAPC"
+#define OEM_ID          "VAPIC "
+#define OEM_TABLE_ID    "VAPICRUN"
+#define CREATOR_ID      "VAPC"
 
-#define HEADER_SIZE 36u
-#define FADT_SIZE 244u
-#define FACS_SIZE 64u
-#define RSDP_SIZE 36u
+#define HEADER_SIZE     36u
+#define FADT_SIZE       244u
+#define FACS_SIZE       64u
+#define RSDP_SIZE       36u
 #define RSDP_CHECKED_V1 20u
 
 /* FADT flags and boot architecture flags: what this machine is. */
-#define FADT_WBINVD (1u << 0)
-#define FADT_PROC_C1 (1u << 2)
+#define FADT_WBINVD          (1u << 0)
+#define FADT_PROC_C1         (1u << 2)
 #define FADT_NO_POWER_BUTTON (1u << 4)
 #define FADT_NO_SLEEP_BUTTON (1u << 5)
-#define FADT_NO_FIXED_RTC (1u << 6)
-#define FADT_TMR_VAL_EXT (1u << 8)
-#define FADT_RESET_REG_SUP (1u << 10)
-#define BOOT_LEGACY_DEVICES (1u << 0)
-#define BOOT_NO_VGA (1u << 2)
+#define FADT_NO_FIXED_RTC    (1u << 6)
+#define FADT_TMR_VAL_EXT     (1u << 8)
+#define FADT_RESET_REG_SUP   (1u << 10)
+#define BOOT_LEGACY_DEVICES  (1u << 0)
+#define BOOT_NO_VGA          (1u << 2)
 
-#define MADT_PCAT_COMPAT 1u
-#define MADT_LAPIC 0u
-#define MADT_IOAPIC 1u
-#define MADT_OVERRIDE 2u
-#define MADT_LAPIC_NMI 4u
-#define MADT_X2APIC 9u
-#define MADT_X2APIC_NMI 10u
-#define MADT_ENABLED 1u
+#define MADT_PCAT_COMPAT     1u
+#define MADT_LAPIC           0u
+#define MADT_IOAPIC          1u
+#define MADT_OVERRIDE        2u
+#define MADT_LAPIC_NMI       4u
+#define MADT_X2APIC          9u
+#define MADT_X2APIC_NMI      10u
+#define MADT_ENABLED         1u
 #define FIRST_X2APIC_ONLY_ID 255u
-#define ACTIVE_HIGH_LEVEL 0x000du
+#define ACTIVE_HIGH_LEVEL    0x000du
 
 struct writer {
     uint8_t *area;
@@ -271,10 +271,11 @@ static void write_rsdp(uint8_t *p, uint64_t rsdt, uint64_t xsdt)
 }
 
 /* The first word of the EBDA is its size in KiB; the BIOS data area says where it lies. */
-static void write_ebda(const struct vmm_mem *mem)
+static void write_bios_data(const struct vmm_mem *mem)
 {
     put16(vmm_mem_at(mem, 0x40e, 2), (uint16_t)(VMM_EBDA_BASE >> 4));
     put16(vmm_mem_at(mem, 0x413, 2), (uint16_t)(VMM_LOW_RAM_END >> 10));
+    put16(vmm_mem_at(mem, VMM_BDA_RESET_FLAG, 2), VMM_BDA_RESET_UNSET);
     put16(vmm_mem_at(mem, VMM_EBDA_BASE, 2), 1);
 }
 
@@ -299,7 +300,7 @@ int vmm_acpi_build(const struct vmm_mem *mem, const struct vmm_acpi_config *conf
                         config->cpus, VMM_ACPI_SIZE >> 10);
     }
     write_rsdp(root, rsdt, xsdt);
-    write_ebda(mem);
+    write_bios_data(mem);
     *rsdp = VMM_ACPI_BASE;
     return 0;
 }

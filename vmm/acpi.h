@@ -13,7 +13,7 @@
 #include "err.h"
 #include "mem.h"
 
-#define VMM_ACPI_RESET_PORT 0xcf9u
+#define VMM_ACPI_RESET_PORT  0xcf9u
 #define VMM_ACPI_RESET_VALUE 0x06u
 
 /* Width of the PM timer that the FADT announces. */

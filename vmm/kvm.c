@@ -127,8 +127,8 @@ static int filter_msrs(int vm)
     struct kvm_msr_filter filter = {.flags = KVM_MSR_FILTER_DEFAULT_ALLOW};
     struct kvm_enable_cap cap = {
         .cap = KVM_CAP_X86_USER_SPACE_MSR,
-        .args[0] = KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN |
-                   KVM_MSR_EXIT_REASON_FILTER,
+        .args[0] =
+            KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_FILTER,
     };
     static const uint32_t msrs[] = {MSR_APIC_BASE, MSR_TSC_DEADLINE};
 

@@ -19,7 +19,7 @@
 /* The device, open: what the host offers. Lives as long as the command. */
 struct vmm_kvm {
     int fd;
-    size_t run_size;              /* of a vCPU's shared page */
+    size_t run_size; /* of a vCPU's shared page */
     unsigned max_cpus;
     unsigned max_id;              /* vCPU IDs are below it */
     bool sync_regs;               /* general registers come with every exit */
@@ -87,9 +87,9 @@ int vmm_kvm_set_apic_base(int vcpu_fd, uint64_t apic_base);
 /* Reads IA32_TSC of a vCPU. */
 int vmm_kvm_read_tsc(int vcpu_fd, uint64_t *tsc);
 
-/* Prints registers for a person, one line each, with `prefix` in front. */
-void vmm_kvm_print_regs(const struct kvm_regs *regs, const struct kvm_sregs *sregs,
-                        char *text, size_t size);
+/* Registers as text for a person; `sregs` may be NULL. */
+void vmm_kvm_print_regs(const struct kvm_regs *regs, const struct kvm_sregs *sregs, char *text,
+                        size_t size);
 
 /*
  * MSRs that neither KVM nor the APIC knows. Returns false when the access raises #GP, as on a

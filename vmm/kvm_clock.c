@@ -15,8 +15,8 @@
 #include "kvm_vcpu.h"
 
 #define NS_PER_SEC 1000000000ull
-#define NEAR_NS 50000ull      /* estimates err less than this... */
-#define STALE_NS 20000000ull  /* ...within this time */
+#define NEAR_NS    50000ull    /* estimates err less than this... */
+#define STALE_NS   20000000ull /* ...within this time */
 
 static uint64_t monotonic_ns(void)
 {

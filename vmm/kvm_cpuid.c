@@ -14,33 +14,33 @@
 #include "kvm.h"
 
 #define PV_SIGNATURE 0x40000000u
-#define PV_FEATURES 0x40000001u
+#define PV_FEATURES  0x40000001u
 
 /* Of KVM's paravirtual features those that need no in-kernel APIC. */
-#define PV_CLOCKSOURCE (1u << 0)
-#define PV_NOP_IO_DELAY (1u << 1)
-#define PV_CLOCKSOURCE2 (1u << 3)
-#define PV_MSI_EXT_DEST_ID (1u << 15)
+#define PV_CLOCKSOURCE        (1u << 0)
+#define PV_NOP_IO_DELAY       (1u << 1)
+#define PV_CLOCKSOURCE2       (1u << 3)
+#define PV_MSI_EXT_DEST_ID    (1u << 15)
 #define PV_CLOCKSOURCE_STABLE (1u << 24)
-#define PV_KEPT (PV_CLOCKSOURCE | PV_NOP_IO_DELAY | PV_CLOCKSOURCE2 | PV_CLOCKSOURCE_STABLE)
+#define PV_KEPT               (PV_CLOCKSOURCE | PV_NOP_IO_DELAY | PV_CLOCKSOURCE2 | PV_CLOCKSOURCE_STABLE)
 
-#define L1_ECX_MONITOR (1u << 3)
-#define L1_ECX_VMX (1u << 5)
-#define L1_ECX_PDCM (1u << 15)
-#define L1_ECX_X2APIC (1u << 21)
-#define L1_ECX_TSC_DEADLINE (1u << 24)
-#define L1_ECX_HYPERVISOR (1u << 31)
-#define L1_EDX_APIC (1u << 9)
-#define L1_EDX_HTT (1u << 28)
-#define L6_EAX_ARAT (1u << 2)
-#define LE1_ECX_CMP_LEGACY (1u << 1)
-#define LE1_ECX_SVM (1u << 2)
-#define LE1_ECX_EXTAPIC (1u << 3)
-#define LE1_ECX_IBS (1u << 10)
-#define LE1_ECX_PERFCTR (1u << 23 | 1u << 24 | 1u << 28)
+#define L1_ECX_MONITOR        (1u << 3)
+#define L1_ECX_VMX            (1u << 5)
+#define L1_ECX_PDCM           (1u << 15)
+#define L1_ECX_X2APIC         (1u << 21)
+#define L1_ECX_TSC_DEADLINE   (1u << 24)
+#define L1_ECX_HYPERVISOR     (1u << 31)
+#define L1_EDX_APIC           (1u << 9)
+#define L1_EDX_HTT            (1u << 28)
+#define L6_EAX_ARAT           (1u << 2)
+#define LE1_ECX_CMP_LEGACY    (1u << 1)
+#define LE1_ECX_SVM           (1u << 2)
+#define LE1_ECX_EXTAPIC       (1u << 3)
+#define LE1_ECX_IBS           (1u << 10)
+#define LE1_ECX_PERFCTR       (1u << 23 | 1u << 24 | 1u << 28)
 
-#define TOPOLOGY_SMT 1u
-#define TOPOLOGY_CORE 2u
+#define TOPOLOGY_SMT          1u
+#define TOPOLOGY_CORE         2u
 
 typedef void (*leaf_fn)(const struct vmm_kvm_cpu_config *c, struct kvm_cpuid_entry2 *e);
 

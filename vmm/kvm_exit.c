@@ -46,7 +46,6 @@ static void lapic_access(struct vmm_vcpu *v, uint32_t offset, uint8_t *data, uin
     v->stats.exits[VMM_EXIT_MMIO_APIC]++;
     if (write) {
         vapic_mmio_write(&v->apic, offset, data, len, vmm_clock_now(v));
-        v->was_enabled |= vmm_vcpu_apic_enabled(v);
     } else {
         vapic_mmio_read(&v->apic, offset, data, len, vmm_clock_now(v));
     }
@@ -152,7 +151,6 @@ static void exit_wrmsr(struct vmm_vcpu *v)
         ok = vmm_kvm_write_msr(msr, run->msr.data);
     } else {
         ok = vapic_msr_write(&v->apic, msr, run->msr.data, now_for(v, class)) == VAPIC_OK;
-        v->was_enabled |= vmm_vcpu_apic_enabled(v);
     }
     run->msr.error = !ok;
     if (ok && class == VMM_EXIT_MSR_APIC_BASE) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * MSRs that exit to us because KVM does not know them. A processor raises #GP for a register it
- * does not have, and so do we; the exceptions are few, read-mostly, and each has a reason. Called by
- * the vCPU's run loop.
+ * does not have, and so do we; the exceptions are few, read-mostly, and each has a reason. Called
+ * by the vCPU's run loop.
  */
 #include "kvm.h"
 

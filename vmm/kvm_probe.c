@@ -22,8 +22,8 @@
 /* Hardware takes about half a cycle for an instruction of the loop, an interpreter hundreds. */
 #define CYCLES_PER_INSTRUCTION_MAX 8u
 
-#define REPORT_MAX 512u
-#define SELFTEST_MEM (16ull << 20)
+#define REPORT_MAX                 512u
+#define SELFTEST_MEM               (16ull << 20)
 
 bool vmm_kvm_probe_judge(const char *report, char *why, size_t size)
 {
@@ -36,8 +36,10 @@ bool vmm_kvm_probe_judge(const char *report, char *why, size_t size)
         snprintf(why, size, "%s", report + 7);
         return false;
     }
-    if (line == NULL || sscanf(line, "selftest instructions=%u cycles=%lu irqs=%u", &instructions,
-                               &cycles, &irqs) != 3 || instructions == 0) {
+    if (line == NULL ||
+        sscanf(line, "selftest instructions=%u cycles=%lu irqs=%u", &instructions, &cycles,
+               &irqs) != 3 ||
+        instructions == 0) {
         snprintf(why, size, "/dev/kvm did not run the self-test guest to its end");
         return false;
     }

@@ -7,15 +7,15 @@
 
 #include "kvm.h"
 
-#define CR0_PE 0x1ull
-#define CR0_ET 0x10ull
-#define CR0_PG 0x80000000ull
-#define CR0_CD_NW 0x60000000ull
-#define CR4_PAE 0x20ull
-#define EFER_LME 0x100ull
-#define EFER_LMA 0x400ull
+#define CR0_PE     0x1ull
+#define CR0_ET     0x10ull
+#define CR0_PG     0x80000000ull
+#define CR0_CD_NW  0x60000000ull
+#define CR4_PAE    0x20ull
+#define EFER_LME   0x100ull
+#define EFER_LMA   0x400ull
 #define RFLAGS_ONE 0x2ull
-#define MSR_TSC 0x10u
+#define MSR_TSC    0x10u
 
 int vmm_kvm_save_regs(int vcpu_fd, struct vmm_kvm_regs *initial)
 {
@@ -151,16 +151,21 @@ int vmm_kvm_read_tsc(int vcpu_fd, uint64_t *tsc)
 void vmm_kvm_print_regs(const struct kvm_regs *r, const struct kvm_sregs *s, char *text,
                         size_t size)
 {
-    snprintf(text, size,
-             "  rip %016llx rsp %016llx rflags %08llx\n"
-             "  rax %016llx rbx %016llx rcx %016llx rdx %016llx\n"
-             "  rsi %016llx rdi %016llx rbp %016llx r8  %016llx\n"
-             "  r9  %016llx r10 %016llx r11 %016llx r12 %016llx\n"
-             "  r13 %016llx r14 %016llx r15 %016llx\n"
+    int n = snprintf(text, size,
+                     "  rip %016llx rsp %016llx rflags %08llx\n"
+                     "  rax %016llx rbx %016llx rcx %016llx rdx %016llx\n"
+                     "  rsi %016llx rdi %016llx rbp %016llx r8  %016llx\n"
+                     "  r9  %016llx r10 %016llx r11 %016llx r12 %016llx\n"
+                     "  r13 %016llx r14 %016llx r15 %016llx\n",
+                     r->rip, r->rsp, r->rflags, r->rax, r->rbx, r->rcx, r->rdx, r->rsi, r->rdi,
+                     r->rbp, r->r8, r->r9, r->r10, r->r11, r->r12, r->r13, r->r14, r->r15);
+
+    if (s == NULL || n < 0 || (size_t)n >= size) {
+        return;
+    }
+    snprintf(text + n, size - (size_t)n,
              "  cr0 %08llx cr2 %016llx cr3 %016llx cr4 %08llx efer %llx\n"
              "  cs %04x:%llx ss %04x:%llx gdt %llx+%x idt %llx+%x tr %04x\n",
-             r->rip, r->rsp, r->rflags, r->rax, r->rbx, r->rcx, r->rdx, r->rsi, r->rdi, r->rbp,
-             r->r8, r->r9, r->r10, r->r11, r->r12, r->r13, r->r14, r->r15, s->cr0, s->cr2, s->cr3,
-             s->cr4, s->efer, s->cs.selector, s->cs.base, s->ss.selector, s->ss.base, s->gdt.base,
-             s->gdt.limit, s->idt.base, s->idt.limit, s->tr.selector);
+             s->cr0, s->cr2, s->cr3, s->cr4, s->efer, s->cs.selector, s->cs.base, s->ss.selector,
+             s->ss.base, s->gdt.base, s->gdt.limit, s->idt.base, s->idt.limit, s->tr.selector);
 }

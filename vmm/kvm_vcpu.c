@@ -76,7 +76,6 @@ int vmm_vcpu_open(struct vmm_vcpu *v, int vm_fd, struct vmm_err *err)
     v->irq_ready = false;
     v->interrupt_flag = false;
     v->incomplete = false;
-    v->was_enabled = false;
     if (setup_vcpu(v, err) != 0) {
         vmm_vcpu_close(v);
         return -1;

@@ -44,14 +44,13 @@ struct vmm_vcpu {
     struct kvm_regs before; /* general registers at the last exit */
 
     pthread_t thread;
-    bool joinable;            /* the machine's */
-    _Atomic pid_t tid;        /* 0 while there is no thread; any thread reads */
-    _Atomic uint32_t wake;    /* futex; 1: look again */
+    bool joinable;         /* the machine's */
+    _Atomic pid_t tid;     /* 0 while there is no thread; any thread reads */
+    _Atomic uint32_t wake; /* futex; 1: look again */
 
     bool irq_ready;      /* KVM's injection slot is free and the guest takes interrupts */
     bool interrupt_flag; /* RFLAGS.IF */
     bool incomplete;     /* KVM still has to finish the instruction that exited */
-    bool was_enabled;    /* the guest has had its APIC software-enabled */
     bool ever_x2apic;
 
     /* kvm_clock.c */
@@ -76,17 +75,12 @@ void vmm_vcpu_close(struct vmm_vcpu *v);
 /* The thread's function: runs the guest until the machine wants it to stop. `arg` is the vCPU. */
 void *vmm_vcpu_thread(void *arg);
 
-/* Makes the vCPU look at its APIC and at the machine's request; see enum vapic_action. Any thread. */
+/* Makes the vCPU look at its APIC and at the machine's request; see enum vapic_action. Any thread.
+ */
 void vmm_vcpu_act(struct vmm_vcpu *v, enum vapic_action action);
 
 /* The same when nothing is known of what it does. Any thread. */
 void vmm_vcpu_prod(struct vmm_vcpu *v);
-
-/* Has the guest its APIC software-enabled now? The vCPU's thread, or nobody runs it. */
-static inline bool vmm_vcpu_apic_enabled(const struct vmm_vcpu *v)
-{
-    return (*(const volatile uint32_t *)(v->page + APIC_SVR) & APIC_SVR_ENABLE) != 0;
-}
 
 /* kvm_exit.c: handles the exit that run->exit_reason tells. */
 void vmm_vcpu_exit(struct vmm_vcpu *v);

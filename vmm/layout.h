@@ -26,6 +26,16 @@
 #define VMM_PAGE_TABLE_SIZE 0x6000u /* PML4, PDPT, four page directories */
 #define VMM_LOADER_END      0x16000ull
 
+/*
+ * BIOS data area: the word by which a program tells the firmware that it resets the machine (0:
+ * cold, 1234h: warm). It starts with another value, so that the machine sees whether it was
+ * written.
+ */
+#define VMM_BDA_RESET_FLAG  0x472ull
+#define VMM_BDA_RESET_UNSET 0xffffu
+#define VMM_BDA_RESET_COLD  0x0000u
+#define VMM_BDA_RESET_WARM  0x1234u
+
 #define VMM_EBDA_BASE       0x9fc00ull
 #define VMM_LOW_RAM_END     VMM_EBDA_BASE
 #define VMM_ACPI_BASE       0xe0000ull

@@ -20,7 +20,8 @@ enum vmm_load_kind vmm_load_probe(const struct vmm_blob *kernel)
     if (setup != NULL && get16(setup) == 0xaa55 && memcmp(setup + 4, "HdrS", 4) == 0) {
         return VMM_LOAD_LINUX;
     }
-    return vmm_multiboot_header(kernel) != VMM_MULTIBOOT_NONE ? VMM_LOAD_MULTIBOOT : VMM_LOAD_UNKNOWN;
+    return vmm_multiboot_header(kernel) != VMM_MULTIBOOT_NONE ? VMM_LOAD_MULTIBOOT
+                                                              : VMM_LOAD_UNKNOWN;
 }
 
 int vmm_load(const struct vmm_mem *mem, const struct vmm_load_args *args, struct vmm_start *start,

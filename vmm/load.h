@@ -23,9 +23,9 @@ struct vmm_blob {
 
 struct vmm_load_args {
     struct vmm_blob kernel;
-    struct vmm_blob initrd;  /* data NULL: none */
-    const char *cmdline;     /* never NULL */
-    uint64_t rsdp;           /* guest-physical address of the ACPI root pointer, 0: none */
+    struct vmm_blob initrd; /* data NULL: none */
+    const char *cmdline;    /* never NULL */
+    uint64_t rsdp;          /* guest-physical address of the ACPI root pointer, 0: none */
 };
 
 enum vmm_load_kind {
@@ -61,8 +61,7 @@ int vmm_load_multiboot(const struct vmm_mem *mem, const struct vmm_load_args *ar
                        struct vmm_start *start, struct vmm_err *err);
 
 /* Reads a whole regular file; the data is the caller's to give back with vmm_blob_free(). */
-int vmm_blob_read(struct vmm_blob *blob, const char *option, const char *path,
-                  struct vmm_err *err);
+int vmm_blob_read(struct vmm_blob *blob, const char *option, const char *path, struct vmm_err *err);
 void vmm_blob_free(struct vmm_blob *blob);
 
 #endif

@@ -57,15 +57,15 @@ static int read_ehdr(const struct vmm_blob *f, struct ehdr *h, struct vmm_err *e
         return ELFCLASSNONE;
     }
     class = ident[EI_CLASS];
-    if (ident[EI_DATA] != ELFDATA2LSB ||
-        !((class == ELFCLASS32 && read_ehdr32(f, h) == 0) ||
-          (class == ELFCLASS64 && read_ehdr64(f, h) == 0))) {
+    if (ident[EI_DATA] != ELFDATA2LSB || !((class == ELFCLASS32 && read_ehdr32(f, h) == 0) ||
+                                           (class == ELFCLASS64 && read_ehdr64(f, h) == 0))) {
         vmm_fail(err, "%s: an ELF image, but not for i386 or x86-64 (class %d, data %d)", f->name,
                  class, ident[EI_DATA]);
         return ELFCLASSNONE;
     }
     if (h->type != ET_EXEC) {
-        vmm_fail(err, "%s: ELF type %u is not an executable at fixed addresses: link it with -no-pie",
+        vmm_fail(err,
+                 "%s: ELF type %u is not an executable at fixed addresses: link it with -no-pie",
                  f->name, h->type);
         return ELFCLASSNONE;
     }

@@ -14,44 +14,44 @@
 #include "load_bytes.h"
 
 /* The setup header, offsets in the file and in the zero page alike. */
-#define HDR_START 0x1f1u
-#define HDR_SETUP_SECTS 0x1f1u
-#define HDR_SYSSIZE 0x1f4u
-#define HDR_VID_MODE 0x1fau
-#define HDR_JUMP_LENGTH 0x201u
-#define HDR_JUMP_END 0x202u
-#define HDR_VERSION 0x206u
-#define HDR_TYPE_OF_LOADER 0x210u
-#define HDR_LOADFLAGS 0x211u
-#define HDR_RAMDISK_IMAGE 0x218u
-#define HDR_RAMDISK_SIZE 0x21cu
-#define HDR_CMD_LINE_PTR 0x228u
-#define HDR_INITRD_ADDR_MAX 0x22cu
+#define HDR_START            0x1f1u
+#define HDR_SETUP_SECTS      0x1f1u
+#define HDR_SYSSIZE          0x1f4u
+#define HDR_VID_MODE         0x1fau
+#define HDR_JUMP_LENGTH      0x201u
+#define HDR_JUMP_END         0x202u
+#define HDR_VERSION          0x206u
+#define HDR_TYPE_OF_LOADER   0x210u
+#define HDR_LOADFLAGS        0x211u
+#define HDR_RAMDISK_IMAGE    0x218u
+#define HDR_RAMDISK_SIZE     0x21cu
+#define HDR_CMD_LINE_PTR     0x228u
+#define HDR_INITRD_ADDR_MAX  0x22cu
 #define HDR_KERNEL_ALIGNMENT 0x230u
-#define HDR_RELOCATABLE 0x234u
-#define HDR_XLOADFLAGS 0x236u
-#define HDR_CMDLINE_SIZE 0x238u
-#define HDR_PREF_ADDRESS 0x258u
-#define HDR_INIT_SIZE 0x260u
-#define HDR_MIN_END 0x264u
-#define HDR_ROOM_END 0x290u /* what the zero page leaves for the header */
+#define HDR_RELOCATABLE      0x234u
+#define HDR_XLOADFLAGS       0x236u
+#define HDR_CMDLINE_SIZE     0x238u
+#define HDR_PREF_ADDRESS     0x258u
+#define HDR_INIT_SIZE        0x260u
+#define HDR_MIN_END          0x264u
+#define HDR_ROOM_END         0x290u /* what the zero page leaves for the header */
 
 /* The rest of the zero page. */
-#define ZP_SIZE 0x1000u
-#define ZP_ACPI_RSDP_ADDR 0x070u
-#define ZP_E820_ENTRIES 0x1e8u
-#define ZP_E820_TABLE 0x2d0u
+#define ZP_SIZE            0x1000u
+#define ZP_ACPI_RSDP_ADDR  0x070u
+#define ZP_E820_ENTRIES    0x1e8u
+#define ZP_E820_TABLE      0x2d0u
 #define ZP_E820_ENTRY_SIZE 20u
 
-#define LOADED_HIGH 0x01u
-#define XLF_KERNEL_64 0x0001u
-#define PROTOCOL_MIN 0x020cu
-#define ENTRY_64 0x200u
+#define LOADED_HIGH        0x01u
+#define XLF_KERNEL_64      0x0001u
+#define PROTOCOL_MIN       0x020cu
+#define ENTRY_64           0x200u
 
-#define BOOT_CS 0x10u
-#define BOOT_DS 0x18u
-#define GDT_CODE_64 0x00af9b000000ffffull
-#define GDT_DATA 0x00cf93000000ffffull
+#define BOOT_CS            0x10u
+#define BOOT_DS            0x18u
+#define GDT_CODE_64        0x00af9b000000ffffull
+#define GDT_DATA           0x00cf93000000ffffull
 
 /* What the header of a checked image says. */
 struct bzimage {
@@ -91,8 +91,9 @@ static int parse_payload(const struct vmm_blob *k, struct bzimage *bz, struct vm
 
     bz->header_end = HDR_JUMP_END + bz->header[HDR_JUMP_LENGTH];
     if (bz->header_end < HDR_MIN_END || bz->header_end > off) {
-        return vmm_fail(err, "%s: the setup header ends at 0x%x, outside of 0x%x..0x%" PRIx64
-                             ": the file is damaged",
+        return vmm_fail(err,
+                        "%s: the setup header ends at 0x%x, outside of 0x%x..0x%" PRIx64
+                        ": the file is damaged",
                         k->name, bz->header_end, HDR_MIN_END, off);
     }
     if (off >= k->size || k->size - off + 15 < size) {
@@ -150,8 +151,8 @@ static int place_kernel(const struct vmm_mem *mem, const struct vmm_blob *k, str
         }
     }
     return vmm_fail(err,
-                    "%s: the kernel needs %" PRIu64 " MiB at 0x%" PRIx64 " and the guest has %" PRIu64
-                    " MiB of RAM below 3 GiB: raise --mem",
+                    "%s: the kernel needs %" PRIu64 " MiB at 0x%" PRIx64
+                    " and the guest has %" PRIu64 " MiB of RAM below 3 GiB: raise --mem",
                     k->name, (bz->init_size + 0xfffff) >> 20, bz->load, mem->low >> 20);
 }
 

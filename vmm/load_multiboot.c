@@ -15,48 +15,48 @@
 #include "load_bytes.h"
 #include "load_elf.h"
 
-#define SEARCH_LIMIT 8192u
-#define HEADER_MAGIC 0x1badb002u
-#define HANDOVER_MAGIC 0x2badb002u
-#define HEADER_SIZE 12u
+#define SEARCH_LIMIT          8192u
+#define HEADER_MAGIC          0x1badb002u
+#define HANDOVER_MAGIC        0x2badb002u
+#define HEADER_SIZE           12u
 #define HEADER_SIZE_ADDRESSES 32u
 
 /* Header flags; of the low half an unknown one must be refused. */
 #define FLAG_ALIGN_MODULES 0x00000001u
-#define FLAG_MEMORY_INFO 0x00000002u
-#define FLAG_VIDEO 0x00000004u
-#define FLAG_ADDRESSES 0x00010000u
-#define FLAGS_KNOWN (FLAG_ALIGN_MODULES | FLAG_MEMORY_INFO)
-#define FLAGS_REQUIRED 0x0000ffffu
+#define FLAG_MEMORY_INFO   0x00000002u
+#define FLAG_VIDEO         0x00000004u
+#define FLAG_ADDRESSES     0x00010000u
+#define FLAGS_KNOWN        (FLAG_ALIGN_MODULES | FLAG_MEMORY_INFO)
+#define FLAGS_REQUIRED     0x0000ffffu
 
 /* The information block: flags, then fields at fixed offsets. */
-#define INFO_SIZE 120u
-#define INFO_HAS_MEMORY 0x001u
+#define INFO_SIZE        120u
+#define INFO_HAS_MEMORY  0x001u
 #define INFO_HAS_CMDLINE 0x004u
 #define INFO_HAS_MODULES 0x008u
-#define INFO_HAS_MMAP 0x040u
-#define INFO_HAS_LOADER 0x200u
-#define INFO_MEM_LOWER 4u
-#define INFO_MEM_UPPER 8u
-#define INFO_CMDLINE 16u
-#define INFO_MODS_COUNT 20u
-#define INFO_MODS_ADDR 24u
+#define INFO_HAS_MMAP    0x040u
+#define INFO_HAS_LOADER  0x200u
+#define INFO_MEM_LOWER   4u
+#define INFO_MEM_UPPER   8u
+#define INFO_CMDLINE     16u
+#define INFO_MODS_COUNT  20u
+#define INFO_MODS_ADDR   24u
 #define INFO_MMAP_LENGTH 44u
-#define INFO_MMAP_ADDR 48u
+#define INFO_MMAP_ADDR   48u
 #define INFO_LOADER_NAME 64u
 
 /* Where the parts lie in the page of the information block. */
-#define AT_MODULES 0x100u
-#define AT_LOADER_NAME 0x180u
-#define AT_MMAP 0x200u
-#define AT_MODULE_NAME 0x400u
+#define AT_MODULES      0x100u
+#define AT_LOADER_NAME  0x180u
+#define AT_MMAP         0x200u
+#define AT_MODULE_NAME  0x400u
 #define MODULE_NAME_MAX 0xc00u
-#define MMAP_ENTRY 24u
+#define MMAP_ENTRY      24u
 
-#define BOOT_CS 0x08u
-#define BOOT_DS 0x10u
-#define GDT_CODE_32 0x00cf9b000000ffffull
-#define GDT_DATA 0x00cf93000000ffffull
+#define BOOT_CS         0x08u
+#define BOOT_DS         0x10u
+#define GDT_CODE_32     0x00cf9b000000ffffull
+#define GDT_DATA        0x00cf93000000ffffull
 
 uint64_t vmm_multiboot_header(const struct vmm_blob *b)
 {
@@ -227,8 +227,8 @@ static void fill_mmap(const struct vmm_mem *mem, uint8_t *info)
 
 static void fill_info(const struct vmm_mem *mem, uint8_t *info)
 {
-    put32(info, INFO_HAS_MEMORY | INFO_HAS_CMDLINE | INFO_HAS_MODULES | INFO_HAS_MMAP |
-                    INFO_HAS_LOADER);
+    put32(info,
+          INFO_HAS_MEMORY | INFO_HAS_CMDLINE | INFO_HAS_MODULES | INFO_HAS_MMAP | INFO_HAS_LOADER);
     put32(info + INFO_MEM_LOWER, (uint32_t)(VMM_LOW_RAM_END >> 10));
     put32(info + INFO_MEM_UPPER, (uint32_t)((mem->low - VMM_HIGH_RAM_BASE) >> 10));
     put32(info + INFO_CMDLINE, (uint32_t)VMM_CMDLINE_BASE);

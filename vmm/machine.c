@@ -16,6 +16,10 @@
 
 #define CONSOLE_DRAIN_MS 2000u
 
+#define TRIPLE_FAULT     "triple fault; its registers:"
+#define TRIPLE_FAULT_LOST                                                                          \
+    "triple fault, in which KVM lost the registers; those of its last exit before:"
+
 /* ---------------------------------------------------------------------------------------------- */
 /* Requests                                                                                       */
 /* ---------------------------------------------------------------------------------------------- */
@@ -59,20 +63,19 @@ void vmm_machine_fail(struct vmm_machine *m, struct vmm_vcpu *v, const char *wha
 {
     char text[sizeof(m->failure) - 200];
     struct vmm_kvm_regs now;
-    const char *when = "";
 
     memset(&now, 0, sizeof(now));
     if (vmm_kvm_save_regs(v->fd, &now) != 0) {
-        when = " (not readable)";
+        snprintf(text, sizeof(text), "  (not readable: %s)\n", strerror(errno));
     } else if (regs_are_lost(&now.regs, &now.sregs) && m->kvm.sync_regs) {
-        now.regs = v->before;
-        when = " (general ones as of its last exit, the others lost in the fault)";
+        vmm_kvm_print_regs(&v->before, NULL, text, sizeof(text));
+        what = strcmp(what, TRIPLE_FAULT) == 0 ? TRIPLE_FAULT_LOST : what;
+    } else {
+        vmm_kvm_print_regs(&now.regs, &now.sregs, text, sizeof(text));
     }
-    vmm_kvm_print_regs(&now.regs, &now.sregs, text, sizeof(text));
     pthread_mutex_lock(&m->want_lock);
     if (m->failure[0] == '\0') {
-        snprintf(m->failure, sizeof(m->failure), "vCPU %u: %s; its registers%s:\n%s", v->index,
-                 what, when, text);
+        snprintf(m->failure, sizeof(m->failure), "vCPU %u: %s\n%s", v->index, what, text);
     }
     pthread_mutex_unlock(&m->want_lock);
     vmm_machine_request(m, VMM_WANT_FAIL, 0);
@@ -80,19 +83,20 @@ void vmm_machine_fail(struct vmm_machine *m, struct vmm_vcpu *v, const char *wha
 
 /*
  * On hardware every triple fault resets the machine; a user wants to see the ones that are bugs. A
- * guest that means it has shut down its interrupts before: it has emptied its IDT, or disabled the
- * local APIC that it had enabled. (KVM on AMD loses the IDT in the fault, so the second sign is
- * needed there.)
+ * guest that means it has emptied its IDT, or has set the BIOS's reset flag before. (KVM on AMD
+ * loses the IDT in the fault, so the second sign is needed there.)
  */
 void vmm_machine_triple_fault(struct vmm_machine *m, struct vmm_vcpu *v)
 {
+    const uint8_t *flag = vmm_mem_at(&m->mem, VMM_BDA_RESET_FLAG, 2);
+    unsigned value = flag[0] | (unsigned)flag[1] << 8;
     struct vmm_kvm_regs now;
     bool empty_idt = vmm_kvm_save_regs(v->fd, &now) == 0 && now.sregs.idt.limit == 0;
 
-    if (empty_idt || (v->was_enabled && !vmm_vcpu_apic_enabled(v))) {
+    if (empty_idt || value == VMM_BDA_RESET_COLD || value == VMM_BDA_RESET_WARM) {
         vmm_machine_request(m, VMM_WANT_RESET, 0);
     } else {
-        vmm_machine_fail(m, v, "triple fault");
+        vmm_machine_fail(m, v, TRIPLE_FAULT);
     }
 }
 
@@ -622,7 +626,7 @@ void vmm_machine_stats(struct vmm_machine *m, struct vmm_stats *stats, struct vm
     *stats = (struct vmm_stats){
         .cpu = cpu,
         .cpus = m->config.cpus,
-        .vectors = (const uint64_t (*)[256])m->vectors,
+        .vectors = (const uint64_t(*)[256])m->vectors,
         .ioapic_interrupts = atomic_load(&m->ioapic_interrupts),
         .boots = m->boots,
         .seconds = m->seconds,

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The machine: guest memory, the vCPUs with their APICs, the I/O APIC, the devices, and what holds
- * them together. It is built once and booted as often as the guest reboots; each boot is a fresh KVM
- * virtual machine, so that nothing of the last one is left, while libvapic's objects are reset.
+ * them together. It is built once and booted as often as the guest reboots; each boot is a fresh
+ * KVM virtual machine, so that nothing of the last one is left, while libvapic's objects are reset.
  *
  * Threads: the thread in vmm_machine_run() builds, waits, joins and rebuilds; one thread per vCPU;
  * the event loop's thread fires device timers and reads the terminal. A request (power off, reset,
@@ -43,9 +43,9 @@ struct vmm_machine_config {
     uint64_t mem;
     bool x2apic;
     bool tsc_deadline;
-    bool count;         /* keep the counters that cost something */
+    bool count;              /* keep the counters that cost something */
     struct vmm_trace *trace; /* NULL: none */
-    int in_fd;          /* the console's; -1: no input */
+    int in_fd;               /* the console's; -1: no input */
     int out_fd;
     bool escapes;
 };
@@ -123,8 +123,7 @@ int vmm_machine_run(struct vmm_machine *m, struct vmm_machine_result *result, st
 
 /* After the run. The text ends with a newline. */
 const char *vmm_machine_failure(const struct vmm_machine *m);
-void vmm_machine_stats(struct vmm_machine *m, struct vmm_stats *stats,
-                       struct vmm_vcpu_stats *cpu);
+void vmm_machine_stats(struct vmm_machine *m, struct vmm_stats *stats, struct vmm_vcpu_stats *cpu);
 void vmm_machine_free(struct vmm_machine *m);
 
 /* For the vCPUs and the devices; any thread. */

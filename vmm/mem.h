@@ -31,7 +31,7 @@ struct vmm_mem_range {
 };
 
 #define VMM_MEM_RANGES_MAX 6u
-#define VMM_MEM_MIN (2ull << 20)
+#define VMM_MEM_MIN        (2ull << 20)
 
 int vmm_mem_init(struct vmm_mem *mem, uint64_t size, struct vmm_err *err);
 void vmm_mem_fini(struct vmm_mem *mem);

@@ -61,7 +61,7 @@ static const struct counter {
 #undef X
 };
 
-#define COUNTER_COUNT (sizeof(counters) / sizeof(counters[0]))
+#define COUNTER_COUNT  (sizeof(counters) / sizeof(counters[0]))
 #define ROWS_PER_BLOCK 8u
 
 void vmm_stats_add(struct vmm_vcpu_stats *to, const struct vmm_vcpu_stats *from)
@@ -145,8 +145,9 @@ void vmm_stats_text(const struct vmm_stats *stats, FILE *to)
 {
     struct vmm_vcpu_stats sum = total(stats);
 
-    fprintf(to, "vapic: %u vCPUs, engine %s, %.2f s, %llu boot%s, %llu exits, "
-                "%llu I/O APIC interrupts\n",
+    fprintf(to,
+            "vapic: %u vCPUs, engine %s, %.2f s, %llu boot%s, %llu exits, "
+            "%llu I/O APIC interrupts\n",
             stats->cpus, stats->engine, stats->seconds, (unsigned long long)stats->boots,
             stats->boots == 1 ? "" : "s", (unsigned long long)exit_total(&sum),
             (unsigned long long)stats->ioapic_interrupts);
@@ -173,8 +174,7 @@ static json_t *json_vcpu(const struct vmm_vcpu_stats *s)
     json_object_set_new(exits, "total", json_integer((json_int_t)exit_total(s)));
     json_object_set_new(object, "exits", exits);
     for (size_t c = 0; c < COUNTER_COUNT; c++) {
-        json_object_set_new(object, counters[c].name,
-                            json_integer((json_int_t)counters[c].get(s)));
+        json_object_set_new(object, counters[c].name, json_integer((json_int_t)counters[c].get(s)));
     }
     return object;
 }

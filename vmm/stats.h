@@ -37,20 +37,20 @@ enum vmm_exit {
 
 struct vmm_vcpu_stats {
     uint64_t exits[VMM_EXIT_COUNT];
-    uint64_t runs;          /* KVM_RUN calls that could enter the guest */
-    uint64_t finishes;      /* KVM_RUN calls that only finished an instruction */
-    uint64_t blocks;        /* sleeps */
-    uint64_t timer_arms;    /* host timers set */
-    uint64_t kicks;         /* signals sent to it (any thread, atomic) */
-    uint64_t wakes;         /* wake-ups from sleep (any thread, atomic) */
+    uint64_t runs;       /* KVM_RUN calls that could enter the guest */
+    uint64_t finishes;   /* KVM_RUN calls that only finished an instruction */
+    uint64_t blocks;     /* sleeps */
+    uint64_t timer_arms; /* host timers set */
+    uint64_t kicks;      /* signals sent to it (any thread, atomic) */
+    uint64_t wakes;      /* wake-ups from sleep (any thread, atomic) */
     struct vapic_stats apic;
 };
 
 struct vmm_stats {
     const struct vmm_vcpu_stats *cpu; /* by vCPU */
     unsigned cpus;
-    const uint64_t (*vectors)[256];    /* injected vectors by vCPU; NULL: not counted */
-    uint64_t ioapic_interrupts;        /* lines of the I/O APIC that raised an interrupt */
+    const uint64_t (*vectors)[256]; /* injected vectors by vCPU; NULL: not counted */
+    uint64_t ioapic_interrupts;     /* lines of the I/O APIC that raised an interrupt */
     uint64_t boots;
     double seconds;
     const char *engine;

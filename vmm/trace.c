@@ -13,8 +13,7 @@ int vmm_trace_open(struct vmm_trace *trace, const char *path, struct vmm_err *er
     trace->path = path;
     trace->file = fopen(path, "we");
     if (trace->file == NULL) {
-        return vmm_fail(err, "--trace: cannot write %s: %s: check the path", path,
-                        strerror(errno));
+        return vmm_fail(err, "--trace: cannot write %s: %s: check the path", path, strerror(errno));
     }
     fputs("# tracer: nop\n#\n#           TASK-PID     CPU#     TIMESTAMP  FUNCTION\n", trace->file);
     return 0;
