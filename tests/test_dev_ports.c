@@ -236,8 +236,10 @@ static void test_kbc_mode(void **state)
     assert_int_equal(f->fix.rises[1], 0);
 }
 
-/* The absent keyboard: resend with time-out, on wire 1. The absent mouse: its loop command is not
- * the mouse's. */
+/*
+ * The absent keyboard: resend with time-out, on wire 1. The absent mouse: its loop command is not
+ * the mouse's.
+ */
 static void test_kbc_no_devices(void **state)
 {
     struct ports_fixture *f = *state;
@@ -406,8 +408,10 @@ static void test_scratch(void **state)
     assert_int_equal(IN32(0xe8), 0xef34abcd);
 }
 
-/* Every port, every width, all the values that have broken things before: it must end, and in
- * range. */
+/*
+ * Every port, every width, all the values that have broken things before: it must end, and in
+ * range.
+ */
 static void test_every_port(void **state)
 {
     static const uint32_t values[] = {0, 1, 0xff, 0x80000000, 0xffffffff, 0x55aa1234};

@@ -204,8 +204,10 @@ static void test_trigger_levels(void **state)
     }
 }
 
-/* Enabling the transmitter interrupt raises it; reading IIR takes it; the next byte raises it
- * again. */
+/*
+ * Enabling the transmitter interrupt raises it; reading IIR takes it; the next byte raises it
+ * again.
+ */
 static void test_transmit_interrupt(void **state)
 {
     struct serial_fixture *f = *state;

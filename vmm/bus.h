@@ -6,27 +6,27 @@
  * ports and one of guest-physical addresses (MMIO). The machine fills them while it is built, by
  * vmm_bus_add(); after that they never change, so the vCPU threads look up without any lock.
  *
- * What an access does
- *   - Reads that no region claims give all ones, writes that no region claims are dropped.
- *   - A region says which access widths it understands. A wider or misaligned access, or one that
- *     reaches over the end of a region, is cut into naturally aligned pieces of a width that the
- * region at that address does understand, lowest address first, as a chipset would do. Each piece
- * is looked up on its own.
- *   - A region whose widths do not include 1 ignores what cannot be cut to fit.
+ * What an access does:
  *
- * Locks: the lock order of the whole device side
- *   A region may name a mutex; the bus holds it around the callback. All devices of a machine name
- * the same one, `vmm_env.lock`, the *device lock*: a machine has one. A region that needs no lock
- * (the I/O APIC, which is lock-free) names none.
+ * - Reads that no region claims give all ones, writes that no region claims are dropped.
+ * - A region says which access widths it understands. A wider or misaligned access, or one that
+ *   reaches over the end of a region, is cut into naturally aligned pieces of a width that the
+ *   region at that address does understand, lowest address first, as a chipset would do. Each piece
+ *   is looked up on its own.
+ * - A region whose widths do not include 1 ignores what cannot be cut to fit.
  *
- *   device lock  ->  event loop's own lock (a leaf)
- *   device lock  ->  whatever is behind the interrupt sink, the PIC's output and the power callback
+ * Locks: a region may name a mutex; the bus holds it around the callback. All devices of a machine
+ * name the same one, `vmm_env.lock`, the *device lock*: a machine has one. A region that needs no
+ * lock (the I/O APIC, which is lock-free) names none. The lock order of the whole device side:
  *
- *   The sink (`vmm_irq_sink.gsi`), the PIC's output (`vmm_pic_output.intr`) and `vmm_power.request`
- * are called WITH the device lock held: only so do the edges of one line arrive in the order in
- * which they happened. Therefore what is behind them must never call the bus or a device (except
- *   vmm_pic_set_line(), which is made to be called from the sink), must never take a lock under
- * which somebody else calls the bus or a device, and must not wait for another vCPU. Posting an
+ *     device lock -> the event loop's own lock (a leaf)
+ *     device lock -> what is behind the interrupt sink, the PIC's output and the power callback
+ *
+ * The sink (`vmm_irq_sink.gsi`), the PIC's output (`vmm_pic_output.intr`) and `vmm_power.request`
+ * are called WITH the device lock held: only so do the edges of one wire arrive in the order in
+ * which they happened. Therefore what is behind them must never call the bus or a device (but for
+ * vmm_pic_set_line(), which is made to be called from the sink), must never take a lock under which
+ * somebody else calls the bus or a device, and must not wait for another vCPU. Posting an
  * interrupt, setting a flag and kicking a vCPU are fine.
  */
 #ifndef VMM_BUS_H
@@ -45,8 +45,10 @@
 #define VMM_BUS_W8   8u
 #define VMM_BUS_W124 (VMM_BUS_W1 | VMM_BUS_W2 | VMM_BUS_W4)
 
-/* `offset` counts from the region's base; `size` is one of the region's widths and divides the
- * address. */
+/*
+ * `offset` counts from the region's base; `size` is one of the region's widths and divides the
+ * address.
+ */
 struct vmm_bus_ops {
     uint64_t (*read)(void *ctx, uint64_t offset, unsigned size);
     void (*write)(void *ctx, uint64_t offset, unsigned size, uint64_t value);

@@ -41,8 +41,10 @@ static bool on_output(void *ctx, uint8_t byte)
     return room;
 }
 
-/* Blocks while the descriptor does. A stop interrupts it by INTERRUPT, and is noticed by the
- * caller. */
+/*
+ * Blocks while the descriptor does. A stop interrupts it by INTERRUPT, and is noticed by the
+ * caller.
+ */
 static ssize_t write_some(int fd, const uint8_t *data, size_t len)
 {
     struct pollfd poll_fd = {.fd = fd, .events = POLLOUT};

@@ -56,8 +56,10 @@ void vmm_console_init(struct vmm_console *console, struct vmm_env *env, struct v
 /* What to give to vmm_serial_init(). */
 struct vmm_serial_backend vmm_console_backend(struct vmm_console *console);
 
-/* Starts the output thread and the input watch. Returns 0 or a negative errno. Not under the device
- * lock. */
+/*
+ * Starts the output thread and the input watch. Returns 0 or a negative errno. Not under the device
+ * lock.
+ */
 int vmm_console_start(struct vmm_console *console);
 
 /*

@@ -4,14 +4,15 @@
  * interrupt sink and the power callback. The machine fills one `struct vmm_env` before it
  * initialises the first device, and it lives until the last device is gone.
  *
- * Rules for all devices
- *   - vmm_<device>_init() puts the device in its power-on state and claims its ports; it returns 0
- * or a negative errno. vmm_<device>_reset() is what the machine's reset line does.
- * vmm_<device>_fini() exists where there is a timer to give back.
- *   - Every function of a device is called with the device lock held, except init and fini (nothing
- * runs yet, or any more) and those that say "takes the device lock".
- *   - Timer callbacks take the device lock themselves and then look whether they are still wanted.
- *   - See bus.h for the lock order and for what may not be done behind the sink.
+ * Rules for all devices:
+ *
+ * - vmm_<device>_init() puts the device in its power-on state and claims its ports; it returns 0 or
+ *   a negative errno. vmm_<device>_reset() is what the machine's reset line does.
+ *   vmm_<device>_fini() exists where there is a timer to give back.
+ * - Every function of a device is called with the device lock held, except init and fini (nothing
+ *   runs yet, or any more) and those that say "takes the device lock".
+ * - Timer callbacks take the device lock themselves and then look whether they are still wanted.
+ * - See bus.h for the lock order and for what may not be done behind the sink.
  */
 #ifndef VMM_DEV_ENV_H
 #define VMM_DEV_ENV_H

@@ -53,8 +53,10 @@ static unsigned chip_input(const struct vmm_pic_chip *chip, unsigned rank)
     return (chip->top + rank) & 7;
 }
 
-/* The input that would interrupt now, or -1: more urgent than all in service [8259A fully nested
- * mode]. */
+/*
+ * The input that would interrupt now, or -1: more urgent than all in service [8259A fully nested
+ * mode].
+ */
 static int chip_best(const struct vmm_pic_chip *chip)
 {
     uint8_t blocking = chip->isr;

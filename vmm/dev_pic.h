@@ -53,8 +53,10 @@ struct vmm_pic {
 int vmm_pic_init(struct vmm_pic *pic, struct vmm_env *env, const struct vmm_pic_output *output);
 void vmm_pic_reset(struct vmm_pic *pic);
 
-/* Sets the wire of input 0 to 15; others, and 2 (the cascade), are ignored. For the sink: device
- * lock held. */
+/*
+ * Sets the wire of input 0 to 15; others, and 2 (the cascade), are ignored. For the sink: device
+ * lock held.
+ */
 void vmm_pic_set_line(struct vmm_pic *pic, unsigned input, bool level);
 
 /*

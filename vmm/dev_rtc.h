@@ -23,8 +23,7 @@ struct vmm_rtc {
     struct vmm_env *env;
     struct vmm_timer timer;
     uint8_t index;
-    uint8_t cmos[128];  /* time registers 00h to 09h and 32h are kept here only while SET stops the
-                           clock */
+    uint8_t cmos[128];  /* the time is in it only while SET stops the clock */
     bool line;          /* wire 8 */
     int64_t base_sec;   /* second that began ... */
     uint64_t base_mono; /* ... at this monotonic time (modulo 2^64) */

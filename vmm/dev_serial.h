@@ -23,12 +23,15 @@
 #define VMM_SERIAL_FIFO  16u
 #define VMM_SERIAL_QUEUE 4096u
 
-/* The other end of the line. Both are called with the device lock held. */
+/*
+ * The other end of the line. Both are called with the device lock held. `output` takes a byte and
+ * says whether there is room for another one now; `room` tells that the input queue has room again
+ * after vmm_serial_room() had said that it had none.
+ */
 struct vmm_serial_backend {
     void *ctx;
-    bool (*output)(void *ctx,
-                   uint8_t byte); /* false: taken, but there is no room for another one now */
-    void (*room)(void *ctx);      /* the input queue has room again after it had been full */
+    bool (*output)(void *ctx, uint8_t byte);
+    void (*room)(void *ctx);
 };
 
 struct vmm_serial {

@@ -92,13 +92,14 @@ static bool heap_remove(struct vmm_evloop *loop, struct vmm_timer *timer)
     return true;
 }
 
-/* Restores programmed <= root's deadline; in a pass its end will do that. */
+/* Restores the invariant of evloop.h; a pass does so at its end, and the thread at its start. */
 static void program(struct vmm_evloop *loop)
 {
     struct itimerspec spec = {0};
     uint64_t deadline;
 
-    if (loop->passing || loop->armed == 0 || loop->heap[0]->deadline >= loop->programmed)
+    if (!loop->started || loop->passing || loop->armed == 0 ||
+        loop->heap[0]->deadline >= loop->programmed)
         return;
     deadline = loop->heap[0]->deadline;
     loop->programmed = deadline;
@@ -489,6 +490,8 @@ int vmm_evloop_start(struct vmm_evloop *loop)
     loop->stopping = false;
     err = pthread_create(&loop->thread, NULL, event_thread, loop);
     loop->started = err == 0;
+    loop->programmed = VMM_TIME_NEVER;
+    program(loop);
     pthread_mutex_unlock(&loop->lock);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     return -err;

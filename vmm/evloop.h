@@ -4,35 +4,34 @@
  * machine (the vCPUs' APIC timers, PIT, RTC, ACPI PM timer) and every host file descriptor hangs on
  * it.
  *
- * Why one thread with one timerfd
- *   A vCPU thread cannot keep its own timer: it is inside KVM_RUN or waits on a condition, and a
- * signal per timer costs a system call per arming as well as a signal delivery. One thread that
- * sleeps in epoll_wait() needs a system call only when a timer becomes *the earliest*, is
- * independent of the number of vCPUs, and gives each device one place where its asynchronous work
- * happens.
+ * Why one thread with one timerfd: a vCPU thread cannot keep its own timer, as it is inside KVM_RUN
+ * or waits on a condition, and a signal per timer costs a system call per arming as well as the
+ * delivery of a signal. One thread that sleeps in epoll_wait() needs a system call only when a
+ * timer becomes *the earliest*, is independent of the number of vCPUs, and gives each device one
+ * place where its asynchronous work happens.
  *
- * The mechanism, and why no wake-up is lost or late
- *   `lock` guards a binary min-heap of the armed timers and `programmed`, the absolute
- * CLOCK_MONOTONIC time for which the timerfd is set (UINT64_MAX: not set). The invariant, whenever
- * `lock` is free and the thread is not in the middle of a firing pass:
+ * Why no wake-up is lost or late: `lock` guards a binary min-heap of the armed timers and
+ * `programmed`, the absolute CLOCK_MONOTONIC time for which the timerfd is set (UINT64_MAX: not
+ * set). The invariant, whenever `lock` is free, the thread runs, and it is not in the middle of a
+ * firing pass:
  *
- *       programmed <= deadline of the heap's root            (or the heap is empty)
+ *     programmed <= deadline of the heap's root          (or the heap is empty)
  *
- *   - Arming (any thread) changes the heap and, if the root is now before `programmed`, calls
- *     timerfd_settime() *inside* the lock. Two threads can therefore not set the timerfd in an
- * order other than that in which they changed the heap, and an earlier timer shortens a sleep that
- * has already begun: epoll_wait() returns because the timerfd becomes readable.
- *   - Cancelling, or arming later, leaves the timerfd alone: it may fire once for nothing.
- *   - The thread empties the timerfd *before* it takes the lock for a firing pass, sets
- * `programmed` to UINT64_MAX inside it, and at the end of the pass sets the timerfd to the root,
- * under the lock. An arming before the pass is seen by the pass; one during the pass is in the heap
- * when the pass ends; one after it finds a valid `programmed`. A deadline in the past makes the
- * timerfd readable at once.
- *   - A pass fires at most as many timers as were armed when it began, each due at the time read
- * once at its start: a callback that arms itself again for the past cannot starve the file
- * descriptors.
+ * - Arming (any thread) changes the heap and, if the root is now before `programmed`, calls
+ *   timerfd_settime() *inside* the lock. So two threads cannot set the timerfd in another order
+ *   than that in which they changed the heap, and an earlier timer shortens a sleep that has
+ *   already begun: epoll_wait() returns because the timerfd becomes readable.
+ * - Cancelling, or arming for later, leaves the timerfd alone: it may fire once for nothing.
+ * - The thread empties the timerfd *before* it takes the lock for a firing pass, in which it sets
+ *   `programmed` to UINT64_MAX, and ends the pass by setting the timerfd to the root, still under
+ *   the lock. What was armed before the pass is seen by the pass; what is armed while it runs a
+ *   callback is in the heap at its end; what is armed later finds `programmed` valid. A deadline in
+ *   the past makes the timerfd readable at once.
+ * - A pass fires at most as many timers as were armed when it began, each due at the time that was
+ *   read once at its start: a callback that arms itself for the past over and over cannot starve
+ *   the file descriptors.
  *
- * Callbacks run on the event thread with no event-loop lock held. They may arm and cancel any
+ * Callbacks run on the event thread with no lock of the loop held. They may arm and cancel any
  * timer, including their own, and take the device lock.
  *
  * Threads: everything is callable from any thread unless it says otherwise. The loop's lock is a
@@ -137,8 +136,10 @@ unsigned vmm_evloop_run_due(struct vmm_evloop *loop);
 /* Deadline of the earliest armed timer; VMM_TIME_NEVER if there is none. */
 uint64_t vmm_evloop_next(struct vmm_evloop *loop);
 
-/* Prepares a timer, not armed. It reserves its place in the heap, so that arming cannot fail. 0 or
- * -ENOMEM. */
+/*
+ * Prepares a timer, not armed, and reserves its place in the heap, so that arming cannot fail.
+ * Returns 0 or -ENOMEM.
+ */
 int vmm_timer_init(struct vmm_timer *timer, struct vmm_evloop *loop, vmm_timer_fn fn, void *ctx);
 
 /* Cancels as vmm_timer_cancel_sync() and gives the place back. A zeroed timer is left alone. */
@@ -151,16 +152,18 @@ void vmm_timer_fini(struct vmm_timer *timer);
 void vmm_timer_arm(struct vmm_timer *timer, uint64_t deadline);
 
 /*
- * What cancelling guarantees
- *   vmm_timer_cancel(): the arming that it found is undone (true), or there was none (false). No
- * callback *begins* for an arming made before the call. A callback that had begun may still be
- * running when it returns. This is the one to use under a lock that the callback takes, together
- * with a state of the owner's (a deadline of its own, guarded by that lock) which the callback
- * checks first. vmm_timer_cancel_sync(): besides, waits until a callback that had begun has
- * returned, unless called from the event thread. Must not be called with a lock held that the
- * callback takes.
+ * Cancels. True: the timer was armed, and that arming will not fire. False: it was not armed (it
+ * never was, or its callback has begun). Either way no callback *begins* for an arming made before
+ * the call; one that had begun may still be running when this returns. This is the one to use under
+ * a lock that the callback takes, together with a state of the owner's, guarded by that lock, which
+ * the callback looks at first (say the deadline that is wanted now).
  */
 bool vmm_timer_cancel(struct vmm_timer *timer);
+
+/*
+ * The same, and waits until a callback that had begun has returned, unless that is the caller. Not
+ * with a lock held that the callback takes.
+ */
 bool vmm_timer_cancel_sync(struct vmm_timer *timer);
 
 /*

@@ -25,8 +25,7 @@
 /* Returns true if `fd` is now in raw mode. Call it once, from the main thread. */
 bool vmm_term_enter(int fd);
 
-/* Restores the mode that vmm_term_enter() found. Any number of times, any thread, signal handlers
- * too. */
+/* Restores the mode found. Any number of times, on any thread, in signal handlers too. */
 void vmm_term_leave(void);
 
 /* The escape sequence. Zeroed = at rest. */
