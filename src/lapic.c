@@ -492,14 +492,20 @@ void vapic_lapic_eval_lint(struct vapic *v)
     }
 }
 
+static bool passes_extint(const struct vapic *v, uint32_t offset)
+{
+    return (reg(v, offset) & (APIC_LVT_DM | APIC_LVT_MASKED)) == APIC_DM_EXTINT;
+}
+
 /* INTR reaches the core directly while there is no APIC in between [SDM3 12.4.3]. */
 bool vapic_lapic_extint(const struct vapic *v)
 {
-    uint32_t lvt = reg(v, APIC_LVT_LINT0);
+    uint32_t lines = vapic_load32(&v->events, VAPIC_ACQUIRE);
 
-    if (!(vapic_load32(&v->events, VAPIC_ACQUIRE) & EV_LINE0))
-        return false;
-    return !apic_enabled(v) || (lvt & (APIC_LVT_DM | APIC_LVT_MASKED)) == APIC_DM_EXTINT;
+    if (!apic_enabled(v))
+        return (lines & EV_LINE0) != 0;
+    return (lines & EV_LINE0 && passes_extint(v, APIC_LVT_LINT0)) ||
+           (lines & EV_LINE1 && passes_extint(v, APIC_LVT_LINT1));
 }
 
 /* A rise of LINT0 or LINT1. Level triggering exists on LINT0 only [SDM3 12.5.1]. */

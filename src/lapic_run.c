@@ -117,7 +117,10 @@ static bool wakes(const struct vapic *v, uint32_t can)
 {
     uint32_t now = events(v);
 
-    if (now & (EV_NMI | EV_REMOTE) || (now & EV_SMI && can & VAPIC_CAN_SMI))
+    if (now & EV_REMOTE || (now & EV_SMI && can & VAPIC_CAN_SMI))
+        return true;
+    /* An NMI that waits for the IRET of another one ends nothing [SDM3 7.7.1]. */
+    if (now & EV_NMI && !(can & VAPIC_NMI_MASKED))
         return true;
     return can & (VAPIC_IF | VAPIC_CAN_IRQ) &&
            (vapic_lapic_extint(v) || vapic_lapic_pending(v) >= 0);
