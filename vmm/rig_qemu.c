@@ -53,10 +53,16 @@ __attribute__((format(printf, 2, 3))) static void add(struct args *args, const c
     args->word[args->count++] = word;
 }
 
-static void add_words(struct args *args, const char *const *words)
+/* Adds the words of a text, which one blank separates. */
+static void add_words(struct args *args, const char *text)
 {
-    for (; *words; words++)
-        add(args, "%s", *words);
+    while (*text) {
+        int length = (int)strcspn(text, " ");
+
+        add(args, "%.*s", length, text);
+        text += length;
+        text += *text == ' ';
+    }
 }
 
 static void free_args(struct args *args)
@@ -73,28 +79,25 @@ static uint64_t memory_mib(const struct vmm_rig_boot *boot)
     return (guest + guest / 64 + 2 * boot->initramfs_size) / MIB + 320;
 }
 
+/*
+ * Without XSAVE: TCG's SVM does not intercept XSETBV, so KVM never learns the guest's XCR0 and runs
+ * it with another one.
+ */
 static void add_processor(struct args *args, const struct vmm_rig_config *cfg)
 {
-    static const char *const repeatable[] = {
-        "-accel",  "tcg,thread=single",
-        "-icount", "shift=0,sleep=off",
-        "-seed",   "1",
-        "-rtc",    "base=2026-01-01T00:00:00,clock=vm",
-        "-smp",    "1",
-        NULL,
-    };
-
+    add_words(args, "-cpu max,-xsave");
     if (cfg->icount) {
-        add_words(args, repeatable);
+        add_words(args, "-accel tcg,thread=single -smp 1 -icount shift=0,sleep=off -seed 1");
+        add_words(args, "-rtc base=2026-01-01T00:00:00,clock=vm");
         return;
     }
-    add_words(args, (const char *const[]){"-accel", "tcg,thread=multi", "-smp", NULL});
+    add_words(args, "-accel tcg,thread=multi -smp");
     add(args, "%u", cfg->cpus ? cfg->cpus : DEFAULT_CPUS);
 }
 
 static void add_channels(struct args *args, const int *fds, unsigned channels)
 {
-    add_words(args, (const char *const[]){"-device", "virtio-serial-pci", NULL});
+    add_words(args, "-device virtio-serial-pci");
     for (unsigned i = 0; i < channels; i++) {
         add(args, "-chardev");
         add(args, "socket,id=c%u,fd=%d", i, fds[i]);
@@ -106,13 +109,8 @@ static void add_channels(struct args *args, const int *fds, unsigned channels)
 static void build_args(struct args *args, const struct vmm_rig_boot *boot, const int *fds,
                        unsigned channels, int log)
 {
-    static const char *const machine[] = {
-        "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
-        "-machine",    "pc,hpet=off",     "-cpu",       "max",      NULL,
-    };
-
     add(args, "%s", boot->host->qemu);
-    add_words(args, machine);
+    add_words(args, "-nodefaults -no-user-config -no-reboot -display none -machine pc,hpet=off");
     add_processor(args, boot->cfg);
     add(args, "-m");
     add(args, "%lluM", (unsigned long long)memory_mib(boot));
@@ -120,8 +118,9 @@ static void build_args(struct args *args, const struct vmm_rig_boot *boot, const
     add(args, "%s", boot->host->kernel);
     add(args, "-initrd");
     add(args, "/proc/self/fd/%d", boot->initramfs);
-    add_words(args, (const char *const[]){"-append", HOST_COMMAND_LINE, "-serial", "chardev:log",
-                                          "-chardev", NULL});
+    add(args, "-append");
+    add(args, "%s", HOST_COMMAND_LINE);
+    add_words(args, "-serial chardev:log -chardev");
     add(args, "file,id=log,append=on,path=/proc/self/fd/%d", log);
     add_channels(args, fds, channels);
 }
