@@ -112,9 +112,9 @@ static void text_heading(const struct vmm_stats *stats, unsigned first, unsigned
     fprintf(to, "%-24s", "");
     for (unsigned i = first; i < last; i++) {
         if (i < stats->cpus) {
-            fprintf(to, "%7s%-4u", "vCPU ", i);
+            fprintf(to, "%8s%-4u", "vCPU ", i);
         } else {
-            fprintf(to, "%11s", "total");
+            fprintf(to, "%12s", "total");
         }
     }
     fputc('\n', to);
@@ -127,14 +127,14 @@ static void text_block(const struct vmm_stats *stats, const struct vmm_vcpu_stat
     for (unsigned e = 0; e < VMM_EXIT_COUNT; e++) {
         fprintf(to, "exit %-19s", exit_names[e]);
         for (unsigned i = first; i < last; i++) {
-            fprintf(to, "%11llu", (unsigned long long)column(stats, sum, i)->exits[e]);
+            fprintf(to, "%12llu", (unsigned long long)column(stats, sum, i)->exits[e]);
         }
         fputc('\n', to);
     }
     for (size_t c = 0; c < COUNTER_COUNT; c++) {
         fprintf(to, "%-24s", counters[c].name);
         for (unsigned i = first; i < last; i++) {
-            fprintf(to, "%11llu", (unsigned long long)counters[c].get(column(stats, sum, i)));
+            fprintf(to, "%12llu", (unsigned long long)counters[c].get(column(stats, sum, i)));
         }
         fputc('\n', to);
     }
