@@ -139,6 +139,7 @@ struct race {
     void (*after)(void); /* what happens before the sender hears of it */
     bool pending;        /* the vector waits at vCPU 0 in the end */
     bool rirr;           /* and remote IRR is set */
+    bool starved;        /* and delivery status says so */
     uint32_t sends;      /* messages in all */
     const char *what;
 };
@@ -192,17 +193,34 @@ static void reset(void)
     vapic_ioapic_reset(io);
 }
 
+/* In both, a claim follows that has nothing to do with the sender's. */
+static void reset_and_aim_at_0(void)
+{
+    vapic_ioapic_reset(io);
+    fx_rte_write(io, PIN, VECTOR | LEVEL);
+}
+
+static void load_in_service(void)
+{
+    uint8_t record[VAPIC_IOAPIC_RECORD(24)];
+
+    assert_int_equal(vapic_ioapic_save(io, record, sizeof(record)), VAPIC_OK);
+    assert_int_equal(vapic_ioapic_load(io, record, sizeof(record)), VAPIC_OK);
+}
+
 static const struct race races[] = {
-    {NULL, false, false, 1, "nothing happens"},
-    {aim_at_0, true, true, 2, "the entry is aimed at a vCPU"},
-    {mask, false, false, 1, "the entry is masked"},
-    {other_vector, false, false, 2, "the vector is changed: tried again, nobody again"},
-    {lower, false, false, 1, "the line falls"},
-    {lower_and_raise, false, false, 1, "the line falls and rises"},
-    {make_edge, false, false, 1, "the entry becomes edge-triggered"},
-    {edge_trick_to_0, true, true, 2, "another claim follows: it must stand"},
-    {eoi_register, false, false, 2, "an EOI of the vector: tried again, nobody again"},
-    {reset, false, false, 1, "RESET"},
+    {NULL, false, false, true, 1, "nothing happens"},
+    {aim_at_0, true, true, false, 2, "the entry is aimed at a vCPU"},
+    {mask, false, false, true, 1, "the entry is masked"},
+    {other_vector, false, false, true, 2, "the vector is changed: tried again, nobody again"},
+    {lower, false, false, false, 1, "the line falls"},
+    {lower_and_raise, false, false, true, 1, "the line falls and rises"},
+    {make_edge, false, false, false, 1, "the entry becomes edge-triggered"},
+    {edge_trick_to_0, true, true, false, 2, "another claim follows: it must stand"},
+    {eoi_register, false, false, true, 2, "an EOI of the vector: tried again, nobody again"},
+    {reset, false, false, false, 1, "RESET"},
+    {reset_and_aim_at_0, true, true, false, 2, "RESET and another claim: it must stand"},
+    {load_in_service, false, true, false, 1, "a state with remote IRR is loaded: it must stand"},
 };
 
 static void nobody_accepts_and_meanwhile(void **state)
@@ -215,6 +233,8 @@ static void nobody_accepts_and_meanwhile(void **state)
         set(true);
         fx_equal(deliveries, races[n].sends, "%s, messages", races[n].what);
         fx_equal(rirr(), races[n].rirr, "%s, remote IRR", races[n].what);
+        fx_equal((vapic_ioapic_entry(io, PIN) & IOAPIC_RTE_DS) != 0, races[n].starved,
+                 "%s, delivery status", races[n].what);
         fx_equal(fx_bit(fx, 0, APIC_IRR, VECTOR), races[n].pending, "%s, IRR", races[n].what);
         end();
     }
@@ -263,6 +283,7 @@ static void map_changes_in_vain_then_for_good(void **state)
     assert_false(rirr());
     enable();
     assert_true(rirr());
+    assert_false(vapic_ioapic_entry(io, PIN) & IOAPIC_RTE_DS);
     assert_int_equal(fx_take(fx, 0), VECTOR);
     end();
 }
