@@ -243,7 +243,13 @@ static void rig_command(const struct run_options *o, const char *cpus, const cha
 static int run_rig(const struct run_options *o)
 {
     struct rig_command command = {.count = 0};
-    struct vmm_rig_config config = {.args = command.args, .guest_mem = o->mem};
+    struct vmm_rig_config config = {
+        .args = command.args,
+        .guest_mem = o->mem,
+        .kernel = o->rig_kernel,
+        .cpus = o->rig_cpus,
+        .icount = o->rig_icount,
+    };
     struct vmm_err err;
     char cpus[16];
     char mem[24];

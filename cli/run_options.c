@@ -30,6 +30,9 @@ enum key {
     KEY_ENGINE,
     KEY_STATS,
     KEY_TRACE,
+    KEY_RIG_KERNEL,
+    KEY_RIG_CPUS,
+    KEY_RIG_ICOUNT,
 };
 
 static const struct argp_option option_table[] = {
@@ -50,6 +53,11 @@ static const struct argp_option option_table[] = {
      0},
     {"stats", KEY_STATS, "FORM", 0, "Counters at the end, on standard error: text, json, none", 0},
     {"trace", KEY_TRACE, "FILE", 0, "Write every APIC event to FILE", 0},
+    {"rig-kernel", KEY_RIG_KERNEL, "FILE", 0, "The rig's host kernel (Debian's, fetched by make)",
+     0},
+    {"rig-cpus", KEY_RIG_CPUS, "N", 0, "The rig's host processors (2)", 0},
+    {"rig-icount", KEY_RIG_ICOUNT, NULL, 0,
+     "Repeatable time in the rig: 1 ns per instruction, one host processor", 0},
     {0},
 };
 
@@ -68,7 +76,7 @@ static int choose(struct argp_state *state, const char *option, const char *word
     return 0;
 }
 
-static unsigned parse_cpus(struct argp_state *state, const char *word)
+static unsigned parse_cpus(struct argp_state *state, const char *option, const char *word)
 {
     char *end;
     unsigned long n;
@@ -77,7 +85,7 @@ static unsigned parse_cpus(struct argp_state *state, const char *word)
     n = strtoul(word, &end, 10);
     if (errno != 0 || end == word || *end != '\0' || strchr(word, '-') != NULL || n < 1 ||
         n > VAPIC_MAX_VCPUS) {
-        argp_failure(state, CLI_USAGE, 0, "--cpus: '%s' is no number from 1 to %u", word,
+        argp_failure(state, CLI_USAGE, 0, "--%s: '%s' is no number from 1 to %u", option, word,
                      VAPIC_MAX_VCPUS);
     }
     return (unsigned)n;
@@ -151,7 +159,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         o->append = arg;
         break;
     case KEY_CPUS:
-        o->cpus = parse_cpus(state, arg);
+        o->cpus = parse_cpus(state, "cpus", arg);
         break;
     case KEY_MEM:
         o->mem = parse_mem(state, arg);
@@ -170,6 +178,15 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         break;
     case KEY_TRACE:
         o->trace = arg;
+        break;
+    case KEY_RIG_KERNEL:
+        o->rig_kernel = arg;
+        break;
+    case KEY_RIG_CPUS:
+        o->rig_cpus = parse_cpus(state, "rig-cpus", arg);
+        break;
+    case KEY_RIG_ICOUNT:
+        o->rig_icount = true;
         break;
     case ARGP_KEY_END:
         check(state, o);

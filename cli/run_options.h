@@ -22,6 +22,9 @@ struct run_options {
     enum run_timer timer;
     enum run_engine engine;
     enum run_stats stats;
+    const char *rig_kernel; /* NULL: the one that `make` fetched */
+    unsigned rig_cpus;      /* 0: the rig's default */
+    bool rig_icount;
 };
 
 /* Prints what is wrong and ends the process with status 2 when the arguments are bad. */

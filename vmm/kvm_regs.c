@@ -6,6 +6,7 @@
 #include <sys/ioctl.h>
 
 #include "kvm.h"
+#include "vapic/arch/apic.h"
 
 #define CR0_PE     0x1ull
 #define CR0_ET     0x10ull
@@ -123,28 +124,31 @@ int vmm_kvm_start(int vcpu_fd, const struct vmm_start *start)
     return ioctl(vcpu_fd, KVM_SET_REGS, &regs);
 }
 
+/* One MSR, as KVM_GET_MSRS and KVM_SET_MSRS take it. */
+struct one_msr {
+    struct kvm_msrs head;
+    struct kvm_msr_entry entry;
+};
+
+/*
+ * By the MSR and not with the segment registers: writing those back changes the type of a loaded
+ * TR, which some nested processors then refuse to use for the guest's I/O permissions.
+ */
 int vmm_kvm_set_apic_base(int vcpu_fd, uint64_t apic_base)
 {
-    struct kvm_sregs sregs;
+    struct one_msr msr = {.head.nmsrs = 1, .entry = {MSR_APIC_BASE, 0, apic_base}};
 
-    if (ioctl(vcpu_fd, KVM_GET_SREGS, &sregs) != 0) {
-        return -1;
-    }
-    sregs.apic_base = apic_base;
-    return ioctl(vcpu_fd, KVM_SET_SREGS, &sregs);
+    return ioctl(vcpu_fd, KVM_SET_MSRS, &msr) == 1 ? 0 : -1;
 }
 
 int vmm_kvm_read_tsc(int vcpu_fd, uint64_t *tsc)
 {
-    struct {
-        struct kvm_msrs head;
-        struct kvm_msr_entry entry;
-    } msrs = {.head.nmsrs = 1, .entry.index = MSR_TSC};
+    struct one_msr msr = {.head.nmsrs = 1, .entry.index = MSR_TSC};
 
-    if (ioctl(vcpu_fd, KVM_GET_MSRS, &msrs) != 1) {
+    if (ioctl(vcpu_fd, KVM_GET_MSRS, &msr) != 1) {
         return -1;
     }
-    *tsc = msrs.entry.data;
+    *tsc = msr.entry.data;
     return 0;
 }
 
