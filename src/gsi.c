@@ -295,7 +295,7 @@ int vapic_gsi_watch(struct vapic_vm *vm, uint32_t gsi, uint32_t flags, uint32_t 
         vm->host.gsi_ack == NULL)
         return VAPIC_E_ARG;
     if (flags != 0)
-        watch = flags | VAPIC_GSI_ACK | source << WATCH_SOURCE_SHIFT;
+        watch = flags | source << WATCH_SOURCE_SHIFT;
     vm->host.lock(vm->ctx);
     old = vapic_xchg32(&vm->watch[gsi], watch, VAPIC_ACQ_REL);
     vapic_add32(&vm->watched, (watch != 0) - (uint32_t)(old != 0), VAPIC_RELEASE);

@@ -155,6 +155,21 @@ static void a_message_is_sent_when_the_line_rises(void **state)
     fx_free(fx);
 }
 
+static void a_fall_sends_nothing(void **state)
+{
+    struct fx *fx = fx_new(NULL);
+    (void)state;
+
+    route_msi(fx, 9, VECTOR);
+    assert_int_equal(vapic_gsi_set(&fx->vm, 9, 0, false), 0); /* was low */
+    assert_int_equal(fx_take(fx, 0), -1);
+    vapic_gsi_set(&fx->vm, 9, 0, true);
+    fx_take_eoi(fx, 0);
+    assert_int_equal(vapic_gsi_set(&fx->vm, 9, 0, false), 0);
+    assert_int_equal(fx_take(fx, 0), -1);
+    fx_free(fx);
+}
+
 static void all_of_the_message_survives_packing(void **state)
 {
     static const uint32_t ids[] = {0, 0xABCDEF34};
@@ -392,6 +407,25 @@ static void a_watch_that_was_withdrawn_is_quiet(void **state)
     vapic_gsi_set(&fx->vm, 3, 0, true);
     fx_take_eoi(fx, 0);
     assert_int_equal(fx_count(fx, FX_GSI_ACK), 0);
+    assert_int_equal(fx->vm.watched, 0); /* edge-triggered EOIs cost nothing again */
+    fx_free(fx);
+    fx_ioapic_free(io);
+}
+
+/* A watch makes edge-triggered EOIs visible to the I/O APICs, but they end no level round. */
+static void a_watched_edge_eoi_leaves_remote_irr(void **state)
+{
+    struct fx *fx = fx_new(&(struct fx_options){.vcpus = 2});
+    struct vapic_ioapic *io = fx_ioapic(fx, 24, 0, 0x20);
+    (void)state;
+
+    vapic_gsi_watch(&fx->vm, 3, VAPIC_GSI_ACK, 0);
+    fx_rte_write(io, 3, VECTOR | LEVEL);
+    vapic_gsi_set(&fx->vm, 3, 0, true);
+    vapic_msi(&fx->vm, ADDRESS | 1 << 12, VECTOR);
+    assert_int_equal(fx_take_eoi(fx, 1), VECTOR);
+    assert_true(vapic_ioapic_entry(io, 3) & RIRR);
+    assert_int_equal(fx_count(fx, FX_EOI), 0);
     fx_free(fx);
     fx_ioapic_free(io);
 }
@@ -434,6 +468,7 @@ static void message_routes_acknowledge_when_level(void **state)
 
         route_msi(fx, 200, rows[n].data);
         vapic_gsi_watch(&fx->vm, 200, VAPIC_GSI_ACK, 0);
+        route_msi(fx, 201, (VECTOR + 2) | MSI_DATA_LEVEL);
         vapic_gsi_watch(&fx->vm, 201, VAPIC_GSI_ACK, 0);
         vapic_gsi_set(&fx->vm, 200, 0, true);
         assert_int_equal(fx_take_eoi(fx, 0), VECTOR);
@@ -573,6 +608,7 @@ int main(void)
         cmocka_unit_test(a_board_may_swap_gsi_0_and_pin_2),
         cmocka_unit_test(return_values_of_a_pin),
         cmocka_unit_test(a_message_is_sent_when_the_line_rises),
+        cmocka_unit_test(a_fall_sends_nothing),
         cmocka_unit_test(all_of_the_message_survives_packing),
         cmocka_unit_test(logical_and_hinted_messages_survive_packing),
         cmocka_unit_test(a_rewritten_message_keeps_the_line),
@@ -585,6 +621,7 @@ int main(void)
         cmocka_unit_test(watch_arguments),
         cmocka_unit_test(an_eoi_acknowledges_the_watched_gsi),
         cmocka_unit_test(a_watch_that_was_withdrawn_is_quiet),
+        cmocka_unit_test(a_watched_edge_eoi_leaves_remote_irr),
         cmocka_unit_test(a_rerouted_pin_acknowledges_its_new_gsi),
         cmocka_unit_test(message_routes_acknowledge_when_level),
         cmocka_unit_test(resampling_lowers_the_line_and_asks_the_device),

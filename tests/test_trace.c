@@ -206,6 +206,19 @@ static void a_message(void **state)
     fx_free(fx);
 }
 
+/* An NMI is edge-triggered whatever the data says. */
+static void a_message_with_an_nmi(void **state)
+{
+    struct fx *fx = fx_new(NULL);
+    (void)state;
+
+    fx_trace(fx);
+    vapic_msi(&fx->vm, 0xFEE00000, APIC_DM_NMI | MSI_DATA_LEVEL);
+    assert_string_equal(traced(fx), "kvm_msi_set_irq: dst 0 vec 0 (NMI|physical|level)\n"
+                                    "kvm_apic_accept_irq: apicid 0 vec 0 (NMI|edge)\n");
+    fx_free(fx);
+}
+
 static void a_pause_in_a_storm(void **state)
 {
     struct fx *fx = fx_new(NULL);
@@ -260,6 +273,7 @@ int main(void)
         cmocka_unit_test(a_level_interrupt_from_gsi_to_eoi),
         cmocka_unit_test(an_edge_that_coalesces_says_so),
         cmocka_unit_test(a_message),
+        cmocka_unit_test(a_message_with_an_nmi),
         cmocka_unit_test(a_pause_in_a_storm),
         cmocka_unit_test(an_ipi),
         cmocka_unit_test(tracing_can_be_turned_off),
