@@ -422,6 +422,7 @@ static void a_watched_edge_eoi_leaves_remote_irr(void **state)
     vapic_gsi_watch(&fx->vm, 3, VAPIC_GSI_ACK, 0);
     fx_rte_write(io, 3, VECTOR | LEVEL);
     vapic_gsi_set(&fx->vm, 3, 0, true);
+    vapic_gsi_set(&fx->vm, 3, 0, false);
     vapic_msi(&fx->vm, ADDRESS | 1 << 12, VECTOR);
     assert_int_equal(fx_take_eoi(fx, 1), VECTOR);
     assert_true(vapic_ioapic_entry(io, 3) & RIRR);

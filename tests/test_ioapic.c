@@ -903,6 +903,7 @@ static void eoi_of_an_edge_message_leaves_remote_irr(void **state)
 
     fx_rte_write(b.io, PIN, rte(VECTOR | LEVEL, 0));
     set(&b, true);
+    set(&b, false);
     vapic_msi(&b.fx->vm, 0xFEE01000, VECTOR); /* edge, to the other vCPU */
     assert_int_equal(fx_take_eoi(b.fx, 1), VECTOR);
     assert_true(rirr(&b));
