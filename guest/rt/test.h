@@ -25,6 +25,7 @@ enum test_need {
     NEED_DEADLINE = 1 << 6,
     NEED_IOAPIC = 1 << 7,
     NEED_LINES = 1 << 8, /* ports 0x2000+n raise and lower interrupt lines */
+    NEED_INT_N = 1 << 9, /* the INT n instruction */
 };
 
 /*
