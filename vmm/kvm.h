@@ -84,6 +84,9 @@ int vmm_kvm_start(int vcpu_fd, const struct vmm_start *start);
 /* Makes KVM's idea of IA32_APIC_BASE ours; CPUID.1:EDX[9] follows it. */
 int vmm_kvm_set_apic_base(int vcpu_fd, uint64_t apic_base);
 
+/* Is an NMI in service? */
+bool vmm_kvm_nmi_masked(int vcpu_fd);
+
 /* Reads IA32_TSC of a vCPU. */
 int vmm_kvm_read_tsc(int vcpu_fd, uint64_t *tsc);
 

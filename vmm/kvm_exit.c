@@ -161,6 +161,7 @@ static void exit_wrmsr(struct vmm_vcpu *v)
 static void exit_hlt(struct vmm_vcpu *v)
 {
     v->stats.exits[VMM_EXIT_HLT]++;
+    v->nmi_masked = vmm_kvm_nmi_masked(v->fd);
     vapic_halt(&v->apic);
 }
 

@@ -36,6 +36,13 @@ static int clear_events(int vcpu_fd)
     return ioctl(vcpu_fd, KVM_SET_VCPU_EVENTS, &events);
 }
 
+bool vmm_kvm_nmi_masked(int vcpu_fd)
+{
+    struct kvm_vcpu_events events;
+
+    return ioctl(vcpu_fd, KVM_GET_VCPU_EVENTS, &events) == 0 && events.nmi.masked != 0;
+}
+
 int vmm_kvm_init_cpu(int vcpu_fd, const struct vmm_kvm_regs *initial, uint64_t apic_base)
 {
     struct kvm_sregs sregs = initial->sregs;

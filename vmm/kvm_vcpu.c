@@ -76,6 +76,7 @@ int vmm_vcpu_open(struct vmm_vcpu *v, int vm_fd, struct vmm_err *err)
     v->irq_ready = false;
     v->interrupt_flag = false;
     v->incomplete = false;
+    v->nmi_masked = false;
     if (setup_vcpu(v, err) != 0) {
         vmm_vcpu_close(v);
         return -1;
@@ -155,7 +156,7 @@ static void sleep_until(struct vmm_vcpu *v, struct vapic_now now)
 
 static uint32_t can_now(const struct vmm_vcpu *v)
 {
-    uint32_t can = VAPIC_CAN_NMI | VAPIC_CAN_INIT;
+    uint32_t can = VAPIC_CAN_INIT | (v->nmi_masked ? VAPIC_NMI_MASKED : VAPIC_CAN_NMI);
 
     if (v->irq_ready) {
         can |= VAPIC_CAN_IRQ;
@@ -209,6 +210,7 @@ static void cpu_event(struct vmm_vcpu *v, const struct vapic_entry *entry)
     }
     v->irq_ready = false;
     v->interrupt_flag = false;
+    v->nmi_masked = false;
     if (entry->event == VAPIC_CPU_INIT) {
         if (v->index == 0) {
             /* It would start at the reset vector, where firmware restarts the machine. */
@@ -284,6 +286,8 @@ static struct vapic_now prepare(struct vmm_vcpu *v, struct vapic_entry *entry)
             vmm_vcpu_finish(v);
         } else if (entry->inject != VAPIC_INJECT_NONE) {
             inject(v, entry);
+        } else if (entry->runnable && v->nmi_masked && entry->nmi_window) {
+            v->nmi_masked = false; /* it runs on anyway: KVM keeps the NMI until IRET */
         } else {
             return now;
         }
@@ -305,6 +309,7 @@ static void enter_guest(struct vmm_vcpu *v, const struct vapic_entry *entry, str
     rc = ioctl(v->fd, KVM_RUN, 0);
     __atomic_store_n(&run->immediate_exit, 0, __ATOMIC_RELAXED);
     v->incomplete = false;
+    v->nmi_masked = false;
     read_state(v);
     /* What KVM has queued it delivers, whatever exits come in between. */
     vapic_exit(&v->apic, (uint8_t)run->cr8, true);

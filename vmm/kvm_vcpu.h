@@ -51,6 +51,7 @@ struct vmm_vcpu {
     bool irq_ready;      /* KVM's injection slot is free and the guest takes interrupts */
     bool interrupt_flag; /* RFLAGS.IF */
     bool incomplete;     /* KVM still has to finish the instruction that exited */
+    bool nmi_masked;     /* halted in an NMI handler: a further NMI does not end the halt */
     bool ever_x2apic;
 
     /* kvm_clock.c */
