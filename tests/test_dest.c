@@ -49,6 +49,7 @@ static uint32_t device(struct fx *fx, uint32_t bits, uint32_t dest)
 
 enum { A, B, C, D, E };
 #define BIT(x)       (1u << (x))
+#define X2APICS      (BIT(B) | BIT(D))
 #define DEVICE       100
 #define ALL_BUT_SELF 0xFFFFFFF0u /* no destination: the shorthand */
 
