@@ -4,9 +4,10 @@
  *
  * fx_new() makes the VM, its memory, the vCPUs with their pages, adds the vCPUs and (unless told
  * otherwise) starts them by INIT and SIPI and software-enables them, so that a test starts where
- * the interesting part begins. Every callback of the host table writes one entry into one log, in the order of the calls; a test asks
- * fx_count() and fx_nth() for what happened, and fx_forget() between two steps. Hooks (`on_ack` and
- * so on) let a test play the device or the host inside a callback.
+ * the interesting part begins. Every callback of the host table writes one entry into one log, in
+ * the order of the calls; a test asks fx_count() and fx_nth() for what happened, and fx_forget()
+ * between two steps. Hooks (`on_ack` and so on) let a test play the device or the host inside a
+ * callback.
  *
  * Misuse of the host by the library fails the test at once: a recursive configuration lock, a
  * notification with VAPIC_ACTION_NONE, a callback under the lock that must run without it.
@@ -57,6 +58,7 @@ struct fx_options {
     bool soft_disabled;            /* leave SVR as RESET leaves it */
     bool parked;                   /* leave application processors as RESET leaves them */
     bool not_added;                /* vapic_init() only */
+    bool silent;                   /* keep no log: its lock would order what threads race for */
     bool no_optional;              /* the optional callbacks are NULL */
     bool no_features;              /* default: X2APIC, TSC_DEADLINE, EOI_SUPPRESS */
     uint32_t features;             /* these in addition */
@@ -81,11 +83,12 @@ struct fx {
     void (*on_eoi)(struct fx *fx, uint32_t vcpu, uint8_t vector);
     void (*on_delay)(struct fx *fx, struct vapic_ioapic *io, uint32_t pin);
     void (*on_notify)(struct fx *fx, uint32_t vcpu, enum vapic_action action);
+    void (*on_quiesce)(struct fx *fx);
     void *user; /* the test's own */
 
     /* Private. */
     pthread_mutex_t config_lock, log_lock;
-    bool locked;
+    bool locked, silent;
     pthread_t lock_owner;
     uint32_t counts[FX_KINDS];
     uint32_t logged;
