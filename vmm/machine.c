@@ -14,6 +14,9 @@
 
 #include "acpi.h"
 
+/* IDs 0 to 254; 255 is the broadcast. */
+#define XAPIC_CPUS       255u
+
 #define CONSOLE_DRAIN_MS 2000u
 
 #define TRIPLE_FAULT     "triple fault; its registers:"
@@ -549,12 +552,33 @@ static void reset(struct vmm_machine *m)
     }
 }
 
+/*
+ * What firmware does when an APIC ID needs more than 8 bits: it hands over with every processor in
+ * x2APIC mode. Otherwise ID 257 would answer to 1 until the guest switches it.
+ */
+static int hand_over(struct vmm_machine *m, struct vmm_err *err)
+{
+    int rc = VAPIC_OK;
+
+    for (unsigned i = 0; i < m->config.cpus && rc == VAPIC_OK; i++) {
+        uint64_t base = vapic_base(&m->cpu[i].apic);
+
+        if (m->config.cpus > XAPIC_CPUS) {
+            rc = vapic_load_base(&m->cpu[i].apic, base | APIC_BASE_EXTD);
+        }
+    }
+    return rc == VAPIC_OK ? 0 : vmm_fail(err, "libvapic: x2APIC mode: %s", vapic_result_text(rc));
+}
+
 /* One boot, from loading to the request that ends it. */
 static int boot(struct vmm_machine *m, uint64_t *want, struct vmm_err *err)
 {
     struct vmm_start start;
     int rc = load_guest(m, &start, err);
 
+    if (rc == 0) {
+        rc = hand_over(m, err);
+    }
     if (rc == 0) {
         rc = open_vm(m, &start, err);
     }
@@ -585,7 +609,8 @@ static int run_boots(struct vmm_machine *m, struct vmm_machine_result *result, s
     } while (want == VMM_WANT_RESET && atomic_compare_exchange_strong(&m->want, &want, 0));
     result->why = (enum vmm_want)(uint32_t)want;
     result->code = (int)(want >> 32);
-    result->used_x2apic = m->cpu[0].ever_x2apic;
+    result->used_x2apic =
+        m->cpu[0].ever_x2apic || (vapic_base(&m->cpu[0].apic) & APIC_BASE_EXTD) != 0;
     return 0;
 }
 
