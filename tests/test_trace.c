@@ -2,6 +2,7 @@
 /* Trace events: names, texts as the tracepoints of Linux print them, and that they are emitted. */
 #include "fixture.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "vapic/arch/apic.h"
@@ -142,12 +143,12 @@ static const char *traced(struct fx *fx)
     all[0] = '\0';
     for (uint32_t n = 0; n < fx_count(fx, FX_TRACE); n++) {
         struct vapic_event event = fx_nth(fx, FX_TRACE, n).event;
+        char text[256];
 
-        at += strlen(strcat(strcat(all + at, vapic_event_name(event.kind)), ": "));
-        at += vapic_event_format(&event, all + at, sizeof(all) - at);
-        all[at++] = '\n';
-        all[at] = '\0';
-        assert_true(at < sizeof(all) - 256);
+        vapic_event_format(&event, text, sizeof(text));
+        at += (size_t)snprintf(all + at, sizeof(all) - at, "%s: %s\n", vapic_event_name(event.kind),
+                               text);
+        assert_true(at < sizeof(all));
     }
     fx_forget(fx);
     return all;

@@ -85,9 +85,9 @@ struct vapic_host {
      * Acknowledge notifier: an EOI arrived for a pin or route whose GSI asked for it, see
      * vapic_gsi_watch(). With VAPIC_GSI_RESAMPLE the line (of the source named there) has been
      * lowered already; raise it again with vapic_gsi_set() if the device still wants service. Runs
-     * on the vCPU's thread before re-delivery is considered. With VAPIC_GSI_RESAMPLE it is also called
-     * when the guest unmasks a pin that only this source holds high: a level that is known stale must
-     * not interrupt once more. Optional, but vapic_gsi_watch() needs it.
+     * on the vCPU's thread before re-delivery is considered. With VAPIC_GSI_RESAMPLE it is also
+     * called when the guest unmasks a pin that only this source holds high: a level that may be
+     * stale must not interrupt once more. Optional, but vapic_gsi_watch() needs it.
      */
     void (*gsi_ack)(void *ctx, uint32_t gsi);
 

@@ -583,10 +583,10 @@ enum vapic_action vapic_local_event(struct vapic *v, uint32_t lvt);
 enum vapic_action vapic_nmi(struct vapic *v);
 
 /*
- * Message signalled interrupt [SDM3 12.11]. Returns the number of vCPUs that accepted it (0: nobody)
- * or VAPIC_E_MSI: address outside FEExxxxxh, remappable format, a reserved delivery mode (3 or 6), or
- * (32-bit format) address bits 39:32 set. Address bits 63:32 are ignored in the other formats, and
- * so is the level bit (14) of the data. Notifies by itself. [any]
+ * Message signalled interrupt [SDM3 12.11]. Returns the number of vCPUs that accepted it (0:
+ * nobody) or VAPIC_E_MSI: address outside FEExxxxxh, remappable format, a reserved delivery mode (3
+ * or 6), or (32-bit format) address bits 39:32 set. Address bits 63:32 are ignored in the other
+ * formats, and so is the level bit (14) of the data. Notifies by itself. [any]
  */
 int vapic_msi(struct vapic_vm *vm, uint64_t address, uint32_t data);
 
