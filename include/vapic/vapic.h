@@ -591,9 +591,9 @@ enum vapic_action vapic_nmi(struct vapic *v);
 int vapic_msi(struct vapic_vm *vm, uint64_t address, uint32_t data);
 
 /*
- * GSI routes. A device raises and lowers GSI lines; a route leads to an I/O APIC pin of this library
- * or to a message (then a rising line sends it). `source` (0 to 15) tells devices that share a GSI
- * apart: the line is high while any source holds it high.
+ * GSI routes. A device raises and lowers GSI lines; a route leads to an I/O APIC pin of this
+ * library or to a message (then a rising line sends it). `source` (0 to 15) tells devices that
+ * share a GSI apart: the line is high while any source holds it high.
  */
 struct vapic_route {
     enum vapic_route_kind kind;
