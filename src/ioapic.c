@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The I/O APIC: redirection entries, interrupt lines, remote IRR, EOI [IOAPIC 3].
+ * The I/O APIC: redirection entries, interrupt lines, remote IRR, EOI.
  *
  * Owns struct vapic_ioapic and the words of its pins. Called by device threads (vapic_ioapic_set,
  * and gsi.c for them), by vCPU threads for guest accesses to its window, by EOIs (gsi.c), and by
@@ -35,15 +35,17 @@
  * Since line, mask, R and trigger mode are one word, every event takes place at one instant, and
  * the usual races are decided by the order of two compare-and-swaps:
  *
- *  - A rise against an EOI. Rise first: the EOI finds the line high and claims again. EOI first:
- * the rise finds R clear and claims. Never neither, never both.
- *  - A rise against an unmask, a mask, or any other entry write: the same.
- *  - An EOI against the sender. R is set *before* the message goes out, so the handler may run and
- *    its EOI may arrive while the sender is still in vapic_fabric_deliver(): the EOI clears an R
- * that is there. Were R set afterwards, that EOI would be lost and the pin dead.
- *  - Two EOIs (a message to two vCPUs, or the same vector from two origins): the second finds R
- *    clear and does nothing, or ends the next round early: one interrupt too many while the line is
- *    high, as on the wire, where an EOI carries a vector and nothing else [SDM3 12.8.5].
+ *  rise against EOI     Rise first: the EOI finds the line high and claims again. EOI first: the
+ *                       rise finds R clear and claims. Never neither, never both.
+ *  rise against write   of the entry (mask, unmask, trigger mode): the same.
+ *  EOI against sender   R is set *before* the message goes out, so the handler may run and its EOI
+ *                       arrive while the sender is still in vapic_fabric_deliver(): the EOI clears
+ *                       an R that is there. Were R set afterwards, that EOI would find none to
+ *                       clear, R would stay, and the pin be dead.
+ *  EOI against EOI      (a message to two vCPUs, the same vector from two origins): the second one
+ *                       finds R clear and does nothing, or ends the next round early: one interrupt
+ *                       too many while the line is high, as on the wire, where an EOI carries a
+ *                       vector and nothing else [SDM3 12.8.5].
  *
  * Nobody home. When no vCPU accepts a level-triggered message there will be no EOI, so R must be
  * taken back, else the pin is dead; and the message is still due, so somebody must try again when

@@ -481,7 +481,7 @@ static void message_routes_acknowledge_when_level(void **state)
     }
 }
 
-/* ---- Resampling ---- */
+/* ---- Resampling [KVM ioapic] ---- */
 
 /* The device: `user` counts how often it still wants service. */
 static void raise_while_wanted(struct fx *fx, uint32_t gsi)

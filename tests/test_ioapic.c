@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The I/O APIC: registers, redirection entries, delivery modes. */
+/* The I/O APIC: registers, redirection entries, delivery modes [IOAPIC 3.1] [IOAPIC 3.2]. */
 #include "ioapic_bench.h"
 
 #include <string.h>

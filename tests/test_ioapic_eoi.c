@@ -167,7 +167,7 @@ static void starved_pin_is_retried_at_every_change(void **state)
     end(&b);
 }
 
-/* ---- Storms ---- */
+/* ---- Storms [KVM ioapic] ---- */
 
 /* The handler runs `n` times; the device never lowers its line. */
 static void eois(struct bench *b, uint32_t n)
