@@ -13,7 +13,9 @@
 #include "layout.h"
 #include "vapic/arch/apic.h"
 
-#define CPUID_ENTRIES_MAX 256u
+#define CPUID_ENTRIES_MAX    256u
+
+#define LEAF7_EBX_TSC_ADJUST (1u << 1)
 
 /* What the engine cannot do without. */
 static const struct {
@@ -57,6 +59,7 @@ static int read_limits(struct vmm_kvm *kvm, struct vmm_err *err)
     if (size < (int)sizeof(struct kvm_run) || max <= 0) {
         return vmm_fail(err, "/dev/kvm: mmap size %d, %d vCPUs: use --engine rig", size, max);
     }
+    kvm->tsc_offset = ioctl(kvm->fd, KVM_CHECK_EXTENSION, KVM_CAP_VCPU_ATTRIBUTES) > 0;
     kvm->run_size = (size_t)size;
     kvm->max_cpus = (unsigned)max;
     kvm->max_id = (unsigned)(max_id > max ? max_id : max);
@@ -75,6 +78,12 @@ static int read_cpuid(struct vmm_kvm *kvm, struct vmm_err *err)
     kvm->supported->nent = CPUID_ENTRIES_MAX;
     if (ioctl(kvm->fd, KVM_GET_SUPPORTED_CPUID, kvm->supported) != 0) {
         return vmm_fail(err, "/dev/kvm: KVM_GET_SUPPORTED_CPUID: %s", strerror(errno));
+    }
+    for (unsigned i = 0; i < kvm->supported->nent; i++) {
+        const struct kvm_cpuid_entry2 *e = &kvm->supported->entries[i];
+
+        kvm->tsc_adjust |=
+            e->function == 7 && e->index == 0 && (e->ebx & LEAF7_EBX_TSC_ADJUST) != 0;
     }
     return 0;
 }
@@ -116,12 +125,34 @@ static int add_memory(int vm, uint32_t slot, uint64_t gpa, uint64_t size, const 
     return size == 0 ? 0 : ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region);
 }
 
+struct filtered {
+    uint32_t msr;
+    uint32_t flags;
+};
+
+/* Which MSR accesses KVM shall leave to us; returns their number. */
+static unsigned list_filtered(const struct vmm_kvm *kvm, struct filtered list[4])
+{
+    unsigned n = 0;
+
+    list[n++] = (struct filtered){MSR_APIC_BASE, KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE};
+    list[n++] = (struct filtered){MSR_TSC_DEADLINE, KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE};
+    if (kvm->tsc_offset) {
+        list[n++] = (struct filtered){VMM_MSR_TSC, KVM_MSR_FILTER_WRITE};
+    }
+    if (kvm->tsc_offset && kvm->tsc_adjust) {
+        list[n++] = (struct filtered){VMM_MSR_TSC_ADJUST, KVM_MSR_FILTER_WRITE};
+    }
+    return n;
+}
+
 /*
- * IA32_APIC_BASE and IA32_TSC_DEADLINE would be swallowed by KVM: a cleared bit in the filter's
- * bitmap denies the access, which then exits to us. The x2APIC MSRs cannot be named in a filter
- * and need not: without an in-kernel APIC they are invalid, and that exits too.
+ * KVM would swallow IA32_APIC_BASE and IA32_TSC_DEADLINE, and carry out a write of the TSC without
+ * telling the timer that waits for it. A cleared bit in the filter's bitmap denies the access,
+ * which then exits. The x2APIC MSRs cannot be named in a filter and need not: without an in-kernel
+ * APIC they are invalid, and that exits too.
  */
-static int filter_msrs(int vm)
+static int filter_msrs(const struct vmm_kvm *kvm, int vm)
 {
     static uint8_t denied[1];
     struct kvm_msr_filter filter = {.flags = KVM_MSR_FILTER_DEFAULT_ALLOW};
@@ -130,11 +161,12 @@ static int filter_msrs(int vm)
         .args[0] =
             KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_FILTER,
     };
-    static const uint32_t msrs[] = {MSR_APIC_BASE, MSR_TSC_DEADLINE};
+    struct filtered list[4];
+    unsigned n = list_filtered(kvm, list);
 
-    for (size_t i = 0; i < sizeof(msrs) / sizeof(msrs[0]); i++) {
-        filter.ranges[i].flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE;
-        filter.ranges[i].base = msrs[i];
+    for (unsigned i = 0; i < n; i++) {
+        filter.ranges[i].flags = list[i].flags;
+        filter.ranges[i].base = list[i].msr;
         filter.ranges[i].nmsrs = 1;
         filter.ranges[i].bitmap = denied;
     }
@@ -154,7 +186,7 @@ int vmm_kvm_create_vm(const struct vmm_kvm *kvm, const struct vmm_mem *mem, stru
     if (vm < 0) {
         return vmm_fail(err, "/dev/kvm: KVM_CREATE_VM: %s: use --engine rig", strerror(errno));
     }
-    if (ioctl(vm, KVM_SET_TSS_ADDR, VMM_KVM_TSS_BASE) != 0 || filter_msrs(vm) != 0) {
+    if (ioctl(vm, KVM_SET_TSS_ADDR, VMM_KVM_TSS_BASE) != 0 || filter_msrs(kvm, vm) != 0) {
         vmm_fail(err, "/dev/kvm: setting up the virtual machine: %s", strerror(errno));
     } else if (add_memory(vm, 0, 0, mem->low, mem->host) != 0 ||
                add_memory(vm, 1, VMM_HOLE_END, mem->high, mem->host + mem->low) != 0) {

@@ -23,6 +23,8 @@ struct vmm_kvm {
     unsigned max_cpus;
     unsigned max_id;              /* vCPU IDs are below it */
     bool sync_regs;               /* general registers come with every exit */
+    bool tsc_offset;              /* a vCPU's TSC offset can be set */
+    bool tsc_adjust;              /* guests have IA32_TSC_ADJUST */
     struct kvm_cpuid2 *supported; /* CPUID that this host can give to a guest */
 };
 
@@ -89,6 +91,11 @@ bool vmm_kvm_nmi_masked(int vcpu_fd);
 
 /* Reads IA32_TSC of a vCPU. */
 int vmm_kvm_read_tsc(int vcpu_fd, uint64_t *tsc);
+
+/* The guest writes IA32_TSC or IA32_TSC_ADJUST; they exit where kvm->tsc_offset is set. */
+#define VMM_MSR_TSC        0x10u
+#define VMM_MSR_TSC_ADJUST 0x3bu
+int vmm_kvm_write_tsc(int vcpu_fd, uint32_t msr, uint64_t value);
 
 /* Registers as text for a person; `sregs` may be NULL. */
 void vmm_kvm_print_regs(const struct kvm_regs *regs, const struct kvm_sregs *sregs, char *text,

@@ -16,7 +16,6 @@
 #define EFER_LME   0x100ull
 #define EFER_LMA   0x400ull
 #define RFLAGS_ONE 0x2ull
-#define MSR_TSC    0x10u
 
 int vmm_kvm_save_regs(int vcpu_fd, struct vmm_kvm_regs *initial)
 {
@@ -148,15 +147,52 @@ int vmm_kvm_set_apic_base(int vcpu_fd, uint64_t apic_base)
     return ioctl(vcpu_fd, KVM_SET_MSRS, &msr) == 1 ? 0 : -1;
 }
 
-int vmm_kvm_read_tsc(int vcpu_fd, uint64_t *tsc)
+static int get_msr(int vcpu_fd, uint32_t index, uint64_t *value)
 {
-    struct one_msr msr = {.head.nmsrs = 1, .entry.index = MSR_TSC};
+    struct one_msr msr = {.head.nmsrs = 1, .entry.index = index};
 
     if (ioctl(vcpu_fd, KVM_GET_MSRS, &msr) != 1) {
         return -1;
     }
-    *tsc = msr.entry.data;
+    *value = msr.entry.data;
     return 0;
+}
+
+int vmm_kvm_read_tsc(int vcpu_fd, uint64_t *tsc)
+{
+    return get_msr(vcpu_fd, VMM_MSR_TSC, tsc);
+}
+
+/* Moves the guest's TSC by `delta`, exactly: KVM rounds a TSC that is set by its MSR. */
+static int move_tsc(int vcpu_fd, uint64_t delta)
+{
+    uint64_t offset;
+    struct kvm_device_attr attr = {
+        .group = KVM_VCPU_TSC_CTRL,
+        .attr = KVM_VCPU_TSC_OFFSET,
+        .addr = (uintptr_t)&offset,
+    };
+
+    if (ioctl(vcpu_fd, KVM_GET_DEVICE_ATTR, &attr) != 0) {
+        return -1;
+    }
+    offset += delta;
+    return ioctl(vcpu_fd, KVM_SET_DEVICE_ATTR, &attr);
+}
+
+/* Either register moves the TSC, and IA32_TSC_ADJUST by the same amount [SDM3 19.17.3]. */
+int vmm_kvm_write_tsc(int vcpu_fd, uint32_t msr, uint64_t value)
+{
+    struct one_msr adjust = {.head.nmsrs = 1, .entry.index = VMM_MSR_TSC_ADJUST};
+    uint64_t old;
+    uint64_t old_adjust;
+
+    if (get_msr(vcpu_fd, VMM_MSR_TSC_ADJUST, &old_adjust) != 0 ||
+        get_msr(vcpu_fd, msr, &old) != 0 || move_tsc(vcpu_fd, value - old) != 0) {
+        return -1;
+    }
+    adjust.entry.data = old_adjust + (value - old);
+    return ioctl(vcpu_fd, KVM_SET_MSRS, &adjust) == 1 ? 0 : -1;
 }
 
 void vmm_kvm_print_regs(const struct kvm_regs *r, const struct kvm_sregs *s, char *text,
