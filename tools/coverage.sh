@@ -30,7 +30,7 @@ gcovr --root . --filter 'src/' --object-directory "$dir" \
     --exclude-unreachable-branches --exclude-pattern-prefix NEVER \
     --txt --print-summary --html-details "$dir/coverage.html" \
     --fail-under-line "$lines" --fail-under-branch "$branches" || {
-    echo "coverage: src/ must have $lines % of its lines and $branches % of its branches covered" >&2
+    echo "coverage: src/ needs $lines % of its lines and $branches % of its branches covered" >&2
     status=1
 }
 echo "coverage: details are in $dir/coverage.html"

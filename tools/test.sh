@@ -51,7 +51,7 @@ units()
     phase=$1 dir=$2
     shift 2
     rm -f "$dir/meson-logs/testlog.json"
-    meson test -C "$dir" --no-rebuild --print-errorlogs "$@" >"$results/$phase.log" 2>&1 ||
+    $fixed_layout meson test -C "$dir" --no-rebuild --print-errorlogs "$@" >"$results/$phase.log" 2>&1 ||
         cat "$results/$phase.log"
     cp "$dir/meson-logs/testlog.json" "$results/$phase.json" 2>/dev/null ||
         : >"$results/$phase.json"
@@ -62,7 +62,7 @@ export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
 
-# The thread sanitizer cannot map its shadow where the kernel randomizes too many address bits.
+# The sanitizers cannot map their shadow where the kernel randomizes too many address bits.
 fixed_layout=
 if setarch -R true 2>/dev/null; then
     fixed_layout="setarch -R"
@@ -83,8 +83,7 @@ TARGETS=unit-tests build asan build/asan \
 say tsan "concurrent tests under the thread sanitizer"
 TARGETS=unit-tests build tsan build/tsan \
     -Db_sanitize=thread -Db_lundef=false -Doptimization=1 -Dwerror=false &&
-    units tsan build/tsan --suite tsan --timeout-multiplier 5 \
-        ${fixed_layout:+--wrap "$fixed_layout"}
+    units tsan build/tsan --suite tsan --timeout-multiplier 5
 
 say rig "guests inside the rig"
 tests/rig/run "$main" 2>"$results/rig.log" | tee "$results/rig.tap"
