@@ -51,8 +51,8 @@ units()
     phase=$1 dir=$2
     shift 2
     rm -f "$dir/meson-logs/testlog.json"
-    $fixed_layout meson test -C "$dir" --no-rebuild --print-errorlogs "$@" >"$results/$phase.log" 2>&1 ||
-        cat "$results/$phase.log"
+    $fixed_layout meson test -C "$dir" --no-rebuild --print-errorlogs "$@" \
+        >"$results/$phase.log" 2>&1 || cat "$results/$phase.log"
     cp "$dir/meson-logs/testlog.json" "$results/$phase.json" 2>/dev/null ||
         : >"$results/$phase.json"
 }
