@@ -552,22 +552,39 @@ static void reset(struct vmm_machine *m)
     }
 }
 
+/* A register of a vCPU's APIC, by whichever way its mode offers. Before the vCPU runs. */
+static void write_apic(struct vmm_vcpu *v, uint32_t reg, uint32_t value)
+{
+    const struct vapic_now now = {vmm_clock_mono(&vmm_clock_host), 0};
+
+    if ((vapic_base(&v->apic) & APIC_BASE_EXTD) != 0) {
+        vapic_msr_write(&v->apic, MSR_X2APIC_FIRST + (reg >> 4), value, now);
+    } else {
+        vapic_mmio_write(&v->apic, reg, &value, sizeof(value), now);
+    }
+}
+
 /*
- * What firmware does when an APIC ID needs more than 8 bits: it hands over with every processor in
- * x2APIC mode. Otherwise ID 257 would answer to 1 until the guest switches it.
+ * How firmware hands over. When an APIC ID needs more than 8 bits, every processor is in x2APIC
+ * mode: otherwise ID 257 would answer to 1 until the guest switches it. The boot processor is in
+ * virtual wire mode: the 8259s reach it through LINT0, NMIs through LINT1 [SDM3 12.5.1].
  */
 static int hand_over(struct vmm_machine *m, struct vmm_err *err)
 {
     int rc = VAPIC_OK;
 
-    for (unsigned i = 0; i < m->config.cpus && rc == VAPIC_OK; i++) {
+    for (unsigned i = 0; i < m->config.cpus && m->config.cpus > XAPIC_CPUS && rc == VAPIC_OK; i++) {
         uint64_t base = vapic_base(&m->cpu[i].apic);
 
-        if (m->config.cpus > XAPIC_CPUS) {
-            rc = vapic_load_base(&m->cpu[i].apic, base | APIC_BASE_EXTD);
-        }
+        rc = vapic_load_base(&m->cpu[i].apic, base | APIC_BASE_EXTD);
     }
-    return rc == VAPIC_OK ? 0 : vmm_fail(err, "libvapic: x2APIC mode: %s", vapic_result_text(rc));
+    if (rc != VAPIC_OK) {
+        return vmm_fail(err, "libvapic: x2APIC mode: %s", vapic_result_text(rc));
+    }
+    write_apic(&m->cpu[0], APIC_SVR, APIC_SVR_ENABLE | APIC_SVR_VECTOR);
+    write_apic(&m->cpu[0], APIC_LVT_LINT0, APIC_DM_EXTINT);
+    write_apic(&m->cpu[0], APIC_LVT_LINT1, APIC_DM_NMI);
+    return 0;
 }
 
 /* One boot, from loading to the request that ends it. */
