@@ -104,11 +104,13 @@ static void periodic(void)
 static void stopped(void)
 {
     struct cpu *me = this_cpu();
-    uint32_t before = me->received[VEC];
+    uint32_t before;
 
     start_timer(0, clock_counts(clock_short() * 4));
     apic_write(APIC_TMICT, 0);
     CHECK_EQ(apic_read(APIC_TMCCT), 0);
+    irq_window(); /* a slow machine may have got there before the stop */
+    before = me->received[VEC];
     let_pass(clock_short() * 8);
     CHECK_EQ(me->received[VEC], before);
 }
@@ -132,17 +134,34 @@ static void masked_expiry(void)
 static void to_periodic(void)
 {
     struct cpu *me = this_cpu();
-    uint32_t before = me->received[VEC], counts = clock_counts(clock_short() * 2), left;
+    uint32_t before = me->received[VEC], counts = clock_counts(clock_short() * 2), left, after;
+    uint64_t start;
 
     irq_set(VEC, note_time);
     start_timer(0, counts);
-    while ((left = apic_read(APIC_TMCCT)) > counts / 2)
-        cpu_pause();
+    do {
+        start = rdtsc();
+        left = apic_read(APIC_TMCCT);
+    } while (left > counts / 2);
     apic_write(APIC_LVT_TIMER, LVT_PERIODIC | VEC);
-    CHECK(apic_read(APIC_TMCCT) <= left || me->received[VEC] != before || apic_irr(VEC));
+    after = apic_read(APIC_TMCCT);
+    /* more than before only if there was the time to reach 0 and begin anew */
+    if (after > left)
+        expect_at_least(rdtsc() - start, clock_least_cycles(left));
     CHECK_EQ(apic_read(APIC_TMICT), counts);
-    CHECK(wait_word_open(&me->received[VEC], before + 2));
+    if (left)
+        CHECK(wait_word_open(&me->received[VEC], before + 2));
     clock_disarm();
+}
+
+static bool count_reaches_zero(void)
+{
+    uint64_t start = rdtsc();
+
+    while (apic_read(APIC_TMCCT))
+        if (rdtsc() - start > wait_limit())
+            return false;
+    return true;
 }
 
 static void to_one_shot(void)
@@ -154,11 +173,8 @@ static void to_one_shot(void)
     start_timer(LVT_PERIODIC, counts);
     CHECK(wait_word_open(&me->received[VEC], before + 1));
     apic_write(APIC_LVT_TIMER, VEC);
-    before = me->received[VEC] + apic_irr(VEC);
-    while (apic_read(APIC_TMCCT))
-        cpu_pause();
-    irq_window();
-    CHECK(me->received[VEC] - before <= 1);
+    CHECK(count_reaches_zero());
+    let_pass(clock_short());
     before = me->received[VEC];
     let_pass(clock_short() * 2);
     CHECK_EQ(me->received[VEC], before);
@@ -204,7 +220,7 @@ static void divisor_while_running(void)
     before = apic_read(APIC_TMCCT);
     apic_write(APIC_TDCR, clock_divide[7]);
     after = apic_read(APIC_TMCCT);
-    CHECK(after <= before && after > 0xf0000000 / 4 * 3);
+    CHECK(after <= before && after > 0x10000000);
     clock_disarm();
 }
 
@@ -266,10 +282,12 @@ static void deadline_replaced(void)
     uint64_t when;
 
     irq_set(VEC, note_time);
-    arm_deadline(rdtsc() + clock_short() * 1000);
-    when = rdtsc() + clock_short();
+    arm_deadline(rdtsc() + clock_short() * 20000);
+    when = rdtsc() + clock_short() * 10000;
     wrmsr(MSR_TSC_DEADLINE, when);
     CHECK_EQ(rdmsr(MSR_TSC_DEADLINE), when);
+    when = rdtsc() + clock_short();
+    wrmsr(MSR_TSC_DEADLINE, when);
     CHECK(wait_word_open(&me->received[VEC], before + 1));
     CHECK(fired_at >= when);
 }
@@ -277,11 +295,13 @@ static void deadline_replaced(void)
 static void deadline_disarmed(void)
 {
     struct cpu *me = this_cpu();
-    uint32_t before = me->received[VEC];
+    uint32_t before;
 
     arm_deadline(rdtsc() + clock_short() * 8);
     wrmsr(MSR_TSC_DEADLINE, 0);
     CHECK_EQ(rdmsr(MSR_TSC_DEADLINE), 0);
+    irq_window(); /* a slow machine may have got there before */
+    before = me->received[VEC];
     let_pass(clock_short() * 16);
     CHECK_EQ(me->received[VEC], before);
 }
@@ -302,7 +322,7 @@ static void deadline_far(void)
 static void deadline_left(void)
 {
     struct cpu *me = this_cpu();
-    uint32_t before = me->received[VEC];
+    uint32_t before;
 
     arm_deadline(rdtsc() + clock_short() * 8);
     apic_write(APIC_TMICT, 1000);
@@ -313,6 +333,8 @@ static void deadline_left(void)
     CHECK_EQ(rdmsr(MSR_TSC_DEADLINE), 0);
     wrmsr(MSR_TSC_DEADLINE, 1);
     CHECK_EQ(rdmsr(MSR_TSC_DEADLINE), 0);
+    irq_window();
+    before = me->received[VEC];
     let_pass(clock_short() * 16);
     CHECK_EQ(me->received[VEC], before);
 }

@@ -17,6 +17,7 @@
 
 static struct acpi_ioapic io;
 static bool lines;
+static bool routed; /* something may be unmasked */
 
 static volatile uint32_t *window(uint32_t offset)
 {
@@ -36,6 +37,7 @@ uint32_t ioapic_read(unsigned index)
 
 void ioapic_write(unsigned index, uint32_t value)
 {
+    routed |= index >= IOAPIC_RTE;
     *window(0) = index;
     *window(0x10) = value;
 }
@@ -63,10 +65,9 @@ uint32_t ioapic_low(unsigned pin)
 
 void ioapic_mask_all(void)
 {
-    for (unsigned pin = 0; pin < ioapic_pins(); pin++) {
-        if (ioapic_low(pin) != RTE_MASKED)
-            ioapic_write(IOAPIC_RTE + 2 * pin, RTE_MASKED);
-    }
+    for (unsigned pin = 0; routed && pin < ioapic_pins(); pin++)
+        ioapic_write(IOAPIC_RTE + 2 * pin, RTE_MASKED);
+    routed = false;
 }
 
 void line_set(unsigned n, bool high)
@@ -99,6 +100,7 @@ void ioapic_init(void)
     io = acpi_first_ioapic();
     if (!io.present)
         return;
+    routed = true; /* by the firmware, perhaps */
     ioapic_mask_all();
     lines = probe_lines();
     ioapic_mask_all();

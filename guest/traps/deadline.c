@@ -64,7 +64,7 @@ static void rearmed(void)
 
     irq_set(VEC, note_time);
     for (uint32_t i = 0; i < test_rounds(100); i++)
-        when = arm(clock_short() * 100);
+        when = arm(clock_short() * 10000);
     CHECK_EQ(me->received[VEC], before);
     CHECK_EQ(rdmsr(MSR_TSC_DEADLINE), when);
     when = arm(clock_short());

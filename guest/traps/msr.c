@@ -87,7 +87,7 @@ static void lost_interrupt(void)
     irq_set(VEC_GP, on_gp);
     gps = 0;
     barrage_forbid(inside_gp);
-    barrage_start(test_rounds(300));
+    barrage_start(test_rounds(150));
     sti();
     for (; !barrage_over(); loops++) {
         fault_all();
@@ -159,7 +159,7 @@ static void read_under_fire(void)
     uint64_t base = rdmsr(MSR_APIC_BASE);
 
     apic_write(APIC_LVT_ERROR, LVT_MASKED | 0x5a);
-    barrage_start(test_rounds(300));
+    barrage_start(test_rounds(150));
     sti();
     while (!barrage_over()) {
         CHECK_EQ(apic_read(APIC_ID), id);
@@ -177,7 +177,7 @@ static void write_under_fire(void)
 {
     uint32_t n = 0;
 
-    barrage_start(test_rounds(300));
+    barrage_start(test_rounds(150));
     sti();
     while (!barrage_over()) {
         n++;
