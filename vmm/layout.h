@@ -9,6 +9,7 @@
  *   0009FC00  EBDA, reserved     its first word is its size in KiB
  *   000A0000  hole
  *   000E0000  ACPI tables, reserved; the RSDP comes first
+ *   000F8000  reserved, but free: linkers put an image's headers just below 1 MiB
  *   00100000  RAM                up to 3 GiB
  *   C0000000  hole               I/O APIC at FEC00000, local APIC at FEE00000
  *   100000000 RAM                what did not fit below the hole
@@ -39,7 +40,8 @@
 #define VMM_EBDA_BASE       0x9fc00ull
 #define VMM_LOW_RAM_END     VMM_EBDA_BASE
 #define VMM_ACPI_BASE       0xe0000ull
-#define VMM_ACPI_SIZE       0x20000u
+#define VMM_ACPI_SIZE       0x18000u
+#define VMM_ACPI_END        (VMM_ACPI_BASE + VMM_ACPI_SIZE)
 #define VMM_HIGH_RAM_BASE   0x100000ull
 
 #define VMM_HOLE_BASE       0xc0000000ull

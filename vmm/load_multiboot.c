@@ -89,10 +89,10 @@ static int check_range(const struct vmm_mem *mem, const char *name, uint64_t bas
                         "link it higher",
                         name, base, (unsigned)VMM_LOADER_END);
     }
-    if (base < VMM_HIGH_RAM_BASE && base + size > VMM_EBDA_BASE) {
+    if (base < VMM_ACPI_END && base + size > VMM_EBDA_BASE) {
         return vmm_fail(err,
                         "%s: loads at 0x%" PRIx64 "+0x%" PRIx64
-                        ", over the firmware area 0x9FC00..0xFFFFF: link it at 1 MiB",
+                        ", over the firmware area 0x9FC00..0xF7FFF: link it at 1 MiB",
                         name, base, size);
     }
     return 0;

@@ -70,7 +70,8 @@ unsigned vmm_mem_map(const struct vmm_mem *mem, struct vmm_mem_range map[VMM_MEM
 
     map[n++] = (struct vmm_mem_range){0, VMM_LOW_RAM_END, VMM_MEM_RAM};
     map[n++] = (struct vmm_mem_range){VMM_EBDA_BASE, 0xa0000 - VMM_EBDA_BASE, VMM_MEM_RESERVED};
-    map[n++] = (struct vmm_mem_range){VMM_ACPI_BASE, VMM_ACPI_SIZE, VMM_MEM_RESERVED};
+    map[n++] =
+        (struct vmm_mem_range){VMM_ACPI_BASE, VMM_HIGH_RAM_BASE - VMM_ACPI_BASE, VMM_MEM_RESERVED};
     map[n++] = (struct vmm_mem_range){VMM_HIGH_RAM_BASE, mem->low - VMM_HIGH_RAM_BASE, VMM_MEM_RAM};
     if (mem->high != 0) {
         map[n++] = (struct vmm_mem_range){VMM_HOLE_END, mem->high, VMM_MEM_RAM};
