@@ -82,8 +82,7 @@ static void start(struct machine *m, uint32_t n)
     struct vapic_config config = {
         .id = n,
         .bsp = n == 0,
-        .features =
-            VAPIC_FEATURE_X2APIC | VAPIC_FEATURE_TSC_DEADLINE | VAPIC_FEATURE_EOI_SUPPRESS,
+        .features = VAPIC_FEATURE_X2APIC | VAPIC_FEATURE_TSC_DEADLINE | VAPIC_FEATURE_EOI_SUPPRESS,
     };
     struct vapic_msg sipi = {APIC_DM_SIPI | APIC_ICR_ASSERT | 0x10, n, VAPIC_FROM_DEVICE, 0};
 

@@ -165,7 +165,7 @@ def main():
     parser.add_argument("--before", metavar="FILE", help="compare with an earlier --json report")
     parser.add_argument("--profile", action="store_true", help="also count per function")
     parser.add_argument("--compiler", default="unknown", help="what to note as the compiler")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
 
     rows = list_rows(args.program)
     if unknown := set(args.only) - {row["name"] for row in rows}:

@@ -3,9 +3,10 @@
 #
 # usage: run.sh [measure.py option or operation...]
 #
-# Builds the library and bench/hotpaths with -O2 and without link-time optimization in build/bench
-# and measures it: instructions and locked operations (callgrind), and nanoseconds. The compiler is
-# the environment's CC, as meson takes it. --json prints JSON, --before FILE compares with one.
+# Builds the library and bench/hotpaths with -O2 and without link-time optimization in a build
+# directory of its own and measures it: instructions and locked operations (callgrind), and
+# nanoseconds. The compiler is the environment's CC, as meson takes it; run.sh --help tells the
+# options.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -13,7 +14,8 @@ command -v valgrind >/dev/null || {
     echo "run.sh: valgrind is missing: apt-get install valgrind" >&2
     exit 2
 }
-TARGETS=bench/hotpaths sh tools/build.sh build/bench --buildtype=release -Doptimization=2 \
+dir=build/bench-$(basename "${CC:-cc}")
+TARGETS=bench/hotpaths sh tools/build.sh "$dir" --buildtype=release -Doptimization=2 \
     -Db_lto=false -Dcommand=false >&2
-exec python3 bench/measure.py build/bench/bench/hotpaths \
+exec python3 bench/measure.py "$dir/bench/hotpaths" \
     --compiler "$(${CC:-cc} --version | head -n 1), -O2" "$@"
