@@ -3,11 +3,11 @@
 """Counts what the hot paths of libvapic execute, and prints it as a table or as JSON.
 
 Instructions are those that run inside the library under the op_* function of an operation
-(bench/cases.c), as callgrind counts them: exact and repeatable. The benchmark's own functions
-(op_*, host_* and what they call outside of the library) are left out. Each operation is run twice with
-different iteration counts and the difference is taken, so that what only the first time costs
-does not count. A locked operation is an executed instruction with a lock prefix, or an xchg with
-memory, found in the disassembly by its address. Nanoseconds are medians and depend on the machine.
+(bench/cases.c), as callgrind counts them: exact and repeatable. The benchmark's own functions,
+op_* and the host's callbacks host_*, are left out. Each operation is run with two iteration counts
+and the difference is taken, so that what only the first time costs does not count. A locked
+operation is an executed instruction with a lock prefix, or an xchg with memory, found in the
+disassembly by its address. Nanoseconds are medians and depend on the machine.
 """
 
 import argparse
@@ -117,6 +117,10 @@ def number(value):
     return "" if value is None else f"{value:g}"
 
 
+def right_aligned(widths):
+    return ["-" * (width + 1) + ":" for width in widths]
+
+
 def table(report, before):
     head = ["operation", "instr", "aim", "locked", "aim", "ns"]
     lines = [head]
@@ -136,7 +140,7 @@ def table(report, before):
         padded = [cells[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(cells[1:], widths[1:])]
         text.append("| " + " | ".join(padded) + " |")
         if n == 0:
-            text.append("|-" + "-|-".join(["-" * widths[0]] + ["-" * (w - 1) + ":" for w in widths[1:]]) + "-|")
+            text.append("|" + "|".join(["-" * (widths[0] + 2)] + right_aligned(widths[1:])) + "|")
     return "\n".join(text)
 
 
