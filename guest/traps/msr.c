@@ -96,6 +96,7 @@ static void lost_interrupt(void)
     cli();
     barrage_check();
     CHECK_EQ(gps, loops * (sizeof(illegal) / sizeof(illegal[0])));
+    test_stat("faults", 0, gps);
 }
 
 static void on_timer(struct irq_frame *f)
