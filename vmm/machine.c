@@ -18,6 +18,7 @@
 #define XAPIC_CPUS       255u
 
 #define CONSOLE_DRAIN_MS 2000u
+#define JOIN_SECONDS     60
 
 #define TRIPLE_FAULT     "triple fault; its registers:"
 #define TRIPLE_FAULT_LOST                                                                          \
@@ -417,6 +418,9 @@ struct vmm_machine *vmm_machine_new(const struct vmm_machine_config *config, str
 
 void vmm_machine_free(struct vmm_machine *m)
 {
+    if (m->stuck) {
+        return;
+    }
     if (m->loop_made) {
         vmm_evloop_stop(&m->loop);
     }
@@ -509,14 +513,27 @@ static int open_vm(struct vmm_machine *m, const struct vmm_start *start, struct 
     return 0;
 }
 
-static void join_cpus(struct vmm_machine *m)
+/*
+ * Every vCPU thread leaves its loop once it sees a request, unless KVM does not return from a run.
+ * Then nothing that it uses may be freed.
+ */
+static int join_cpus(struct vmm_machine *m, struct vmm_err *err)
 {
+    struct timespec until;
+
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += JOIN_SECONDS;
     for (unsigned i = 0; i < m->config.cpus; i++) {
-        if (m->cpu[i].joinable) {
-            pthread_join(m->cpu[i].thread, NULL);
-            m->cpu[i].joinable = false;
+        if (!m->cpu[i].joinable) {
+            continue;
         }
+        if (pthread_timedjoin_np(m->cpu[i].thread, NULL, &until) != 0) {
+            m->stuck = true;
+            return vmm_fail(err, "/dev/kvm: vCPU %u does not come back: use --engine rig", i);
+        }
+        m->cpu[i].joinable = false;
     }
+    return 0;
 }
 
 static int start_cpus(struct vmm_machine *m, struct vmm_err *err)
@@ -535,7 +552,7 @@ static int start_cpus(struct vmm_machine *m, struct vmm_err *err)
     pthread_attr_destroy(&attr);
     if (rc != 0) {
         vmm_machine_request(m, VMM_WANT_QUIT, 0);
-        join_cpus(m);
+        join_cpus(m, err);
         return vmm_fail(err, "cannot start %u vCPU threads: %s: lower --cpus", m->config.cpus,
                         strerror(rc));
     }
@@ -605,9 +622,11 @@ static int boot(struct vmm_machine *m, uint64_t *want, struct vmm_err *err)
     if (rc == 0) {
         m->boots++;
         *want = wait_for_request(m);
-        join_cpus(m);
+        rc = join_cpus(m, err);
     }
-    close_vm(m);
+    if (!m->stuck) {
+        close_vm(m);
+    }
     return rc;
 }
 

@@ -88,6 +88,7 @@ struct vmm_machine {
     uint8_t *pages;
     uint64_t (*vectors)[256];
     int vm_fd;
+    bool stuck; /* a vCPU thread never came back */
 
     struct vmm_bus ports;
     struct vmm_evloop loop;
