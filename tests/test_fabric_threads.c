@@ -10,7 +10,7 @@
 
 #define OWNERS  3
 #define SENDERS 2
-#define ROUNDS  5000 /* per sender */
+#define ROUNDS  3000 /* per sender */
 
 struct sender {
     struct stage *stage;
