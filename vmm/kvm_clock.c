@@ -38,7 +38,7 @@ static uint64_t ticks_to_ns(const struct vmm_vcpu *v, uint64_t ticks)
     return ns > INT64_MAX ? INT64_MAX : (uint64_t)ns;
 }
 
-void vmm_clock_start(struct vmm_vcpu *v)
+bool vmm_clock_start(struct vmm_vcpu *v)
 {
     struct sigevent event;
 
@@ -49,6 +49,7 @@ void vmm_clock_start(struct vmm_vcpu *v)
     v->timer_made = timer_create(CLOCK_MONOTONIC, &event, &v->timer) == 0;
     v->timer_at = 0;
     v->deadline = (struct vapic_deadline){VAPIC_CLOCK_NONE, 0};
+    return v->timer_made;
 }
 
 void vmm_clock_stop(struct vmm_vcpu *v)

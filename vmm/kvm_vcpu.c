@@ -328,7 +328,9 @@ void *vmm_vcpu_thread(void *arg)
     struct vapic_entry entry;
 
     current_run = v->run;
-    vmm_clock_start(v);
+    if (!vmm_clock_start(v)) {
+        vmm_machine_fail(v->machine, v, "no timer from the host: raise ulimit -i (signals)");
+    }
     atomic_store(&v->tid, (pid_t)syscall(SYS_gettid));
     while (!vmm_machine_wants(v->machine)) {
         struct vapic_now now = prepare(v, &entry);

@@ -89,8 +89,8 @@ void vmm_vcpu_exit(struct vmm_vcpu *v);
 /* Lets KVM finish the instruction of the last exit, without entering the guest. */
 void vmm_vcpu_finish(struct vmm_vcpu *v);
 
-/* kvm_clock.c */
-void vmm_clock_start(struct vmm_vcpu *v);
+/* kvm_clock.c; false: the host gives no timer. */
+bool vmm_clock_start(struct vmm_vcpu *v);
 void vmm_clock_stop(struct vmm_vcpu *v);
 struct vapic_now vmm_clock_now(struct vmm_vcpu *v);
 struct vapic_now vmm_clock_now_exact(struct vmm_vcpu *v);
