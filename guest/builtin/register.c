@@ -25,8 +25,16 @@ static bool has_cmci(void)
     return ((apic_read(APIC_VERSION) >> 16) & 0xff) >= 6;
 }
 
+/* The arbitration priority is gone from Intel's x2APIC mode and readable in AMD's. [APM2 16.11] */
+static bool has_apr(void)
+{
+    return cpuid(0, 0).ecx == 0x444d4163; /* AuthenticAMD */
+}
+
 static enum access access_of(uint32_t msr)
 {
+    if (msr == apic_msr(APIC_APR))
+        return has_apr() ? R : NONE;
     if (msr == apic_msr(APIC_LVT_CMCI) && !has_cmci())
         return NONE;
     for (unsigned i = 0; i < sizeof(x2apic_map) / sizeof(x2apic_map[0]); i++)

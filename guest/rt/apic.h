@@ -20,6 +20,7 @@ enum apic_register {
     APIC_ID = 0x020,
     APIC_VERSION = 0x030,
     APIC_TPR = 0x080,
+    APIC_APR = 0x090,
     APIC_PPR = 0x0a0,
     APIC_EOI = 0x0b0,
     APIC_LDR = 0x0d0,
