@@ -4,6 +4,7 @@
 
 #include <argp.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -65,12 +66,14 @@ static int choose(struct argp_state *state, const char *option, const char *word
                   const char *const *names)
 {
     char list[80] = "";
+    size_t used = 0;
 
     for (int i = 0; names[i] != NULL; i++) {
         if (strcmp(word, names[i]) == 0) {
             return i;
         }
-        strcat(strcat(list, i == 0 ? "" : ", "), names[i]);
+        used += (size_t)snprintf(list + used, sizeof(list) - used, "%s%s", i == 0 ? "" : ", ",
+                                 names[i]);
     }
     argp_failure(state, CLI_USAGE, 0, "--%s: no '%s': give one of %s", option, word, list);
     return 0;

@@ -160,7 +160,7 @@ static int copy_kernel(const struct vmm_mem *mem, const struct bzimage *bz, stru
 {
     uint8_t *to = vmm_mem_at(mem, bz->load, bz->payload_size);
 
-    if (to == NULL) {
+    if (to == NULL || bz->payload == NULL) {
         return vmm_fail(err, "--mem: the kernel does not fit: raise --mem");
     }
     memcpy(to, bz->payload, bz->payload_size);

@@ -9,7 +9,7 @@
 #include <string.h>
 
 static const char *const exit_names[] = {
-#define VMM_X(name, text, what) [VMM_EXIT_##name] = text,
+#define VMM_X(name, text, what) [VMM_EXIT_##name] = (text),
     VMM_EXITS(VMM_X)
 #undef VMM_X
 };
