@@ -405,7 +405,7 @@ static void random_changes(void **state)
             .vcpus = 8, .ids = ids, .parked = true, .config = {.id_bound = run % 2 ? 16 : 0}});
         uint32_t seed = 0xC0FFEE01u + run;
 
-        for (uint32_t step = 0; step < 250; step++) {
+        for (uint32_t step = 0; step < 120; step++) {
             random_change(fx, &seed);
             every_small_destination_agrees(fx, step);
         }

@@ -408,6 +408,140 @@ static void halt_with_a_vector_pending(void **state)
     fx_free(fx);
 }
 
+/* ---- Reading IRR collects what was posted; events must not get lost by it ---- */
+
+struct arrival {
+    const char *name;
+    void (*arrive)(struct fx *fx);
+    enum vapic_inject inject;
+    enum vapic_cpu_event event;
+};
+
+static void arrive_nmi(struct fx *fx)
+{
+    vapic_nmi(&fx->v[0]);
+}
+
+static void arrive_smi(struct fx *fx)
+{
+    fx_icr(fx, 1, APIC_DM_SMI, 0);
+}
+
+static void arrive_init(struct fx *fx)
+{
+    fx_icr(fx, 1, APIC_DM_INIT | APIC_ICR_ASSERT, 0);
+}
+
+static void arrive_edge(struct fx *fx)
+{
+    vapic_set_lint(&fx->v[0], 1, true);
+}
+
+static void arrive_level(struct fx *fx)
+{
+    vapic_set_lint(&fx->v[0], 0, true);
+}
+
+static void arrive_local(struct fx *fx)
+{
+    vapic_local_event(&fx->v[0], APIC_LVT_THERMAL);
+}
+
+static void arrive_vector(struct fx *fx)
+{
+    vapic_post(&fx->v[0], 0x71, false, NULL);
+}
+
+static const struct arrival arrivals[] = {
+    {"NMI", arrive_nmi, VAPIC_INJECT_NMI, VAPIC_CPU_NONE},
+    {"SMI", arrive_smi, VAPIC_INJECT_SMI, VAPIC_CPU_NONE},
+    {"INIT", arrive_init, VAPIC_INJECT_NONE, VAPIC_CPU_INIT},
+    {"LINT1 edge", arrive_edge, VAPIC_INJECT_VECTOR, VAPIC_CPU_NONE},
+    {"LINT0 ExtINT", arrive_level, VAPIC_INJECT_EXTINT, VAPIC_CPU_NONE},
+    {"thermal", arrive_local, VAPIC_INJECT_VECTOR, VAPIC_CPU_NONE},
+    {"vector", arrive_vector, VAPIC_INJECT_VECTOR, VAPIC_CPU_NONE},
+};
+
+#define ARRIVALS (sizeof(arrivals) / sizeof(arrivals[0]))
+
+static struct fx *with_entries(void)
+{
+    struct fx *fx = fx_new(&(struct fx_options){.vcpus = 2});
+
+    fx_set(fx, 0, APIC_LVT_LINT0, APIC_DM_EXTINT);
+    fx_set(fx, 0, APIC_LVT_LINT1, 0x77);
+    fx_set(fx, 0, APIC_LVT_THERMAL, 0x75);
+    return fx;
+}
+
+static void events_survive_a_read_of_irr(void **state)
+{
+    (void)state;
+    for (uint32_t n = 0; n < ARRIVALS; n++) {
+        struct fx *fx = with_entries();
+        struct vapic_entry entry;
+
+        arrivals[n].arrive(fx);
+        fx_read(fx, 0, APIC_IRR);
+        entry = fx_step(fx, 0, FX_CAN_ALL);
+        fx_equal(entry.inject, arrivals[n].inject, "%s", arrivals[n].name);
+        fx_equal(entry.event, arrivals[n].event, "%s", arrivals[n].name);
+        fx_free(fx);
+    }
+}
+
+/* The same for a halted vCPU that is about to sleep. */
+static void nobody_sleeps_after_a_read_of_irr(void **state)
+{
+    (void)state;
+    for (uint32_t n = 0; n < ARRIVALS; n++) {
+        struct fx *fx = with_entries();
+
+        vapic_halt(&fx->v[0]);
+        assert_false(fx_step(fx, 0, FX_CAN_ALL).runnable);
+        arrivals[n].arrive(fx);
+        fx_read(fx, 0, APIC_IRR);
+        fx_equal(vapic_block(&fx->v[0]), false, "%s", arrivals[n].name);
+        fx_equal(fx_step(fx, 0, FX_CAN_ALL).runnable, true, "%s", arrivals[n].name);
+        fx_free(fx);
+    }
+}
+
+static void events_survive_a_save(void **state)
+{
+    (void)state;
+    for (uint32_t n = 0; n < ARRIVALS; n++) {
+        struct fx *fx = with_entries();
+        uint8_t image[VAPIC_IMAGE_SIZE];
+        struct vapic_entry entry;
+
+        arrivals[n].arrive(fx);
+        vapic_save_image(&fx->v[0], VAPIC_IMAGE_ID32, image, sizeof(image), fx->now);
+        entry = fx_step(fx, 0, FX_CAN_ALL);
+        fx_equal(entry.inject, arrivals[n].inject, "%s", arrivals[n].name);
+        fx_equal(entry.event, arrivals[n].event, "%s", arrivals[n].name);
+        fx_free(fx);
+    }
+}
+
+/* Each of them reaches a vCPU wherever it is. */
+static void every_arrival_notifies(void **state)
+{
+    (void)state;
+    for (uint32_t n = 0; n < ARRIVALS; n++) {
+        struct fx *fx = with_entries();
+        struct vapic_entry entry;
+
+        fx_peek(fx, 0, FX_CAN_ALL);
+        arrivals[n].arrive(fx);
+        fx_equal(vapic_poke(&fx->v[0]), VAPIC_ACTION_NONE, "%s has kicked", arrivals[n].name);
+        vapic_exit(&fx->v[0], 0, true);
+        entry = fx_step(fx, 0, FX_CAN_ALL);
+        fx_equal(entry.inject, arrivals[n].inject, "%s", arrivals[n].name);
+        fx_free(fx);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -435,6 +569,10 @@ int main(void)
         cmocka_unit_test(remote_read_ends_halt),
         cmocka_unit_test(spurious_wakeup_sleeps_again),
         cmocka_unit_test(halt_with_a_vector_pending),
+        cmocka_unit_test(events_survive_a_read_of_irr),
+        cmocka_unit_test(nobody_sleeps_after_a_read_of_irr),
+        cmocka_unit_test(events_survive_a_save),
+        cmocka_unit_test(every_arrival_notifies),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -336,7 +336,7 @@ static void record_of_another_base(void **state)
     fx_free(fx);
 }
 
-/* Each byte set to each value: an error changed nothing, a success is a state that works. */
+/* Each byte set to many values: an error changed nothing, a success is a state that works. */
 static void records_with_one_wrong_byte(void **state)
 {
     static struct snapshot before, after;
@@ -345,7 +345,7 @@ static void records_with_one_wrong_byte(void **state)
 
     (void)state;
     for (uint32_t at = 0; at < 96; at++) {
-        for (uint32_t flip = 1; flip < 256; flip++) {
+        for (uint32_t flip = 1; flip < 256; flip += flip < 16 ? 1 : 13) {
             struct fx *fx = with_record(good);
 
             memcpy(bad, good, sizeof(bad));
@@ -362,7 +362,7 @@ static void records_with_one_wrong_byte(void **state)
             fx_free(fx);
         }
     }
-    assert_true(refused > 1000);
+    assert_true(refused > 200);
 }
 
 static void random_records(void **state)
