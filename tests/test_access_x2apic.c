@@ -239,6 +239,20 @@ static void defined_bits_do_not_fault(void **state)
     fx_free(fx);
 }
 
+/* Bits that a missing feature takes away. */
+static void reserved_bits_without_features(void **state)
+{
+    struct fx *fx = fx_new(&(struct fx_options){
+        .x2apic = true, .no_features = true, .features = VAPIC_FEATURE_X2APIC});
+
+    (void)state;
+    assert_int_equal(fx_wrmsr(fx, 0, 0x80F, 0x11FF), VAPIC_GP);
+    assert_int_equal(fx_wrmsr(fx, 0, 0x80F, 0x1FF), VAPIC_OK);
+    assert_int_equal(fx_wrmsr(fx, 0, 0x832, APIC_TIMER_DEADLINE | 0x31), VAPIC_GP);
+    assert_int_equal(fx_wrmsr(fx, 0, 0x832, APIC_TIMER_PERIODIC | 0x31), VAPIC_OK);
+    fx_free(fx);
+}
+
 /* ---- ICR [SDM3 12.12.9] ---- */
 
 static void trap_28_icr_bits(void **state)
@@ -353,6 +367,7 @@ int main(void)
         cmocka_unit_test(absent_msrs_leave_no_error),
         cmocka_unit_test(reserved_bits_fault),
         cmocka_unit_test(defined_bits_do_not_fault),
+        cmocka_unit_test(reserved_bits_without_features),
         cmocka_unit_test(trap_28_icr_bits),
         cmocka_unit_test(icr_reads_back_every_mode_and_shorthand),
         cmocka_unit_test(faulting_icr_sends_nothing),

@@ -395,6 +395,16 @@ static void every_small_destination_agrees(struct fx *fx, uint32_t step)
     map_agrees(fx, (struct ref_msg){.dest = 0x103}, step);
 }
 
+/*
+ * Somebody else rewrites the map and was interrupted in the middle of it: a sender cannot wait for
+ * him and looks at the vCPUs one by one, with the same answer.
+ */
+static void rewriting(struct fx *fx, bool begins)
+{
+    fx->vm.seq += 1;
+    assert_int_equal(fx->vm.seq % 2, begins);
+}
+
 static void random_changes(void **state)
 {
     static const uint32_t ids[] = {0, 1, 2, 3, 4, 0x17, 0x103, 0x20004};
@@ -408,9 +418,83 @@ static void random_changes(void **state)
         for (uint32_t step = 0; step < 120; step++) {
             random_change(fx, &seed);
             every_small_destination_agrees(fx, step);
+            if (step % 8 != 0)
+                continue;
+            rewriting(fx, true);
+            every_small_destination_agrees(fx, step);
+            rewriting(fx, false);
         }
         fx_free(fx);
     }
+}
+
+/* The same for the policy that gives each ID to one vCPU. */
+static void unique_ids_while_the_map_is_rewritten(void **state)
+{
+    static const uint32_t ids[] = {0, 3, 0x103, 0x203, 7, 0x107};
+    struct fx *fx = unique(6, ids);
+
+    (void)state;
+    load_base(fx, 5, BASE | APIC_BASE_EXTD);
+    load_base(fx, 2, BASE | APIC_BASE_EXTD);
+    fx_write(fx, 1, APIC_ID, 0x07000000);
+    rewriting(fx, true);
+    assert_int_equal(who(fx, 7), 1);
+    assert_int_equal(who(fx, 3), 3);
+    assert_int_equal(who(fx, 0x103), 2);
+    assert_int_equal(who(fx, 0x107), 5);
+    assert_int_equal(who(fx, 0x203), 3);
+    assert_int_equal(who(fx, 0x207), -1);
+    assert_int_equal(who(fx, 0xFF), -2);
+    rewriting(fx, false);
+    assert_int_equal(who(fx, 7), 1);
+    assert_int_equal(who(fx, 3), 3);
+    assert_int_equal(who(fx, 0x107), 5);
+    fx_free(fx);
+}
+
+/* One target is still one target. */
+static void lowest_priority_while_the_map_is_rewritten(void **state)
+{
+    struct fx *fx = fx_new(&(struct fx_options){.vcpus = 4});
+
+    (void)state;
+    for (uint32_t n = 0; n < 4; n++)
+        fx_write(fx, n, APIC_LDR, 1u << (24 + n));
+    for (uint32_t vector = 16; vector < 48; vector++) {
+        struct vapic_msg msg = {.icr = APIC_DM_LOWEST | APIC_ICR_LOGICAL | vector,
+                                .dest = 0xF,
+                                .source = VAPIC_FROM_DEVICE};
+        struct vapic_sent before = vapic_send(&fx->vm, msg), during;
+
+        rewriting(fx, true);
+        during = vapic_send(&fx->vm, msg);
+        rewriting(fx, false);
+        assert_int_equal(before.accepted, 1);
+        assert_int_equal(during.accepted, 1);
+        assert_int_equal(during.target, before.target);
+    }
+    fx_free(fx);
+}
+
+/* Shorthands need no map. */
+static void shorthands_while_the_map_is_rewritten(void **state)
+{
+    struct fx *fx = fx_new(&(struct fx_options){.vcpus = 3});
+
+    (void)state;
+    rewriting(fx, true);
+    fx_icr(fx, 0, APIC_ICR_SELF | 0x41, 0);
+    fx_icr(fx, 0, APIC_ICR_ALL_EXCL | 0x42, 0);
+    fx_icr(fx, 0, APIC_ICR_ALL_INCL | 0x43, 0);
+    assert_int_equal(fx_take_eoi(fx, 0), 0x43);
+    assert_int_equal(fx_take_eoi(fx, 0), 0x41);
+    for (uint32_t n = 1; n < 3; n++) {
+        assert_int_equal(fx_take_eoi(fx, n), 0x43);
+        assert_int_equal(fx_take_eoi(fx, n), 0x42);
+    }
+    rewriting(fx, false);
+    fx_free(fx);
 }
 
 int main(void)
@@ -433,6 +517,9 @@ int main(void)
         cmocka_unit_test(four_thousand_vcpus),
         cmocka_unit_test(long_alias_chains),
         cmocka_unit_test(random_changes),
+        cmocka_unit_test(unique_ids_while_the_map_is_rewritten),
+        cmocka_unit_test(lowest_priority_while_the_map_is_rewritten),
+        cmocka_unit_test(shorthands_while_the_map_is_rewritten),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -405,6 +405,36 @@ static void counts_what_was_sent(void **state)
     fx_free(fx);
 }
 
+/* A source that is no vCPU: nothing, not even for shorthands that name the sender. */
+static void message_from_an_unknown_source(void **state)
+{
+    struct fx *fx = new_fx(false);
+    static const uint32_t sources[] = {VCPUS, 0xFFFF, VAPIC_FROM_DEVICE};
+
+    (void)state;
+    for (uint32_t n = 0; n < 3; n++) {
+        struct vapic_msg msg = {.icr = APIC_ICR_SELF | 0x51, .source = sources[n]};
+
+        fx_equal(vapic_send(&fx->vm, msg).accepted, 0, "source %x", sources[n]);
+    }
+    fx_free(fx);
+}
+
+/* An illegal vector reaches nobody, however it is sent. */
+static void illegal_vectors_are_not_accepted(void **state)
+{
+    (void)state;
+    for (int x2apic = 0; x2apic < 2; x2apic++) {
+        struct fx *fx = new_fx(x2apic != 0);
+
+        for (uint32_t s = 0; s < 4; s++)
+            fx_icr(fx, 1, shorthands[s].bits | 15, 2);
+        for (uint32_t n = 0; n < VCPUS; n++)
+            fx_equal(fx_get(fx, n, APIC_IRR), 0, "vCPU %u", n);
+        fx_free(fx);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -428,6 +458,8 @@ int main(void)
         cmocka_unit_test(guest_ipis_notify),
         cmocka_unit_test(delivery_takes_no_lock),
         cmocka_unit_test(counts_what_was_sent),
+        cmocka_unit_test(message_from_an_unknown_source),
+        cmocka_unit_test(illegal_vectors_are_not_accepted),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

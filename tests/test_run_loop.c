@@ -168,7 +168,45 @@ static void extint_cannot_be_put_back(void **state)
     fx_free(fx);
 }
 
-static void stats_of_what_was_taken_back(void **state)
+static void not_delivered_smi_comes_again(void **state)
+{
+    struct fx *fx = fx_new(NULL);
+    struct vapic_entry entry;
+
+    (void)state;
+    fx_icr(fx, 0, APIC_DM_SMI, 0);
+    entry = fx_peek(fx, 0, FX_CAN_ALL);
+    assert_int_equal(entry.inject, VAPIC_INJECT_SMI);
+    vapic_commit(&fx->v[0], &entry);
+    vapic_exit(&fx->v[0], 0, false);
+    assert_true(vapic_not_delivered(&fx->v[0]));
+    assert_int_equal(fx_step(fx, 0, FX_CAN_ALL).inject, VAPIC_INJECT_SMI);
+    fx_free(fx);
+}
+
+/* What was taken back has not been injected, in no count. */
+static void counts_of_what_was_taken_back(void **state)
+{
+    struct fx *fx = fx_new(NULL);
+    uint64_t counts[256] = {0};
+    struct vapic_entry entry;
+    struct vapic_stats stats;
+
+    (void)state;
+    vapic_count_vectors(&fx->v[0], counts);
+    post(fx, 0x51);
+    entry = fx_peek(fx, 0, IRQ);
+    vapic_commit(&fx->v[0], &entry);
+    assert_int_equal(counts[0x51], 1);
+    vapic_exit(&fx->v[0], 0, false);
+    vapic_not_delivered(&fx->v[0]);
+    vapic_get_stats(&fx->v[0], &stats);
+    assert_int_equal(counts[0x51], 0);
+    assert_int_equal(stats.injected, 0);
+    fx_free(fx);
+}
+
+static void outstanding_injection_is_not_covered(void **state)
 {
     struct fx *fx = fx_new(NULL);
     struct vapic_entry entry;
@@ -554,7 +592,9 @@ int main(void)
         cmocka_unit_test(not_delivered_while_the_vector_came_again),
         cmocka_unit_test(delivered_cannot_be_taken_back),
         cmocka_unit_test(extint_cannot_be_put_back),
-        cmocka_unit_test(stats_of_what_was_taken_back),
+        cmocka_unit_test(not_delivered_smi_comes_again),
+        cmocka_unit_test(counts_of_what_was_taken_back),
+        cmocka_unit_test(outstanding_injection_is_not_covered),
         cmocka_unit_test(outside_needs_no_notification),
         cmocka_unit_test(in_the_guest_the_first_kicks),
         cmocka_unit_test(asleep_the_first_wakes),
