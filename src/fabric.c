@@ -163,17 +163,19 @@ static bool find_physical(struct vapic_vm *vm, const struct vapic_msg *msg, stru
     return true;
 }
 
-static bool find_x2apic_cluster(struct vapic_vm *vm, const struct vapic_msg *msg,
+static void find_x2apic_cluster(struct vapic_vm *vm, const struct vapic_msg *msg,
                                 struct targets *set)
 {
+    const uint64_t x2apic = IDENT_ADDED | IDENT_ENABLED | IDENT_X2APIC;
+
     for (uint32_t bits = msg->dest & 0xFFFF; bits != 0; bits &= bits - 1) {
         uint32_t id = (msg->dest >> 16) << 4 | (uint32_t)__builtin_ctz(bits);
         uint32_t at = find_id(vm, id);
 
-        if (at != 0 && load_ident(vm, at - 1) & IDENT_X2APIC && !propose(vm, msg, at - 1, set))
-            return false;
+        /* Other IDs, other vCPUs: no need to look whether the set holds it already. */
+        if (at != 0 && (load_ident(vm, at - 1) & (x2apic | IDENT_ODD)) == x2apic)
+            set->index[set->count++] = (uint16_t)(at - 1);
     }
-    return true;
 }
 
 static bool find_bits(struct vapic_vm *vm, const struct vapic_msg *msg, const uint16_t *heads,
@@ -192,8 +194,7 @@ static bool find_logical(struct vapic_vm *vm, const struct vapic_msg *msg, struc
 {
     uint32_t dest = msg->dest;
 
-    if (!find_x2apic_cluster(vm, msg, set))
-        return false;
+    find_x2apic_cluster(vm, msg, set);
     if (LIKELY(vapic_load32(&vm->xapic_count, VAPIC_ACQUIRE) == 0))
         return true;
     if (!find_bits(vm, msg, vm->by_flat, dest & 0xFF, set))
@@ -427,6 +428,122 @@ static struct vapic_sent send_to_one(struct vapic_vm *vm, const struct vapic_msg
     return accept_one(vm, p.best - 1, msg);
 }
 
+/* ---- The common case: one vCPU by its physical ID, fixed or lowest priority, edge ---- */
+
+/* What leaves the common case: the rest of DM, destination mode, level, shorthand. */
+#define NOT_COMMON                                                                                 \
+    (APIC_ICR_SHORTHAND | APIC_ICR_LOGICAL | APIC_ICR_LEVEL | (APIC_ICR_DM & ~APIC_DM_LOWEST))
+
+/*
+ * Does nobody else answer to the ID? Two x2APICs never share one; in xAPIC mode it is shared by
+ * whoever wrote it, and by_xid knows them all. FFh is not asked about.
+ */
+static inline bool alone(const struct vapic_vm *vm, uint64_t ident, uint32_t at, uint32_t dest)
+{
+    uint32_t first;
+
+    if (UNLIKELY(dest > APIC_DEST_ALL_8))
+        return ident & IDENT_X2APIC && !knob(vm, VAPIC_KNOB_X2APIC_ALIASES_XAPIC);
+    first = vapic_load16(&vm->by_xid[dest], VAPIC_ACQUIRE);
+    if (ident & IDENT_X2APIC)
+        return first == 0;
+    return first == at && vapic_load16(&vm->slots[at - 1].next[LINK_XID], VAPIC_ACQUIRE) == 0;
+}
+
+/* Accepts what is posted, under the ID by which by_id leads to it. */
+static inline bool takes_posts(uint64_t ident)
+{
+    const uint64_t must = IDENT_ADDED | IDENT_ENABLED | IDENT_SW;
+
+    return (ident & (must | IDENT_ODD)) == must;
+}
+
+/*
+ * Index + 1 of the one vCPU that takes the message; 0: not the common case, vapic_send() decides.
+ * Resolved inside the sequence count like every other target set; the loads are acquires for
+ * count_unchanged().
+ */
+static ALWAYS_INLINE uint32_t sole_target(const struct vapic_vm *vm, uint32_t icr, uint32_t dest)
+{
+    uint32_t at, seq;
+    uint64_t ident;
+
+    if (UNLIKELY(icr & NOT_COMMON || dest >= vm->id_bound || dest == APIC_DEST_ALL_8 ||
+                 vm->trace != NULL || !count_begin(vm, &seq)))
+        return 0;
+    at = vapic_load16(&vm->by_id[dest], VAPIC_ACQUIRE);
+    if (UNLIKELY(at == 0 || vapic_load32(&vm->odd_ids, VAPIC_ACQUIRE) != 0))
+        return 0;
+    ident = load_ident(vm, at - 1);
+    if (UNLIKELY(!takes_posts(ident) || !alone(vm, ident, at, dest) || !count_unchanged(vm, seq)))
+        return 0;
+    return at;
+}
+
+static inline enum vapic_action post_edge(const struct vapic_vm *vm, struct vapic *v, uint32_t icr,
+                                          bool device, bool *coalesced)
+{
+    if (UNLIKELY(vm->count_received))
+        vapic_add64(device ? &v->msis_received : &v->ipis_received, 1, VAPIC_RELAXED);
+    return post_vector(v, icr & APIC_ICR_VECTOR, false, coalesced);
+}
+
+/* ---- Several vCPUs, fixed or lowest priority, edge, nobody listening ---- */
+
+static bool only_posts(const struct vapic_vm *vm, uint32_t icr)
+{
+    return !(icr & (APIC_ICR_LEVEL | (APIC_ICR_DM & ~APIC_DM_LOWEST))) && vm->trace == NULL;
+}
+
+/* accept_and_notify() for such a message to another vCPU than the sender. */
+static ALWAYS_INLINE void post_one(struct vapic_vm *vm, uint32_t index, uint32_t icr, bool device,
+                                   struct vapic_sent *total)
+{
+    const uint64_t takes = IDENT_ADDED | IDENT_ENABLED | IDENT_SW;
+    enum vapic_action action;
+    bool coalesced = false;
+    struct vapic *v;
+
+    if (UNLIKELY((load_ident(vm, index) & takes) != takes))
+        return;
+    v = vm->slots[index].vcpu;
+    action = post_edge(vm, v, icr, device, &coalesced);
+    total->accepted++;
+    total->target = (uint16_t)index;
+    total->coalesced = coalesced;
+    if (UNLIKELY(action != VAPIC_ACTION_NONE))
+        vm->host.notify(vm->ctx, v, action);
+}
+
+static struct vapic_sent post_to_set(struct vapic_vm *vm, const struct vapic_msg *msg,
+                                     const struct targets *set)
+{
+    const uint32_t icr = msg->icr;
+    const bool device = from_device(msg);
+    struct vapic_sent total = nobody();
+
+    for (uint32_t i = 0; i < set->count; i++) {
+        if (UNLIKELY(set->index[i] == msg->source))
+            accept_and_notify(vm, set->index[i], msg, &total);
+        else
+            post_one(vm, set->index[i], icr, device, &total);
+    }
+    return total;
+}
+
+/* The broadcast that guests use. */
+static struct vapic_sent post_to_others(struct vapic_vm *vm, const struct vapic_msg *msg)
+{
+    const uint32_t top = vapic_load32(&vm->top, VAPIC_ACQUIRE); /* pairs with publish() */
+    const uint32_t icr = msg->icr, source = msg->source;
+    struct vapic_sent total = nobody();
+
+    for (uint32_t i = 0; i < top; i++)
+        if (LIKELY(i != source))
+            post_one(vm, i, icr, false, &total);
+    return total;
+}
+
 /* ---- Sending ---- */
 
 /* Under the unique policy a physical ID names one vCPU, also when the arrays could not be used. */
@@ -465,6 +582,9 @@ static struct vapic_sent scan(struct vapic_vm *vm, const struct vapic_msg *msg)
         return send_to_one(vm, msg, NULL);
     if (unique_physical(vm, msg))
         return scan_unique(vm, msg);
+    if ((msg->icr & APIC_ICR_SHORTHAND) == APIC_ICR_ALL_EXCL && only_posts(vm, msg->icr) &&
+        !from_device(msg))
+        return post_to_others(vm, msg);
     for (uint32_t i = 0; i < top; i++)
         if (concerns(vm, load_ident(vm, i), i, msg))
             accept_and_notify(vm, i, msg, &total);
@@ -488,18 +608,62 @@ struct vapic_sent vapic_send(struct vapic_vm *vm, struct vapic_msg msg)
         return accept_one(vm, set.index[0], &msg);
     if (picks_one(&msg))
         return send_to_one(vm, &msg, &set);
+    if (only_posts(vm, msg.icr))
+        return post_to_set(vm, &msg, &set);
     for (uint32_t i = 0; i < set.count; i++)
         accept_and_notify(vm, set.index[i], &msg, &total);
     return total;
 }
 
-struct vapic_sent vapic_fabric_deliver(struct vapic_vm *vm, struct vapic_msg msg)
+static NOINLINE struct vapic_sent deliver_uncommon(struct vapic_vm *vm, struct vapic_msg msg)
 {
     struct vapic_sent sent = vapic_send(vm, msg);
 
     if (sent.accepted == 1)
         notify(vm, &sent);
     return sent;
+}
+
+struct vapic_sent vapic_fabric_deliver(struct vapic_vm *vm, struct vapic_msg msg)
+{
+    uint32_t at = sole_target(vm, msg.icr, msg.dest);
+    enum vapic_action action;
+    bool coalesced = false;
+    struct vapic *v;
+
+    if (UNLIKELY(at == 0 || at - 1 == msg.source))
+        return deliver_uncommon(vm, msg);
+    v = vm->slots[at - 1].vcpu;
+    action = post_edge(vm, v, msg.icr, from_device(&msg), &coalesced);
+    if (action != VAPIC_ACTION_NONE)
+        vm->host.notify(vm->ctx, v, action);
+    return (struct vapic_sent){1, (uint16_t)(at - 1), VAPIC_ACTION_NONE, coalesced};
+}
+
+static NOINLINE void ipi_uncommon(struct vapic *v, uint32_t icr, uint32_t dest)
+{
+    struct vapic_msg msg = {icr, dest, v->index, 0};
+
+    v->stats.ipi_targets += deliver_uncommon(v->vm, msg).accepted;
+}
+
+void vapic_fabric_ipi(struct vapic *v, uint32_t icr, uint32_t dest)
+{
+    struct vapic_vm *vm = v->vm;
+    uint32_t at = sole_target(vm, icr, dest);
+    enum vapic_action action;
+    struct vapic *target;
+    bool coalesced;
+
+    if (UNLIKELY(at == 0 || at - 1 == v->index)) {
+        ipi_uncommon(v, icr, dest);
+        return;
+    }
+    target = vm->slots[at - 1].vcpu;
+    v->stats.ipi_targets++;
+    action = post_edge(vm, target, icr, false, &coalesced);
+    if (action != VAPIC_ACTION_NONE)
+        vm->host.notify(vm->ctx, target, action);
 }
 
 enum vapic_action vapic_post(struct vapic *v, uint8_t vector, bool level, bool *accepted)

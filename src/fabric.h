@@ -28,6 +28,9 @@ static inline uint32_t find_id(struct vapic_vm *vm, uint32_t id)
 {
     uint32_t at = vapic_load16(id_head(vm, id), VAPIC_ACQUIRE);
 
+    /* A cell of the array holds no other ID than its own. */
+    if (LIKELY(id < vm->id_bound))
+        return at;
     for (uint32_t steps = 0; at != 0 && steps < VAPIC_MAX_VCPUS; steps++) {
         struct vapic_slot *slot = &vm->slots[at - 1];
 

@@ -77,8 +77,8 @@ static bool msi_address_good(const struct vapic_vm *vm, uint64_t address)
  * too, and the level bit of the data (14) is taken as set: what an I/O APIC kept by the host turns
  * its entries into does not carry it, and a de-assert message means nothing to a local APIC.
  */
-bool vapic_msi_decode(const struct vapic_vm *vm, uint64_t address, uint32_t data,
-                      struct vapic_msg *msg)
+static inline bool decode(const struct vapic_vm *vm, uint64_t address, uint32_t data,
+                          struct vapic_msg *msg)
 {
     uint32_t mode = data & MSI_DATA_DM;
 
@@ -95,14 +95,31 @@ bool vapic_msi_decode(const struct vapic_vm *vm, uint64_t address, uint32_t data
     return true;
 }
 
-int vapic_msi(struct vapic_vm *vm, uint64_t address, uint32_t data)
+bool vapic_msi_decode(const struct vapic_vm *vm, uint64_t address, uint32_t data,
+                      struct vapic_msg *msg)
+{
+    return decode(vm, address, data, msg);
+}
+
+static inline int send_msi(struct vapic_vm *vm, uint64_t address, uint32_t data)
 {
     struct vapic_msg msg;
 
-    TRACE(vm, MSI_SET_IRQ, VAPIC_NO_INDEX, address, data, 0, 0);
-    if (!vapic_msi_decode(vm, address, data, &msg))
+    if (UNLIKELY(!decode(vm, address, data, &msg)))
         return VAPIC_E_MSI;
     return (int)vapic_fabric_deliver(vm, msg).accepted;
+}
+
+static NOINLINE int send_msi_traced(struct vapic_vm *vm, uint64_t address, uint32_t data)
+{
+    TRACE(vm, MSI_SET_IRQ, VAPIC_NO_INDEX, address, data, 0, 0);
+    return send_msi(vm, address, data);
+}
+
+int vapic_msi(struct vapic_vm *vm, uint64_t address, uint32_t data)
+{
+    return UNLIKELY(vm->trace != NULL) ? send_msi_traced(vm, address, data)
+                                       : send_msi(vm, address, data);
 }
 
 static uint64_t pack_msi(const struct vapic_msg *msg)
@@ -360,7 +377,7 @@ void vapic_eoi_from_vcpu(struct vapic *v, uint8_t vector, bool level, bool suppr
 {
     struct vapic_vm *vm = v->vm;
 
-    if (level || vapic_load32(&vm->watched, VAPIC_ACQUIRE) != 0)
+    if (level || vapic_eoi_is_watched(vm))
         tell_all(vm, vector, level && !suppressed);
     if (level && vm->host.eoi != NULL &&
         (!suppressed || knob(vm, VAPIC_KNOB_SPLIT_IGNORES_SUPPRESS)))

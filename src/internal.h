@@ -11,6 +11,9 @@
 
 #define LIKELY(x)   __builtin_expect(!!(x), 1)
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
+/* Apart, so that the path that does not go there saves no registers for it. */
+#define NOINLINE      __attribute__((noinline))
+#define ALWAYS_INLINE inline __attribute__((always_inline))
 
 /* ---- Knobs, tracing ---- */
 
@@ -43,9 +46,43 @@ static inline void set_reg(struct vapic *v, uint32_t offset, uint32_t value)
 }
 
 /* ISR, TMR and IRR: bit n%32 of the word at base + 10h * (n/32) [SDM3 12.8.4]. */
-static inline bool vector_bit(const struct vapic *v, uint32_t base, uint8_t vector)
+static inline bool vector_bit(const struct vapic *v, uint32_t base, uint32_t vector)
 {
     return (reg(v, base + (vector >> 5) * 16u) >> (vector & 31)) & 1;
+}
+
+/* The rows of regs.c and, for each 16-byte slot of the page, row + 1 or 0. For reg_at() only. */
+#define REG_SLOTS ((APIC_EILVT >> 4) + 4)
+extern const struct vapic_reg vapic_reg_rows[] __attribute__((visibility("hidden")));
+extern const uint8_t vapic_reg_slots[REG_SLOTS] __attribute__((visibility("hidden")));
+
+/* vapic_reg_at() for every access: `offset` is a multiple of 16. */
+static inline const struct vapic_reg *reg_at(uint32_t offset)
+{
+    size_t slot = offset >> 4, row = slot < REG_SLOTS ? vapic_reg_slots[slot] : 0;
+
+    return LIKELY(row != 0) ? &vapic_reg_rows[row - 1] : NULL;
+}
+
+static inline uint32_t highest_bit(uint32_t value)
+{
+    return 31u ^ (uint32_t)__builtin_clz(value);
+}
+
+/*
+ * The highest vector in the eight words at `base`, -1 when there is none. `words` is the hint which
+ * words are not zero: isr_words or irr_words of struct vapic.
+ */
+static inline int highest_vector(const struct vapic *v, uint32_t base, uint8_t words)
+{
+    uint32_t n, value;
+
+    if (words == 0)
+        return -1;
+    n = highest_bit(words);
+    value = reg(v, base + 16 * n);
+    /* A hint may name a word that is empty only through a bug; never scan zero. */
+    return LIKELY(value != 0) ? (int)(32 * n + highest_bit(value)) : -1;
 }
 
 static inline bool apic_enabled(const struct vapic *v)
@@ -56,6 +93,20 @@ static inline bool apic_enabled(const struct vapic *v)
 static inline bool in_x2apic(const struct vapic *v)
 {
     return (v->apic_base & APIC_BASE_EXTD) != 0;
+}
+
+/* Does this vCPU have the register, in the mode that it is in? */
+static inline bool has_reg(const struct vapic *v, const struct vapic_reg *row)
+{
+    static const uint8_t features[] = {
+        [VAPIC_NEED_CMCI] = VAPIC_FEATURE_CMCI,
+        [VAPIC_NEED_AMD_EXT] = VAPIC_FEATURE_AMD_EXT,
+        [VAPIC_NEED_AMD_IN_X2APIC] = VAPIC_FEATURE_AMD,
+    };
+
+    if (LIKELY(row->need == VAPIC_NEED_NONE) || v->features & features[row->need])
+        return true;
+    return row->need == VAPIC_NEED_AMD_IN_X2APIC && !in_x2apic(v);
 }
 
 static inline bool sw_enabled(const struct vapic *v)
@@ -80,16 +131,18 @@ static inline bool sw_enabled(const struct vapic *v)
 #define EV_EILVT0            (1u << 12) /* and the three after it */
 #define EV_LOCAL_SHIFT       9
 #define EV_LOCAL             (0x7Fu << EV_LOCAL_SHIFT)
+#define EV_OWNER             (EV_EDGE0 | EV_EDGE1 | EV_LOCAL) /* for vapic_lapic_local_events() */
 #define EV_SIPI_VECTOR_SHIFT 16
 #define EV_SIPI_VECTOR       (0xFFu << EV_SIPI_VECTOR_SHIFT)
 #define EV_REMOTE            (1u << 24) /* remote read: ends HLT, nothing else */
 #define EV_TIMER             (1u << 25) /* the host's timer fired, perhaps early */
 
-/* Presence of the owner, for senders. */
+/* Presence of the owner, for senders: a value is what they have to do after a post. */
 enum presence {
-    PRESENCE_OUTSIDE, /* will pass vapic_enter() or vapic_block() before it matters */
-    PRESENCE_GUEST,
-    PRESENCE_BLOCKED,
+    /* will pass vapic_enter() or vapic_block() before it matters */
+    PRESENCE_OUTSIDE = VAPIC_ACTION_NONE,
+    PRESENCE_GUEST = VAPIC_ACTION_KICK,
+    PRESENCE_BLOCKED = VAPIC_ACTION_WAKE,
 };
 
 #define PID_ON 1u
@@ -109,14 +162,8 @@ static inline enum vapic_action post_notify(struct vapic *v)
 {
     if (vapic_or64(&v->pid.control, PID_ON, VAPIC_SEQ_CST) & PID_ON)
         return VAPIC_ACTION_NONE;
-    switch (vapic_load32(&v->presence, VAPIC_SEQ_CST)) {
-    case PRESENCE_GUEST:
-        return VAPIC_ACTION_KICK;
-    case PRESENCE_BLOCKED:
-        return VAPIC_ACTION_WAKE;
-    default:
-        return VAPIC_ACTION_NONE;
-    }
+    /* enum presence says what its place asks of the sender. */
+    return (enum vapic_action)vapic_load32(&v->presence, VAPIC_SEQ_CST);
 }
 
 /*
@@ -124,7 +171,7 @@ static inline enum vapic_action post_notify(struct vapic *v)
  * harvest) sees the mode too. Written only where it differs, so the common edge after edge costs no
  * locked operation for it. [SDM3 12.8.4]
  */
-static inline enum vapic_action post_vector(struct vapic *v, uint8_t vector, bool level,
+static inline enum vapic_action post_vector(struct vapic *v, uint32_t vector, bool level,
                                             bool *coalesced)
 {
     uint32_t word = vector >> 6;
@@ -205,6 +252,9 @@ static inline enum ident_dfr ident_dfr(uint64_t ident)
 /* Takes the lock and rewrites this vCPU's entries from its page and base. Owner. */
 void vapic_fabric_update(struct vapic *v);
 
+/* Sends an IPI of `v` and adds the vCPUs that took it to its statistics. Owner, no lock. */
+void vapic_fabric_ipi(struct vapic *v, uint32_t icr, uint32_t dest);
+
 /* vapic_send() that also notifies a single target. Any thread, no lock. */
 struct vapic_sent vapic_fabric_deliver(struct vapic_vm *vm, struct vapic_msg msg);
 
@@ -215,8 +265,7 @@ struct vapic_sent vapic_fabric_deliver(struct vapic_vm *vm, struct vapic_msg msg
 void vapic_lapic_reset_registers(struct vapic *v, bool init);
 void vapic_lapic_recount(struct vapic *v); /* derived state from the page: word hints, PPR */
 void vapic_lapic_update_ppr(struct vapic *v);
-void vapic_lapic_harvest(struct vapic *v); /* PIR into IRR and TMR */
-int vapic_lapic_highest(const struct vapic *v, uint32_t base, uint8_t words); /* -1: none */
+void vapic_lapic_harvest(struct vapic *v);      /* PIR into IRR and TMR; leaves ON alone */
 int vapic_lapic_pending(const struct vapic *v); /* the vector that may be delivered now, or -1 */
 /* A fixed interrupt of this vCPU to itself, on the owner's thread. */
 bool vapic_lapic_accept_local(struct vapic *v, uint8_t vector, bool level);
@@ -236,7 +285,6 @@ void vapic_lapic_event_sipi(struct vapic *v, uint8_t vector);
 bool vapic_lapic_fire_lvt(struct vapic *v, uint32_t offset);
 void vapic_lapic_eval_lint(struct vapic *v); /* level-triggered LINT inputs */
 uint32_t vapic_lapic_version(const struct vapic *v);
-bool vapic_lapic_has(const struct vapic *v, const struct vapic_reg *row);
 
 /* ---- lapic_access.c ---- */
 
@@ -273,6 +321,13 @@ void vapic_timer_load(struct vapic *v, uint8_t flags, uint64_t when, struct vapi
 void vapic_timer_restore(struct vapic *v, uint32_t current, struct vapic_now now);
 
 /* ---- gsi.c, ioapic.c ---- */
+
+/* Do acknowledge notifiers want to know of EOIs? */
+static inline bool vapic_eoi_is_watched(const struct vapic_vm *vm)
+{
+    /* Acquire: pairs with the release in vapic_gsi_watch(). */
+    return vapic_load32(&vm->watched, VAPIC_ACQUIRE) != 0;
+}
 
 /*
  * An EOI of `vector` on `v`; `level`: TMR said level-triggered; `suppressed`: SVR[12] keeps a level

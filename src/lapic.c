@@ -66,21 +66,6 @@ uint32_t vapic_lapic_version(const struct vapic *v)
     return lvr;
 }
 
-bool vapic_lapic_has(const struct vapic *v, const struct vapic_reg *row)
-{
-    switch ((enum vapic_need)row->need) {
-    case VAPIC_NEED_CMCI:
-        return (v->features & VAPIC_FEATURE_CMCI) != 0;
-    case VAPIC_NEED_AMD_EXT:
-        return (v->features & VAPIC_FEATURE_AMD_EXT) != 0;
-    case VAPIC_NEED_AMD_IN_X2APIC:
-        return !in_x2apic(v) || (v->features & VAPIC_FEATURE_AMD) != 0;
-    case VAPIC_NEED_NONE:
-        break;
-    }
-    return true;
-}
-
 /* ID and LDR in the format of the mode [SDM3 12.12.5]; INIT keeps them where the manual says so. */
 static void reset_identity(struct vapic *v, bool init, uint32_t kept_id, uint32_t kept_ldr)
 {
@@ -109,8 +94,7 @@ void vapic_lapic_reset_registers(struct vapic *v, bool init)
     drop_posted(v);
     for (uint32_t n = 0; (row = vapic_reg_row(n)) != NULL; n++)
         for (uint32_t i = 0; i < row->count; i++)
-            set_reg(v, row->offset + 16 * i,
-                    vapic_lapic_has(v, row) ? (init ? row->init : row->reset) : 0);
+            set_reg(v, row->offset + 16 * i, has_reg(v, row) ? (init ? row->init : row->reset) : 0);
     reset_identity(v, init, id, ldr);
     set_reg(v, APIC_LVR, vapic_lapic_version(v));
     if (knob(v->vm, VAPIC_KNOB_LINT0_EXTINT) && v->apic_base & APIC_BASE_BSP)
@@ -175,25 +159,7 @@ void vapic_get_stats(const struct vapic *v, struct vapic_stats *stats)
 
 /* ---- IRR, ISR, priority [SDM3 12.8.3] [SDM3 12.8.4] ---- */
 
-static uint32_t highest_bit(uint32_t value)
-{
-    return 31u - (uint32_t)__builtin_clz(value);
-}
-
-/* The highest vector in the eight words at `base`, of which `words` says which are not zero. */
-int vapic_lapic_highest(const struct vapic *v, uint32_t base, uint8_t words)
-{
-    if (words == 0)
-        return -1;
-
-    uint32_t n = highest_bit(words);
-    uint32_t value = reg(v, base + 16 * n);
-
-    /* A hint may name a word that is empty only through a bug; never scan zero. */
-    return value ? (int)(32 * n + highest_bit(value)) : -1;
-}
-
-static void set_vector(struct vapic *v, uint32_t base, uint8_t *words, uint8_t vector)
+static inline void set_vector(struct vapic *v, uint32_t base, uint8_t *words, uint32_t vector)
 {
     uint32_t offset = base + (vector >> 5) * 16u;
 
@@ -201,7 +167,7 @@ static void set_vector(struct vapic *v, uint32_t base, uint8_t *words, uint8_t v
     *words |= (uint8_t)(1u << (vector >> 5));
 }
 
-static void clear_vector(struct vapic *v, uint32_t base, uint8_t *words, uint8_t vector)
+static inline void clear_vector(struct vapic *v, uint32_t base, uint8_t *words, uint32_t vector)
 {
     uint32_t offset = base + (vector >> 5) * 16u;
     uint32_t value = reg(v, offset) & ~(1u << (vector & 31));
@@ -211,14 +177,19 @@ static void clear_vector(struct vapic *v, uint32_t base, uint8_t *words, uint8_t
         *words &= (uint8_t) ~(1u << (vector >> 5));
 }
 
-void vapic_lapic_update_ppr(struct vapic *v)
+static inline void update_ppr(struct vapic *v)
 {
     uint32_t tpr = reg(v, APIC_TPR);
-    int isr = vapic_lapic_highest(v, APIC_ISR, v->isr_words);
+    int isr = highest_vector(v, APIC_ISR, v->isr_words);
     uint32_t isr_class = isr < 0 ? 0 : (uint32_t)isr & 0xF0;
 
     /* When both classes are equal PPR[3:0] is model specific [SDM3 12.8.3.1]: TPR's here. */
     set_reg(v, APIC_PPR, (tpr & 0xF0) >= isr_class ? tpr : isr_class);
+}
+
+void vapic_lapic_update_ppr(struct vapic *v)
+{
+    update_ppr(v);
 }
 
 static uint8_t nonzero_words(const struct vapic *v, uint32_t base)
@@ -235,7 +206,7 @@ void vapic_lapic_recount(struct vapic *v)
 {
     v->isr_words = nonzero_words(v, APIC_ISR);
     v->irr_words = nonzero_words(v, APIC_IRR);
-    vapic_lapic_update_ppr(v);
+    update_ppr(v);
 }
 
 /* AMD's interrupt enable registers hold vectors back in IRR [APM2 16.3.7]. */
@@ -250,18 +221,18 @@ static int highest_enabled(const struct vapic *v)
     return -1;
 }
 
-static int highest_irr(const struct vapic *v)
+static inline int highest_irr(const struct vapic *v)
 {
     if (UNLIKELY(reg(v, APIC_EACR) & APIC_EXT_IER))
         return highest_enabled(v);
-    return vapic_lapic_highest(v, APIC_IRR, v->irr_words);
+    return highest_vector(v, APIC_IRR, v->irr_words);
 }
 
 /*
  * The highest vector that IRR holds and nothing but priority keeps back, or -1. Vectors below 16
  * have class 0 and can never exceed PPR, so they need no test of their own.
  */
-static int requested(const struct vapic *v)
+static inline int requested(const struct vapic *v)
 {
     if (!apic_enabled(v))
         return -1;
@@ -280,15 +251,15 @@ int vapic_lapic_pending(const struct vapic *v)
 
 uint8_t vapic_lapic_tpr_threshold(const struct vapic *v)
 {
-    int vector = requested(v);
-    int isr = vapic_lapic_highest(v, APIC_ISR, v->isr_words);
+    int vector = requested(v), isr;
 
-    if (vector < 0 || (isr >= 0 && (isr >> 4) >= (vector >> 4)))
+    if (vector < 0 || (uint32_t)vector >> 4 > reg(v, APIC_TPR) >> 4)
         return 0;
-    return (uint32_t)vector >> 4 <= reg(v, APIC_TPR) >> 4 ? (uint8_t)(vector >> 4) : 0;
+    isr = highest_vector(v, APIC_ISR, v->isr_words);
+    return isr >= 0 && isr >> 4 >= vector >> 4 ? 0 : (uint8_t)(vector >> 4);
 }
 
-static void accept_into_irr(struct vapic *v, uint8_t vector, bool level)
+static inline void accept_into_irr(struct vapic *v, uint32_t vector, bool level)
 {
     uint32_t tmr = APIC_TMR + (vector >> 5) * 16u;
     uint32_t bit = 1u << (vector & 31);
@@ -320,7 +291,7 @@ static uint64_t strip_illegal(struct vapic *v, uint64_t pir)
     return pir & ~illegal;
 }
 
-static void fold(struct vapic *v, uint32_t word, uint32_t pir, uint32_t level)
+static inline void fold(struct vapic *v, uint32_t word, uint32_t pir, uint32_t level)
 {
     if (pir == 0)
         return;
@@ -330,12 +301,13 @@ static void fold(struct vapic *v, uint32_t word, uint32_t pir, uint32_t level)
 }
 
 /*
- * The owner's half of protocol "post" (internal.h): ON first, then PIR. The exchange that takes a
- * word of PIR acquires what its senders wrote before, the trigger modes.
+ * The last step of the owner's half of protocol "post" (internal.h). The exchange that takes a word
+ * of PIR acquires what its senders wrote before, the trigger modes. ON is not touched: only
+ * vapic_enter() clears it, and before it comes here, so that a harvest for a guest's read of IRR
+ * cannot hide from it, or from vapic_block(), that something has arrived.
  */
 void vapic_lapic_harvest(struct vapic *v)
 {
-    vapic_and64(&v->pid.control, ~(uint64_t)PID_ON, VAPIC_SEQ_CST);
     for (uint32_t i = 0; i < 4; i++) {
         if (vapic_load64(&v->pid.pir[i], VAPIC_RELAXED) == 0)
             continue;
@@ -356,14 +328,14 @@ void vapic_lapic_ack(struct vapic *v, uint8_t vector)
 {
     clear_vector(v, APIC_IRR, &v->irr_words, vector);
     set_vector(v, APIC_ISR, &v->isr_words, vector);
-    vapic_lapic_update_ppr(v);
+    update_ppr(v);
 }
 
 void vapic_lapic_unack(struct vapic *v, uint8_t vector)
 {
     clear_vector(v, APIC_ISR, &v->isr_words, vector);
     set_vector(v, APIC_IRR, &v->irr_words, vector);
-    vapic_lapic_update_ppr(v);
+    update_ppr(v);
 }
 
 /* A level-triggered LINT0 is re-armed by the EOI of its vector [SDM3 12.5.1]. */
@@ -377,18 +349,11 @@ static void lint_eoi(struct vapic *v, uint8_t vector)
     vapic_lapic_eval_lint(v);
 }
 
-/* [SDM3 12.8.5]; a vector that is not in service is ignored. */
-static void end_of_interrupt(struct vapic *v, uint8_t vector)
+/* What others have to do with an EOI: LINT0, I/O APICs, notifiers, the host. */
+static NOINLINE void tell_of_eoi(struct vapic *v, uint8_t vector, bool level)
 {
-    if (!vector_bit(v, APIC_ISR, vector))
-        return;
-
-    bool level = vector_bit(v, APIC_TMR, vector);
     bool suppressed = (reg(v, APIC_SVR) & APIC_SVR_EOI_SUPPRESS) != 0;
 
-    clear_vector(v, APIC_ISR, &v->isr_words, vector);
-    vapic_lapic_update_ppr(v);
-    v->stats.eois++;
     TRACE(v->vm, EOI, v->index, v->id, vector, 0, 0);
     if (level) {
         v->stats.eois_broadcast += !suppressed;
@@ -397,9 +362,21 @@ static void end_of_interrupt(struct vapic *v, uint8_t vector)
     vapic_eoi_from_vcpu(v, vector, level, suppressed);
 }
 
+/* [SDM3 12.8.5], of a vector in service. */
+static inline void end_of_interrupt(struct vapic *v, uint8_t vector)
+{
+    bool level = vector_bit(v, APIC_TMR, vector);
+
+    clear_vector(v, APIC_ISR, &v->isr_words, vector);
+    update_ppr(v);
+    v->stats.eois++;
+    if (UNLIKELY(level || vapic_eoi_is_watched(v->vm) || v->vm->trace != NULL))
+        tell_of_eoi(v, vector, level);
+}
+
 void vapic_eoi(struct vapic *v)
 {
-    int vector = vapic_lapic_highest(v, APIC_ISR, v->isr_words);
+    int vector = highest_vector(v, APIC_ISR, v->isr_words);
 
     if (vector >= 0)
         end_of_interrupt(v, (uint8_t)vector);
@@ -408,7 +385,8 @@ void vapic_eoi(struct vapic *v)
 /* AMD's specific EOI, out of order [APM2 16.3.6]. */
 void vapic_lapic_specific_eoi(struct vapic *v, uint8_t vector)
 {
-    if (reg(v, APIC_EACR) & APIC_EXT_SEOI)
+    /* A vector that is not in service is ignored. */
+    if (reg(v, APIC_EACR) & APIC_EXT_SEOI && vector_bit(v, APIC_ISR, vector))
         end_of_interrupt(v, vector);
 }
 
@@ -535,11 +513,10 @@ _Static_assert((1u << LOCAL_LVTS) - 1 == EV_LOCAL >> EV_LOCAL_SHIFT, "one bit pe
 
 void vapic_lapic_local_events(struct vapic *v)
 {
-    uint32_t mask = EV_EDGE0 | EV_EDGE1 | EV_LOCAL;
-    uint32_t events = vapic_and32(&v->events, ~mask, VAPIC_SEQ_CST);
+    uint32_t events = vapic_and32(&v->events, ~EV_OWNER, VAPIC_SEQ_CST);
 
     for (uint32_t i = 0; i < LOCAL_LVTS; i++)
-        if (events & 1u << (EV_LOCAL_SHIFT + i) && vapic_lapic_has(v, vapic_reg_at(local_lvts[i])))
+        if (events & 1u << (EV_LOCAL_SHIFT + i) && has_reg(v, vapic_reg_at(local_lvts[i])))
             vapic_lapic_fire_lvt(v, local_lvts[i]);
     if (events & EV_EDGE0)
         lint_rose(v, 0);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The guest's accesses: MMIO in xAPIC mode, MSRs in x2APIC mode. Who may read and write what comes
- * from the register table; what a write does beyond storing comes from `writers` below, one entry
- * per 16-byte slot as the page has them.
+ * from the register table; what an access does beyond loading and storing comes from `readers` and
+ * `writers` below, one entry per 16-byte slot as the page has them.
  */
 #include "internal.h"
 
@@ -22,15 +22,17 @@ static uint32_t larger(uint32_t a, uint32_t b)
  * The priority with which this APIC takes part in lowest-priority arbitration. Intel's P6 family
  * weighs requests against what runs; AMD takes the highest of all [APM2 16.6.4].
  */
-static uint32_t arbitration_priority(struct vapic *v)
+static uint32_t read_apr(struct vapic *v, uint32_t offset, struct vapic_now now)
 {
     uint32_t tpr = reg(v, APIC_TPR), irr, isr;
 
+    (void)offset;
+    (void)now;
     if (!knob(v->vm, VAPIC_KNOB_APR))
         return 0;
     vapic_lapic_harvest(v);
-    irr = class_of(vapic_lapic_highest(v, APIC_IRR, v->irr_words));
-    isr = class_of(vapic_lapic_highest(v, APIC_ISR, v->isr_words));
+    irr = class_of(highest_vector(v, APIC_IRR, v->irr_words));
+    isr = class_of(highest_vector(v, APIC_ISR, v->isr_words));
     if ((tpr & 0xF0) >= irr && (tpr & 0xF0) > isr)
         return tpr;
     if (v->features & VAPIC_FEATURE_AMD)
@@ -38,16 +40,37 @@ static uint32_t arbitration_priority(struct vapic *v)
     return larger(tpr & isr & 0xF0, irr);
 }
 
-static uint32_t read_word(struct vapic *v, uint32_t offset, struct vapic_now now)
+static uint32_t read_tmcct(struct vapic *v, uint32_t offset, struct vapic_now now)
 {
-    if (offset == APIC_TMCCT)
-        return vapic_timer_current(v, now);
-    if (offset == APIC_APR)
-        return arbitration_priority(v);
-    /* A posted interrupt has been accepted although the page does not show it yet. */
-    if (offset >= APIC_TMR && offset < APIC_ESR)
-        vapic_lapic_harvest(v);
+    (void)offset;
+    return vapic_timer_current(v, now);
+}
+
+/* A posted interrupt has been accepted although the page does not show it yet. */
+static uint32_t read_posted(struct vapic *v, uint32_t offset, struct vapic_now now)
+{
+    (void)now;
+    vapic_lapic_harvest(v);
     return reg(v, offset);
+}
+
+typedef uint32_t (*read_fn)(struct vapic *v, uint32_t offset, struct vapic_now now);
+
+#define EIGHT(fn) fn, fn, fn, fn, fn, fn, fn, fn
+
+/* By offset / 10h; a slot without an entry is read as the page has it. */
+static const read_fn readers[REG_SLOTS] = {
+    [APIC_APR >> 4] = read_apr,
+    [APIC_TMR >> 4] = EIGHT(read_posted),
+    [APIC_IRR >> 4] = EIGHT(read_posted),
+    [APIC_TMCCT >> 4] = read_tmcct,
+};
+
+static inline uint32_t read_word(struct vapic *v, uint32_t offset, struct vapic_now now)
+{
+    read_fn fn = readers[offset >> 4];
+
+    return LIKELY(fn == NULL) ? reg(v, offset) : fn(v, offset, now);
 }
 
 /* ---- Writing: what it does beyond the bits it stores ---- */
@@ -56,7 +79,7 @@ typedef void (*write_fn)(struct vapic *v, uint32_t offset, uint32_t value, struc
 
 static void store(struct vapic *v, uint32_t offset, uint32_t value)
 {
-    const struct vapic_reg *row = vapic_reg_at(offset);
+    const struct vapic_reg *row = reg_at(offset);
 
     set_reg(v, offset, (reg(v, offset) & ~row->writable) | (value & row->writable) | row->ones);
 }
@@ -102,7 +125,7 @@ static void mask_all_lvts(struct vapic *v)
         bool lvt = (row->offset >= APIC_LVT_TIMER && row->offset <= APIC_LVT_ERROR) ||
                    row->offset == APIC_LVT_CMCI;
 
-        if (lvt && vapic_lapic_has(v, row))
+        if (lvt && has_reg(v, row))
             set_reg(v, row->offset, reg(v, row->offset) | APIC_LVT_MASKED);
     }
 }
@@ -139,10 +162,9 @@ static void write_esr(struct vapic *v, uint32_t offset, uint32_t value, struct v
     v->esr_latch = 0;
 }
 
-/* The value that a write of `value` leaves in an LVT entry. */
-uint32_t vapic_lapic_lvt_value(const struct vapic *v, uint32_t offset, uint32_t value)
+static inline uint32_t lvt_value(const struct vapic *v, uint32_t offset, uint32_t value)
 {
-    const struct vapic_reg *row = vapic_reg_at(offset);
+    const struct vapic_reg *row = reg_at(offset);
     uint32_t writable = row->writable;
 
     if (knob(v->vm, VAPIC_KNOB_LVT_STATUS_WRITABLE))
@@ -153,6 +175,12 @@ uint32_t vapic_lapic_lvt_value(const struct vapic *v, uint32_t offset, uint32_t 
     return sw_enabled(v) ? value : value | APIC_LVT_MASKED;
 }
 
+/* The value that a write of `value` leaves in an LVT entry. */
+uint32_t vapic_lapic_lvt_value(const struct vapic *v, uint32_t offset, uint32_t value)
+{
+    return lvt_value(v, offset, value);
+}
+
 static void write_lvt(struct vapic *v, uint32_t offset, uint32_t value, struct vapic_now now)
 {
     (void)now;
@@ -161,8 +189,9 @@ static void write_lvt(struct vapic *v, uint32_t offset, uint32_t value, struct v
 
 static void write_lvt_timer(struct vapic *v, uint32_t offset, uint32_t value, struct vapic_now now)
 {
+    (void)offset;
     (void)now;
-    vapic_timer_write_lvt(v, vapic_lapic_lvt_value(v, offset, value));
+    vapic_timer_write_lvt(v, lvt_value(v, APIC_LVT_TIMER, value));
 }
 
 /* Remote IRR belongs to level triggering; a change to edge forgets it. LINT1 knows only edges. */
@@ -186,7 +215,7 @@ static void write_tmict(struct vapic *v, uint32_t offset, uint32_t value, struct
 
 static void write_tdcr(struct vapic *v, uint32_t offset, uint32_t value, struct vapic_now now)
 {
-    vapic_timer_write_divide(v, value & vapic_reg_at(offset)->writable, now);
+    vapic_timer_write_divide(v, value & reg_at(offset)->writable, now);
 }
 
 static void write_seoi(struct vapic *v, uint32_t offset, uint32_t value, struct vapic_now now)
@@ -232,38 +261,77 @@ static bool is_fixed_self(uint32_t icr)
     return (icr & (APIC_ICR_SHORTHAND | APIC_ICR_DM)) == (APIC_ICR_SELF | APIC_DM_FIXED);
 }
 
-static void send_self(struct vapic *v, uint32_t icr)
+static NOINLINE void note_self_ipi(struct vapic *v, uint32_t icr)
 {
-    bool level = (icr & APIC_ICR_LEVEL) != 0;
+    if (v->vm->count_received)
+        vapic_add64(&v->ipis_received, 1, VAPIC_RELAXED);
+    TRACE(v->vm, APIC_ACCEPT_IRQ, v->index, v->id, 0, (icr & APIC_ICR_LEVEL) != 0,
+          icr & APIC_ICR_VECTOR);
+}
 
-    if (level && !(icr & APIC_ICR_ASSERT))
-        return;
+static inline void send_self(struct vapic *v, uint32_t icr, bool level)
+{
     if (!vapic_lapic_accept_local(v, (uint8_t)icr, level))
         return;
     v->stats.ipi_targets++;
-    if (v->vm->count_received)
-        vapic_add64(&v->ipis_received, 1, VAPIC_RELAXED);
-    TRACE(v->vm, APIC_ACCEPT_IRQ, v->index, v->id, 0, level, icr & APIC_ICR_VECTOR);
+    if (UNLIKELY(v->vm->count_received || v->vm->trace != NULL))
+        note_self_ipi(v, icr);
 }
 
-static void send_ipi(struct vapic *v, uint32_t icr, uint32_t dest)
+/* With the knob LEVEL_IPI off. INIT level de-assert keeps its meaning: nothing [SDM3 12.6.1]. */
+static uint32_t as_edge(uint32_t icr)
 {
-    struct vapic_msg msg = {icr, dest, v->index, 0};
+    if ((icr & APIC_ICR_DM) == APIC_DM_INIT)
+        return icr;
+    return (icr & ~APIC_ICR_LEVEL) | APIC_ICR_ASSERT;
+}
 
-    TRACE(v->vm, APIC_IPI, v->index, icr, dest, 0, 0);
+static NOINLINE void send_uncommon(struct vapic *v, uint32_t icr, uint32_t dest)
+{
     if (send_error(v, icr))
         return;
     if (knob(v->vm, VAPIC_KNOB_IPI_FORMS) && !ipi_form_valid(icr))
         return;
-    /* INIT level de-assert keeps its meaning: nothing [SDM3 12.6.1]. */
-    if (!knob(v->vm, VAPIC_KNOB_LEVEL_IPI) && (icr & APIC_ICR_DM) != APIC_DM_INIT)
-        icr = msg.icr = (icr & ~APIC_ICR_LEVEL) | APIC_ICR_ASSERT;
+    if (!knob(v->vm, VAPIC_KNOB_LEVEL_IPI))
+        icr = as_edge(icr);
     v->stats.ipis_sent++;
-    if (is_fixed_self(icr)) {
-        send_self(v, icr);
+    if (!is_fixed_self(icr))
+        vapic_fabric_ipi(v, icr, dest);
+    else if (!(icr & APIC_ICR_LEVEL) || icr & APIC_ICR_ASSERT)
+        send_self(v, icr, (icr & APIC_ICR_LEVEL) != 0);
+}
+
+/* Fixed, edge, a legal vector: valid in every form, under every knob. */
+static bool is_ordinary(uint32_t icr)
+{
+    return !(icr & (APIC_ICR_DM | APIC_ICR_LEVEL)) && icr & 0xF0;
+}
+
+static inline void send_untraced(struct vapic *v, uint32_t icr, uint32_t dest)
+{
+    if (UNLIKELY(!is_ordinary(icr))) {
+        send_uncommon(v, icr, dest);
         return;
     }
-    v->stats.ipi_targets += vapic_fabric_deliver(v->vm, msg).accepted;
+    v->stats.ipis_sent++;
+    if (is_fixed_self(icr))
+        send_self(v, icr, false);
+    else
+        vapic_fabric_ipi(v, icr, dest);
+}
+
+static NOINLINE void send_traced(struct vapic *v, uint32_t icr, uint32_t dest)
+{
+    TRACE(v->vm, APIC_IPI, v->index, icr, dest, 0, 0);
+    send_untraced(v, icr, dest);
+}
+
+static void send_ipi(struct vapic *v, uint32_t icr, uint32_t dest)
+{
+    if (UNLIKELY(v->vm->trace != NULL))
+        send_traced(v, icr, dest);
+    else
+        send_untraced(v, icr, dest);
 }
 
 /* Delivery status never shows busy: delivery is complete when the write is [SDM3 12.6.1]. */
@@ -282,7 +350,7 @@ static void write_self_ipi(struct vapic *v, uint32_t offset, uint32_t value, str
 }
 
 /* By offset / 10h; slots without an entry are never written (read-only or absent). */
-static const write_fn writers[] = {
+static const write_fn writers[REG_SLOTS] = {
     [APIC_ID >> 4] = write_identity,
     [APIC_TPR >> 4] = write_tpr,
     [APIC_EOI >> 4] = write_eoi,
@@ -304,14 +372,7 @@ static const write_fn writers[] = {
     [APIC_SELF_IPI >> 4] = write_self_ipi,
     [APIC_EACR >> 4] = write_plain,
     [APIC_SEOI >> 4] = write_seoi,
-    [APIC_IER >> 4] = write_plain,
-    write_plain,
-    write_plain,
-    write_plain,
-    write_plain,
-    write_plain,
-    write_plain,
-    write_plain,
+    [APIC_IER >> 4] = EIGHT(write_plain),
     /* Extended LVT entries have no forced mask [APM2 16.4]. */
     [APIC_EILVT >> 4] = write_plain,
     write_plain,
@@ -335,102 +396,160 @@ bool vapic_mmio_claims(const struct vapic *v, uint64_t gpa)
 
 static bool mmio_live(const struct vapic *v)
 {
-    return apic_enabled(v) && !in_x2apic(v);
+    return (v->apic_base & (APIC_BASE_EN | APIC_BASE_EXTD)) == APIC_BASE_EN;
 }
 
-/* The row that covers an MMIO offset; a reserved one is an error [SDM3 12.5.3]. */
-static const struct vapic_reg *mmio_row(struct vapic *v, uint32_t offset)
+/* The row that covers an MMIO offset, NULL for a reserved one. */
+static inline const struct vapic_reg *mmio_row(const struct vapic *v, uint32_t offset)
 {
-    const struct vapic_reg *row = vapic_reg_at(offset & ~15u);
+    const struct vapic_reg *row = reg_at(offset);
 
-    if (row != NULL && vapic_lapic_has(v, row) && row->access & (VAPIC_X_R | VAPIC_X_W))
+    if (LIKELY(row != NULL && row->access & (VAPIC_X_R | VAPIC_X_W) && has_reg(v, row)))
         return row;
-    vapic_lapic_error(v, APIC_ESR_ILLEGAL_REG);
     return NULL;
+}
+
+/* x86 is little-endian. */
+static inline void store_le32(void *data, uint32_t value)
+{
+    __builtin_memcpy(data, &value, sizeof(value));
+}
+
+static inline uint32_t load_le32(const void *data)
+{
+    uint32_t value;
+
+    __builtin_memcpy(&value, data, sizeof(value));
+    return value;
+}
+
+/* Any size, any alignment, any register; listened to or not. */
+static NOINLINE void mmio_read_uncommon(struct vapic *v, uint32_t offset, uint8_t *out, size_t size,
+                                        struct vapic_now now)
+{
+    const struct vapic_reg *row = mmio_row(v, offset & ~15u);
+    uint32_t value;
+
+    for (size_t i = 0; i < size; i++)
+        out[i] = 0;
+    if (row == NULL)
+        vapic_lapic_error(v, APIC_ESR_ILLEGAL_REG); /* [SDM3 12.5.3] */
+    /* Only the register's own four bytes of its 16-byte slot hold anything. */
+    if (row == NULL || !(row->access & VAPIC_X_R) || (offset & 15) + size > 4)
+        return;
+    value = read_word(v, offset & ~15u, now);
+    TRACE(v->vm, APIC, v->index, 0, offset, value, 0);
+    for (size_t i = 0; i < size; i++)
+        out[i] = (uint8_t)(value >> 8 * ((offset & 3) + i));
+}
+
+static NOINLINE void mmio_read_ones(uint8_t *out, size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        out[i] = 0xFF;
+}
+
+/* A whole register that is read as the page has it. */
+static inline bool is_plain_mmio_read(const struct vapic *v, uint32_t offset, size_t size)
+{
+    const struct vapic_reg *row = mmio_row(v, offset);
+
+    return size == 4 && (offset & 15) == 0 && row != NULL && row->access & VAPIC_X_R &&
+           readers[offset >> 4] == NULL && v->vm->trace == NULL;
 }
 
 void vapic_mmio_read(struct vapic *v, uint32_t offset, void *data, size_t size,
                      struct vapic_now now)
 {
-    uint8_t *out = data, fill = mmio_live(v) ? 0 : 0xFF;
-    const struct vapic_reg *row;
-    uint32_t value;
-
     v->stats.mmio_reads++;
-    for (size_t i = 0; i < size; i++)
-        out[i] = fill;
-    if (fill != 0 || (row = mmio_row(v, offset)) == NULL)
-        return;
-    /* Only the register's own four bytes of its 16-byte slot hold anything. */
-    if (!(row->access & VAPIC_X_R) || size > 4 || (offset & 15) + size > 4)
-        return;
-    value = read_word(v, offset & ~15u, now);
-    TRACE(v->vm, APIC, v->index, 0, offset, value, 0);
-    value >>= 8 * (offset & 3);
-    for (size_t i = 0; i < size; i++)
-        out[i] = (uint8_t)(value >> (8 * i));
+    if (UNLIKELY(!mmio_live(v)))
+        mmio_read_ones(data, size);
+    else if (LIKELY(is_plain_mmio_read(v, offset, size)))
+        store_le32(data, reg(v, offset));
+    else
+        mmio_read_uncommon(v, offset, data, size, now);
 }
 
-static uint32_t load_le(const uint8_t *bytes, size_t size)
+static bool is_id_byte(const struct vapic *v, uint32_t offset, size_t size)
 {
-    uint32_t value = 0;
+    uint32_t slot = offset & ~15u;
 
-    for (size_t i = 0; i < size && i < 4; i++)
-        value |= (uint32_t)bytes[i] << (8 * i);
-    return value;
+    return size == 1 && (offset & 15) == 3 && knob(v->vm, VAPIC_KNOB_BYTE_ID_WRITES) &&
+           (slot == APIC_ID || slot == APIC_LDR || slot == APIC_DFR);
 }
 
-/* Some guests write the one byte of ID, LDR or DFR that matters. */
-static bool widen_byte(const struct vapic *v, uint32_t *offset, uint32_t *value, size_t size)
+static uint32_t widened_byte(const struct vapic *v, uint32_t slot, uint8_t byte)
 {
-    uint32_t slot = *offset & ~15u;
-
-    if (size != 1 || (*offset & 15) != 3 || !knob(v->vm, VAPIC_KNOB_BYTE_ID_WRITES) ||
-        (slot != APIC_ID && slot != APIC_LDR && slot != APIC_DFR))
-        return false;
-    *value = (reg(v, slot) & 0x00FFFFFF) | *value << 24;
-    *offset = slot;
-    return true;
+    return (reg(v, slot) & 0x00FFFFFF) | (uint32_t)byte << 24;
 }
 
-void vapic_mmio_write(struct vapic *v, uint32_t offset, const void *data, size_t size,
-                      struct vapic_now now)
+static NOINLINE void mmio_write_uncommon(struct vapic *v, uint32_t offset, uint32_t value,
+                                         struct vapic_now now)
 {
-    uint32_t value = load_le(data, size);
-    const struct vapic_reg *row;
+    const struct vapic_reg *row = mmio_row(v, offset);
 
-    v->stats.mmio_writes++;
-    if (!mmio_live(v))
-        return;
-    if ((size != 4 || offset & 15) && !widen_byte(v, &offset, &value, size))
-        return;
-    row = mmio_row(v, offset);
+    if (row == NULL)
+        vapic_lapic_error(v, APIC_ESR_ILLEGAL_REG); /* [SDM3 12.5.3] */
     TRACE(v->vm, APIC, v->index, 1, offset, value, 0);
     if (row != NULL && row->access & VAPIC_X_W)
         write_word(v, offset, value, now);
 }
 
+static inline void mmio_write_word(struct vapic *v, uint32_t offset, uint32_t value,
+                                   struct vapic_now now)
+{
+    const struct vapic_reg *row = mmio_row(v, offset);
+
+    if (LIKELY(row != NULL && row->access & VAPIC_X_W && v->vm->trace == NULL))
+        write_word(v, offset, value, now);
+    else
+        mmio_write_uncommon(v, offset, value, now);
+}
+
+void vapic_mmio_write(struct vapic *v, uint32_t offset, const void *data, size_t size,
+                      struct vapic_now now)
+{
+    uint32_t slot = offset & ~15u;
+
+    v->stats.mmio_writes++;
+    if (!mmio_live(v))
+        return;
+    if (LIKELY(size == 4 && slot == offset))
+        mmio_write_word(v, offset, load_le32(data), now);
+    else if (is_id_byte(v, offset, size))
+        mmio_write_uncommon(v, slot, widened_byte(v, slot, *(const uint8_t *)data), now);
+}
+
 /* ---- MSRs [SDM3 12.12.1.2] ---- */
 
-static const struct vapic_reg *msr_row(const struct vapic *v, uint32_t msr, uint8_t access)
+static inline const struct vapic_reg *msr_row(const struct vapic *v, uint32_t msr, uint8_t access)
 {
-    const struct vapic_reg *row = vapic_reg_at((msr - MSR_X2APIC_FIRST) << 4);
+    const struct vapic_reg *row = reg_at((msr - MSR_X2APIC_FIRST) << 4);
 
-    if (!in_x2apic(v) || row == NULL || !(row->access & access) || !vapic_lapic_has(v, row))
+    if (UNLIKELY(!in_x2apic(v) || row == NULL || !(row->access & access) || !has_reg(v, row)))
         return NULL;
     return row;
 }
 
-static int x2apic_read(struct vapic *v, uint32_t msr, uint64_t *value, struct vapic_now now)
+static NOINLINE int x2apic_read_uncommon(struct vapic *v, uint32_t offset, uint64_t *value,
+                                         struct vapic_now now)
 {
-    uint32_t offset = (msr - MSR_X2APIC_FIRST) << 4;
-
-    if (msr_row(v, msr, VAPIC_X2_R) == NULL)
-        return VAPIC_GP;
     *value = read_word(v, offset, now);
     if (offset == APIC_ICR)
         *value |= (uint64_t)reg(v, APIC_ICR2) << 32;
-    TRACE(v->vm, APIC, v->index, 0 | 2, msr, *value, 0);
+    TRACE(v->vm, APIC, v->index, 0 | 2, MSR_X2APIC_FIRST + (offset >> 4), *value, 0);
+    return VAPIC_OK;
+}
+
+static inline int x2apic_read(struct vapic *v, uint32_t msr, uint64_t *value, struct vapic_now now)
+{
+    uint32_t offset = (msr - MSR_X2APIC_FIRST) << 4;
+
+    if (UNLIKELY(msr_row(v, msr, VAPIC_X2_R) == NULL))
+        return VAPIC_GP;
+    if (UNLIKELY(offset == APIC_ICR || readers[offset >> 4] != NULL || v->vm->trace != NULL))
+        return x2apic_read_uncommon(v, offset, value, now);
+    *value = reg(v, offset);
     return VAPIC_OK;
 }
 
@@ -458,25 +577,58 @@ static uint32_t reserved_bits(const struct vapic *v, const struct vapic_reg *row
     return knob(v->vm, VAPIC_KNOB_STRICT_RESERVED) ? reserved : 0;
 }
 
-static int x2apic_write(struct vapic *v, uint32_t msr, uint64_t value, struct vapic_now now)
-{
-    uint32_t offset = (msr - MSR_X2APIC_FIRST) << 4, low = (uint32_t)value;
-    const struct vapic_reg *row = msr_row(v, msr, VAPIC_X2_W);
+/* Reserved on some vCPUs only, where the row does not say so. */
+#define RESERVED_BY_FEATURE (APIC_SVR_EOI_SUPPRESS | APIC_TIMER_DEADLINE)
 
-    if (row == NULL || low & reserved_bits(v, row))
+/* The one 64-bit register; in the page its upper half has a slot of its own. */
+static inline int store_and_send(struct vapic *v, uint64_t value)
+{
+    uint32_t icr = (uint32_t)value & ~APIC_ICR_BUSY, dest = (uint32_t)(value >> 32);
+
+    set_reg(v, APIC_ICR2, dest);
+    set_reg(v, APIC_ICR, icr);
+    send_ipi(v, icr, dest);
+    return VAPIC_OK;
+}
+
+static inline int store_by_msr(struct vapic *v, uint32_t offset, uint64_t value,
+                               struct vapic_now now)
+{
+    if (UNLIKELY(value >> 32 || (offset == APIC_ESR && value != 0)))
+        return VAPIC_GP;
+    write_word(v, offset, (uint32_t)value, now);
+    return VAPIC_OK;
+}
+
+/* With a bit that is reserved somewhere (the knobs forgive some), or listened to. */
+static NOINLINE int x2apic_write_uncommon(struct vapic *v, const struct vapic_reg *row,
+                                          uint64_t value, struct vapic_now now)
+{
+    uint32_t msr = MSR_X2APIC_FIRST + (row->offset >> 4);
+
+    if ((uint32_t)value & reserved_bits(v, row))
         return VAPIC_GP;
     TRACE(v->vm, APIC, v->index, 1 | 2, msr, value, 0);
-    if (offset == APIC_ICR) {
-        /* One 64-bit register; in the page its upper half has a slot of its own. */
-        set_reg(v, APIC_ICR2, (uint32_t)(value >> 32));
-        set_reg(v, APIC_ICR, low & ~APIC_ICR_BUSY);
-        send_ipi(v, low & ~APIC_ICR_BUSY, (uint32_t)(value >> 32));
-        return VAPIC_OK;
-    }
-    if (value >> 32 || (offset == APIC_ESR && low))
+    if (row->offset == APIC_ICR)
+        return store_and_send(v, value);
+    return store_by_msr(v, row->offset, value, now);
+}
+
+static int x2apic_write(struct vapic *v, uint32_t msr, uint64_t value, struct vapic_now now)
+{
+    uint32_t offset = (msr - MSR_X2APIC_FIRST) << 4;
+    const struct vapic_reg *row;
+
+    /* What guests write most by far has no rules but these two. */
+    if (offset == APIC_ICR &&
+        LIKELY(in_x2apic(v) && !(value & APIC_ICR_X2_RESERVED) && v->vm->trace == NULL))
+        return store_and_send(v, value);
+    row = msr_row(v, msr, VAPIC_X2_W);
+    if (UNLIKELY(row == NULL))
         return VAPIC_GP;
-    write_word(v, offset, low, now);
-    return VAPIC_OK;
+    if (UNLIKELY(value & (row->reserved | RESERVED_BY_FEATURE) || v->vm->trace != NULL))
+        return x2apic_write_uncommon(v, row, value, now);
+    return store_by_msr(v, offset, value, now);
 }
 
 int vapic_msr_read(struct vapic *v, uint32_t msr, uint64_t *value, struct vapic_now now)

@@ -135,14 +135,26 @@ static bool runs(struct vapic *v, uint32_t can)
     return v->activity == VAPIC_RUNNING;
 }
 
+static void take_events(struct vapic *v)
+{
+    vapic_lapic_local_events(v);
+    if (vapic_and32(&v->events, ~EV_TIMER, VAPIC_SEQ_CST) & EV_TIMER)
+        vapic_timer_retell(v);
+}
+
+/* ON goes first: what is posted after it was cleared sets it again (protocol "post"). */
+static void take_posted(struct vapic *v)
+{
+    vapic_and64(&v->pid.control, ~(uint64_t)PID_ON, VAPIC_SEQ_CST);
+    vapic_lapic_harvest(v);
+    if (UNLIKELY(events(v) & (EV_TIMER | EV_OWNER)))
+        take_events(v);
+}
+
 static void collect(struct vapic *v, uint32_t can, struct vapic_now now)
 {
-    if (attention(v)) {
-        vapic_lapic_harvest(v);
-        vapic_lapic_local_events(v);
-        if (vapic_and32(&v->events, ~EV_TIMER, VAPIC_SEQ_CST) & EV_TIMER)
-            vapic_timer_retell(v);
-    }
+    if (attention(v))
+        take_posted(v);
     vapic_timer_run(v, now);
     if (can & VAPIC_NMI_MASKED)
         limit_nmis(v);

@@ -45,6 +45,18 @@ struct vapic_deadline vapic_timer_deadline(const struct vapic *v)
     return d;
 }
 
+static void call_host(struct vapic *v, struct vapic_deadline d)
+{
+    if (v->vm->host.arm)
+        v->vm->host.arm(v->vm->ctx, v, d);
+}
+
+static NOINLINE void tell_host_traced(struct vapic *v, struct vapic_deadline d)
+{
+    TRACE(v->vm, TIMER, v->index, v->id, d.clock, d.when, 0);
+    call_host(v, d);
+}
+
 static void tell_host(struct vapic *v)
 {
     struct vapic_deadline d = vapic_timer_deadline(v);
@@ -53,9 +65,10 @@ static void tell_host(struct vapic *v)
         return;
     v->told_clock = (uint8_t)d.clock;
     v->told_when = d.when;
-    TRACE(v->vm, TIMER, v->index, v->id, d.clock, d.when, 0);
-    if (v->vm->host.arm)
-        v->vm->host.arm(v->vm->ctx, v, d);
+    if (UNLIKELY(v->vm->trace != NULL))
+        tell_host_traced(v, d);
+    else
+        call_host(v, d);
 }
 
 /* The host's timer has fired, by its clock; if ours says that it was early it must be set again. */
@@ -156,12 +169,10 @@ void vapic_timer_write_divide(struct vapic *v, uint32_t value, struct vapic_now 
  * Between one-shot and periodic the count goes on; a change to or from TSC-deadline mode disarms
  * and clears TMICT [SDM3 12.5.4.1]. Code 3 is reserved: nothing counts.
  */
-void vapic_timer_write_lvt(struct vapic *v, uint32_t value)
+static NOINLINE void change_lvt(struct vapic *v, uint32_t old, uint32_t value)
 {
-    uint32_t old = reg(v, APIC_LVT_TIMER);
     bool changed = ((old ^ value) & APIC_LVT_TIMER_MODE) != 0;
 
-    set_reg(v, APIC_LVT_TIMER, value);
     if (changed && (old & APIC_TIMER_DEADLINE || value & APIC_TIMER_DEADLINE)) {
         vapic_timer_stop(v);
         set_reg(v, APIC_TMICT, 0);
@@ -170,6 +181,16 @@ void vapic_timer_write_lvt(struct vapic *v, uint32_t value)
         v->timer_flags &= (uint8_t)~VAPIC_TIMER_REMEMBERED;
         vapic_lapic_fire_lvt(v, APIC_LVT_TIMER);
     }
+}
+
+void vapic_timer_write_lvt(struct vapic *v, uint32_t value)
+{
+    uint32_t old = reg(v, APIC_LVT_TIMER);
+
+    set_reg(v, APIC_LVT_TIMER, value);
+    /* Most writes mask or unmask, or set another vector. */
+    if (UNLIKELY((old ^ value) & APIC_LVT_TIMER_MODE || v->timer_flags & VAPIC_TIMER_REMEMBERED))
+        change_lvt(v, old, value);
 }
 
 /* [SDM3 12.5.4.1]: ignored outside of TSC-deadline mode; 0 disarms; a past value fires at once. */

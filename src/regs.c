@@ -16,7 +16,7 @@
  * read-only, so they are neither writable nor reserved. What depends on the vCPU's features (SVR
  * bit 12, timer mode bit 18) is writable here and masked by the code. Rows are ordered by offset.
  */
-static const struct vapic_reg regs[] = {
+const struct vapic_reg vapic_reg_rows[] = {
     /* name, offset, count, access, need, writable, ones, reserved, reset, init */
     {"ID", APIC_ID, 1, X_RW | VAPIC_X2_R, 0, 0xFF000000, 0, 0, 0, 0},
     {"LVR", APIC_LVR, 1, RO, 0, 0, 0, 0, 0, 0},
@@ -52,11 +52,11 @@ static const struct vapic_reg regs[] = {
     {"EILVT", APIC_EILVT, 4, RW, VAPIC_NEED_AMD_EXT, 0x107FF, 0, 0xFFFEE800, 0, 0},
 };
 
-#define ROWS (sizeof(regs) / sizeof(regs[0]))
+#define ROWS (sizeof(vapic_reg_rows) / sizeof(vapic_reg_rows[0]))
 
 /* Row + 1 of each 16-byte slot of the page up to 530h, 0 for a reserved one. */
 #define ROW(n) ((n) + 1)
-static const uint8_t row_of[] = {
+const uint8_t vapic_reg_slots[] = {
     [APIC_ID >> 4] = ROW(0),
     [APIC_LVR >> 4] = ROW(1),
     [APIC_TPR >> 4] = ROW(2),
@@ -122,19 +122,16 @@ static const uint8_t row_of[] = {
     ROW(31),
 };
 
-_Static_assert(ROWS == 32, "row_of names every row of regs");
-_Static_assert(sizeof(row_of) == (APIC_EILVT >> 4) + 4, "row_of ends with the last register");
+_Static_assert(ROWS == 32, "vapic_reg_slots names every row of vapic_reg_rows");
 
 const struct vapic_reg *vapic_reg_row(uint32_t n)
 {
-    return n < ROWS ? &regs[n] : NULL;
+    return n < ROWS ? &vapic_reg_rows[n] : NULL;
 }
 
 const struct vapic_reg *vapic_reg_at(uint32_t offset)
 {
-    if (offset & 15 || offset >= sizeof(row_of) * 16 || row_of[offset >> 4] == 0)
-        return NULL;
-    return &regs[row_of[offset >> 4] - 1];
+    return offset & 15 ? NULL : reg_at(offset);
 }
 
 static const struct vapic_knob_info knobs[] = {

@@ -89,7 +89,7 @@ static void load_lvts(struct vapic *v, const uint8_t *image)
                                     APIC_LVT_LINT0, APIC_LVT_LINT1, APIC_LVT_ERROR};
 
     for (uint32_t i = 0; i < sizeof(lvts) / sizeof(lvts[0]); i++)
-        if (vapic_lapic_has(v, vapic_reg_at(lvts[i]))) {
+        if (has_reg(v, vapic_reg_at(lvts[i]))) {
             set_reg(v, lvts[i], 0);
             set_reg(v, lvts[i], vapic_lapic_lvt_value(v, lvts[i], word_at(image, lvts[i])));
         }
@@ -275,7 +275,7 @@ static void load_ext(struct vapic *v, const uint8_t *in)
     for (uint32_t i = 0; i < 14; i++) {
         const struct vapic_reg *row = vapic_reg_at(ext_regs[i]);
 
-        if (vapic_lapic_has(v, row))
+        if (has_reg(v, row))
             set_reg(v, ext_regs[i], (uint32_t)get(in + RECORD_EXT + 4 * i, 4) & row->writable);
     }
 }
