@@ -113,6 +113,8 @@ static void memory_sizes_are_checked(void **state)
     assert_non_null(strstr(err.text, "at least 2M"));
     assert_int_equal(vmm_mem_init(&mem, 2 * MIB + 1, &err), -1);
     assert_non_null(strstr(err.text, "multiple of 4 KiB"));
+    assert_int_equal(vmm_mem_init(&mem, UINT64_MAX - 4095, &err), -1);
+    assert_non_null(strstr(err.text, "at most 64T"));
 }
 
 static void memory_clears_to_zero(void **state)

@@ -8,8 +8,11 @@
 
 #include "layout.h"
 
+#define HUGE_PAGE (2ull << 20)
+
 int vmm_mem_init(struct vmm_mem *mem, uint64_t size, struct vmm_err *err)
 {
+    uint64_t span;
     void *host;
 
     if (size < VMM_MEM_MIN) {
@@ -20,13 +23,22 @@ int vmm_mem_init(struct vmm_mem *mem, uint64_t size, struct vmm_err *err)
         return vmm_fail(err, "--mem: %llu bytes is no multiple of 4 KiB: round it, or use M or G",
                         (unsigned long long)size);
     }
-    host = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+    if (size > VMM_MEM_MAX) {
+        return vmm_fail(err, "--mem: %llu GiB is too much: give at most 64T",
+                        (unsigned long long)(size >> 30));
+    }
+    span = size + HUGE_PAGE;
+    host = mmap(NULL, span, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
                 0);
     if (host == MAP_FAILED) {
         return vmm_fail(err, "--mem: cannot reserve %llu MiB of memory: %s: ask for less",
                         (unsigned long long)(size >> 20), strerror(errno));
     }
-    mem->host = host;
+    mem->span = host;
+    mem->span_size = span;
+    mem->host = (uint8_t *)(((uintptr_t)host + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1));
+    /* Fewer and larger nested page tables; a kernel that cannot is as good, but slower. */
+    madvise(mem->host, size, MADV_HUGEPAGE);
     mem->low = size < VMM_HOLE_BASE ? size : VMM_HOLE_BASE;
     mem->high = size - mem->low;
     return 0;
@@ -34,8 +46,8 @@ int vmm_mem_init(struct vmm_mem *mem, uint64_t size, struct vmm_err *err)
 
 void vmm_mem_fini(struct vmm_mem *mem)
 {
-    if (mem->host != NULL) {
-        munmap(mem->host, mem->low + mem->high);
+    if (mem->span != NULL) {
+        munmap(mem->span, mem->span_size);
     }
     memset(mem, 0, sizeof(*mem));
 }

@@ -17,6 +17,8 @@ struct vmm_mem {
     uint8_t *host; /* start of the mapping; high RAM follows low RAM without a gap */
     uint64_t low;  /* bytes of RAM from guest-physical 0 */
     uint64_t high; /* bytes of RAM from guest-physical 4 GiB */
+    void *span;    /* the mapping, which begins before `host` to align that for large pages */
+    uint64_t span_size;
 };
 
 enum vmm_mem_kind {
@@ -32,6 +34,7 @@ struct vmm_mem_range {
 
 #define VMM_MEM_RANGES_MAX 6u
 #define VMM_MEM_MIN        (2ull << 20)
+#define VMM_MEM_MAX        (64ull << 40)
 
 int vmm_mem_init(struct vmm_mem *mem, uint64_t size, struct vmm_err *err);
 void vmm_mem_fini(struct vmm_mem *mem);
