@@ -480,6 +480,31 @@ static void soft_disabled_sources_deliver_nothing(void **state)
     fx_free(fx);
 }
 
+/* A guest's read of IRR harvests what was posted; what waits for the entry must go on waiting. */
+static void a_read_of_irr_loses_no_edge(void **state)
+{
+    struct fx *fx = new_fx(0);
+
+    (void)state;
+    fx_set(fx, 0, APIC_LVT_LINT1, 0x51);
+    vapic_set_lint(&fx->v[0], 1, true);
+    fx_get(fx, 0, APIC_IRR);
+    assert_int_equal(fx_take(fx, 0), 0x51);
+    fx_free(fx);
+}
+
+static void a_read_of_irr_loses_no_local_event(void **state)
+{
+    struct fx *fx = new_fx(0);
+
+    (void)state;
+    fx_set(fx, 0, APIC_LVT_THERMAL, 0x52);
+    vapic_local_event(&fx->v[0], APIC_LVT_THERMAL);
+    fx_get(fx, 0, APIC_IRR);
+    assert_int_equal(fx_take(fx, 0), 0x52);
+    fx_free(fx);
+}
+
 static void lint_number_out_of_range(void **state)
 {
     struct fx *fx = new_fx(0);
@@ -522,6 +547,8 @@ int main(void)
         cmocka_unit_test(trap_88_pmc_masks_itself),
         cmocka_unit_test(trap_97_cmci),
         cmocka_unit_test(soft_disabled_sources_deliver_nothing),
+        cmocka_unit_test(a_read_of_irr_loses_no_edge),
+        cmocka_unit_test(a_read_of_irr_loses_no_local_event),
         cmocka_unit_test(lint_number_out_of_range),
     };
 
