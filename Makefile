@@ -6,6 +6,7 @@
 #   make run          boot Debian's stock cloud kernel with 4 vCPUs through libvapic
 #   make test         every test, ending in a line `N passed, N failed`
 #   make check-long   tests that take too long for `make test`
+#   make bench        count instructions and locked operations of the hot paths
 #   make coverage     line and branch coverage of src/ by the unit tests, with floors
 #   make lint         clang-format and clang-tidy, changing nothing
 #   make format       clang-format, in place
@@ -15,7 +16,7 @@
 BUILD := build/main
 JOBS  := $(shell nproc)
 
-.PHONY: build run test check-long coverage lint format spec-report packages deps clean distclean
+.PHONY: build run test check-long bench coverage lint format spec-report packages deps clean distclean
 .DEFAULT_GOAL := build
 
 packages:
@@ -35,6 +36,9 @@ test: build
 
 check-long: build
 	@sh tools/check-long.sh $(BUILD)
+
+bench: packages
+	@sh bench/run.sh $(BENCH_FLAGS)
 
 coverage: packages
 	@sh tools/coverage.sh

@@ -202,7 +202,7 @@ static inline enum vapic_action post_vector(struct vapic *v, uint32_t vector, bo
 #define IDENT_X2APIC    (1u << 2)
 #define IDENT_SW        (1u << 3) /* SVR[8] */
 #define IDENT_DFR_SHIFT 4
-#define IDENT_ODD       (1u << 6) /* answers to another x2APIC ID than the one by_id leads to it by */
+#define IDENT_ODD       (1u << 6) /* answers to another x2APIC ID than the configured one */
 #define IDENT_DFR       (3u << IDENT_DFR_SHIFT)
 #define IDENT_XID_SHIFT 8
 #define IDENT_LDR_SHIFT 16

@@ -106,7 +106,8 @@ fetch()
 # newest_kernel - the package that the suite's meta package stands for
 newest_kernel()
 {
-    with_apt apt-cache depends "$META" | sed -n 's/^ *Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1
+    with_apt apt-cache depends "$META" |
+        sed -n 's/^ *Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1
 }
 
 # get_kernel - the newest kernel of the suite: unpack it, link it

@@ -91,7 +91,7 @@ uint32_t vapic_api_version(void);
 /* ---------------------------------------------------------------------------------------------- */
 
 #define VAPIC_MAX_VCPUS 4096u
-#define VAPIC_NO_INDEX 0xFFFFFFFFu
+#define VAPIC_NO_INDEX  0xFFFFFFFFu
 
 /*
  * Points where the manuals leave room, contradict each other, or are not followed by Linux. Each is
@@ -142,9 +142,9 @@ enum vapic_knob {
 };
 
 #define VAPIC_X_MANUAL(name, manual, kvm, text) | ((manual) ? VAPIC_KNOB_##name : 0u)
-#define VAPIC_X_KVM(name, manual, kvm, text) | ((kvm) ? VAPIC_KNOB_##name : 0u)
-#define VAPIC_PROFILE_MANUAL (0u VAPIC_KNOBS(VAPIC_X_MANUAL))
-#define VAPIC_PROFILE_KVM (0u VAPIC_KNOBS(VAPIC_X_KVM))
+#define VAPIC_X_KVM(name, manual, kvm, text)    | ((kvm) ? VAPIC_KNOB_##name : 0u)
+#define VAPIC_PROFILE_MANUAL                    (0u VAPIC_KNOBS(VAPIC_X_MANUAL))
+#define VAPIC_PROFILE_KVM                       (0u VAPIC_KNOBS(VAPIC_X_KVM))
 
 struct vapic_knob_info {
     const char *name;
@@ -170,7 +170,7 @@ struct vapic_vm_config {
     uint32_t knobs;               /* VAPIC_KNOB_ masks */
     bool knobs_set;               /* false: `knobs` is ignored, the profile is the manual one */
     enum vapic_msi_dest msi_dest; /* of MSIs and I/O APIC entries */
-    uint32_t bus_ns;              /* nanoseconds per APIC bus cycle, at most 33554432; 0: 1 (1 GHz) */
+    uint32_t bus_ns;              /* ns per APIC bus cycle, at most 33554432; 0: 1 (1 GHz) */
     uint32_t min_period_ns;       /* shortest period of a periodic timer; 0: 200000 */
     uint32_t max_gsis;            /* GSI routes, at most 4096; 0: none */
     bool count_received;          /* count received IPIs and MSIs, one more locked operation each */
@@ -206,24 +206,24 @@ struct vapic_vm {
     uint32_t max_gsis;
     uint8_t msi_dest;
     bool count_received;
-    uint32_t seq;              /* odd while the destination map is being rewritten */
-    uint32_t top;              /* slots at and above it were never used */
-    struct vapic_slot *slots;  /* dense, one cache line per vCPU, lives as long as the VM */
-    uint16_t *by_id;           /* x2APIC ID below id_bound -> slot + 1 */
-    uint16_t *by_hash;         /* chains of the others */
-    uint16_t *by_xid;          /* 256 chains of vCPUs in xAPIC mode, by 8-bit ID */
-    uint16_t *by_flat;         /* 8 chains, by bit of a flat LDR */
-    uint16_t *by_cluster;      /* 16 x 4 chains, by cluster and bit */
-    uint64_t *routes;          /* GSI -> one packed word */
-    uint32_t *watch;           /* GSI -> watch flags and source */
-    uint64_t watched_msis[4];  /* vectors of watched level-triggered MSI routes; atomic */
-    uint32_t watched;          /* GSIs that vapic_gsi_watch() watches; atomic */
-    uint32_t xapic_count;      /* present vCPUs in xAPIC mode */
-    uint32_t odd_ids;          /* added vCPUs that answer to another ID than their own */
-    uint32_t far_ids;          /* added vCPUs whose ID does not fit a logical x2APIC ID */
-    uint32_t starved;          /* atomic: pins whose last message nobody accepted may exist */
+    uint32_t seq;                 /* odd while the destination map is being rewritten */
+    uint32_t top;                 /* slots at and above it were never used */
+    struct vapic_slot *slots;     /* dense, one cache line per vCPU, lives as long as the VM */
+    uint16_t *by_id;              /* x2APIC ID below id_bound -> slot + 1 */
+    uint16_t *by_hash;            /* chains of the others */
+    uint16_t *by_xid;             /* 256 chains of vCPUs in xAPIC mode, by 8-bit ID */
+    uint16_t *by_flat;            /* 8 chains, by bit of a flat LDR */
+    uint16_t *by_cluster;         /* 16 x 4 chains, by cluster and bit */
+    uint64_t *routes;             /* GSI -> one packed word */
+    uint32_t *watch;              /* GSI -> watch flags and source */
+    uint64_t watched_msis[4];     /* vectors of watched level-triggered MSI routes; atomic */
+    uint32_t watched;             /* GSIs that vapic_gsi_watch() watches; atomic */
+    uint32_t xapic_count;         /* present vCPUs in xAPIC mode */
+    uint32_t odd_ids;             /* added vCPUs that answer to another ID than their own */
+    uint32_t far_ids;             /* added vCPUs whose ID does not fit a logical x2APIC ID */
+    uint32_t starved;             /* atomic: pins whose last message nobody accepted may exist */
     struct vapic_ioapic *ioapics; /* attached ones, linked; published with release */
-    vapic_trace_fn trace;      /* NULL: off */
+    vapic_trace_fn trace;         /* NULL: off */
     void *trace_ctx;
 };
 
@@ -403,8 +403,9 @@ void vapic_get_stats(const struct vapic *v, struct vapic_stats *stats);
 bool vapic_mmio_claims(const struct vapic *v, uint64_t gpa);
 
 /*
- * A read of `size` (1, 2, 4, 8, ... up to 64) bytes at `offset` (0 to FFFh) in the page; `data` gets
- * `size` bytes, zeros where the guest gets nothing sensible. Never faults. [SDM3 12.4.1] [owner]
+ * A read of `size` (1, 2, 4, 8, ... up to 64) bytes at `offset` (0 to FFFh) in the page; `data`
+ * gets `size` bytes, zeros where the guest gets nothing sensible. Never faults. [SDM3 12.4.1]
+ * [owner]
  */
 void vapic_mmio_read(struct vapic *v, uint32_t offset, void *data, size_t size,
                      struct vapic_now now);
@@ -428,7 +429,8 @@ uint64_t vapic_read_cr8(const struct vapic *v);
 int vapic_write_cr8(struct vapic *v, uint64_t value);
 
 /*
- * EOI by other means than the register (a paravirtual EOI). Same effect as the guest's write. [owner]
+ * EOI by other means than the register (a paravirtual EOI). Same effect as the guest's write.
+ * [owner]
  */
 void vapic_eoi(struct vapic *v);
 
@@ -438,13 +440,13 @@ void vapic_eoi(struct vapic *v);
 
 /* What only the vCPU thread knows before an entry. */
 enum vapic_can {
-    VAPIC_CAN_IRQ = 1u << 0,     /* IF=1, no STI/MOV SS shadow, GIF=1, injection slot free */
-    VAPIC_CAN_NMI = 1u << 1,     /* no NMI in service, no shadow, injection slot free */
-    VAPIC_CAN_SMI = 1u << 2,     /* SMM is supported and not active */
-    VAPIC_CAN_INIT = 1u << 3,    /* not blocked by SMM, VMX root operation, GIF=0 */
-    VAPIC_IF = 1u << 4,          /* RFLAGS.IF, for waking a halted vCPU */
-    VAPIC_NMI_MASKED = 1u << 5,  /* an NMI is in service: limits what is remembered to one */
-    VAPIC_INCOMPLETE = 1u << 6,  /* an exit awaits completion by the host: inject nothing now */
+    VAPIC_CAN_IRQ = 1u << 0,    /* IF=1, no STI/MOV SS shadow, GIF=1, injection slot free */
+    VAPIC_CAN_NMI = 1u << 1,    /* no NMI in service, no shadow, injection slot free */
+    VAPIC_CAN_SMI = 1u << 2,    /* SMM is supported and not active */
+    VAPIC_CAN_INIT = 1u << 3,   /* not blocked by SMM, VMX root operation, GIF=0 */
+    VAPIC_IF = 1u << 4,         /* RFLAGS.IF, for waking a halted vCPU */
+    VAPIC_NMI_MASKED = 1u << 5, /* an NMI is in service: limits what is remembered to one */
+    VAPIC_INCOMPLETE = 1u << 6, /* an exit awaits completion by the host: inject nothing now */
 };
 
 enum vapic_inject {
@@ -467,7 +469,7 @@ struct vapic_entry {
     enum vapic_inject inject;
     uint8_t vector;        /* of SIPI, or of VAPIC_INJECT_VECTOR */
     uint8_t cr8;           /* load it into CR8/V_TPR/TPR shadow */
-    uint8_t tpr_threshold; /* class that CR8 must fall below to let the next vector through; 0: none */
+    uint8_t tpr_threshold; /* class that CR8 must fall below to let a vector through; 0: none */
     bool runnable;         /* false: do not enter the guest; sleep with vapic_block() */
     bool irq_window;       /* exit as soon as an interrupt can be injected */
     bool nmi_window;       /* the same for NMI */
@@ -502,8 +504,8 @@ void vapic_commit(struct vapic *v, const struct vapic_entry *entry);
 bool vapic_not_delivered(struct vapic *v);
 
 /*
- * The guest has exited. `cr8` is its CR8 now. `delivered`: what was last committed has been taken by
- * the processor (false: unknown, as with a VMM whose kernel keeps the injection slot). [owner]
+ * The guest has exited. `cr8` is its CR8 now. `delivered`: what was last committed has been taken
+ * by the processor (false: unknown, as with a VMM whose kernel keeps the injection slot). [owner]
  */
 void vapic_exit(struct vapic *v, uint8_t cr8, bool delivered);
 
@@ -531,8 +533,8 @@ enum vapic_action vapic_poke(struct vapic *v);
 #define VAPIC_FROM_DEVICE 0xFFFFFFFFu
 
 /*
- * An interrupt message. IPIs, MSIs, I/O APIC entries and LVTs all become one. `icr` is the ICR's low
- * word (vector, delivery mode, destination mode, level, trigger, shorthand) [SDM3 12.6.1].
+ * An interrupt message. IPIs, MSIs, I/O APIC entries and LVTs all become one. `icr` is the ICR's
+ * low word (vector, delivery mode, destination mode, level, trigger, shorthand) [SDM3 12.6.1].
  */
 struct vapic_msg {
     uint32_t icr;
@@ -545,10 +547,10 @@ struct vapic_msg {
 
 /* What became of a message. */
 struct vapic_sent {
-    uint32_t accepted;        /* vCPUs that took it; a vector already pending counts as taken */
-    uint16_t target;          /* index of the target when accepted is 1 */
-    uint8_t action;           /* enum vapic_action: still to be done for `target` when accepted is 1 */
-    uint8_t coalesced;        /* 1 when the only target had the vector pending already */
+    uint32_t accepted; /* vCPUs that took it; a vector already pending counts as taken */
+    uint16_t target;   /* index of the target when accepted is 1 */
+    uint8_t action;    /* enum vapic_action: to be done for `target` when accepted is 1 */
+    uint8_t coalesced; /* 1 when the only target had the vector pending already */
 };
 
 /*
@@ -610,7 +612,7 @@ struct vapic_route {
  */
 int vapic_gsi_route(struct vapic_vm *vm, uint32_t gsi, const struct vapic_route *route);
 
-#define VAPIC_GSI_ACK (1u << 0)      /* call host.gsi_ack() at EOI */
+#define VAPIC_GSI_ACK      (1u << 0) /* call host.gsi_ack() at EOI */
 #define VAPIC_GSI_RESAMPLE (1u << 1) /* lower `source` first; implies VAPIC_GSI_ACK */
 
 /*
@@ -787,19 +789,19 @@ const struct vapic_reg *vapic_reg_row(uint32_t n);
  * tools that read the one can read the other. Columns: event, name, format of the arguments a0-a5.
  */
 #define VAPIC_EVENTS(X)                                                                            \
-    X(APIC, "kvm_apic")                     /* bit 0 write, bit 1 MSR; MSR or offset; value */     \
-    X(APIC_IPI, "kvm_apic_ipi")             /* icr low, destination */                             \
+    X(APIC, "kvm_apic")                       /* bit 0 write, bit 1 MSR; MSR or offset; value */   \
+    X(APIC_IPI, "kvm_apic_ipi")               /* icr low, destination */                           \
     X(APIC_ACCEPT_IRQ, "kvm_apic_accept_irq") /* apicid, delivery mode, trigger mode, vector */    \
-    X(EOI, "kvm_eoi")                       /* apicid, vector */                                   \
-    X(INJ_VIRQ, "kvm_inj_virq")             /* vector, soft, reinjected */                         \
-    X(MSI_SET_IRQ, "kvm_msi_set_irq")       /* address, data */                                    \
-    X(IOAPIC_SET_IRQ, "kvm_ioapic_set_irq") /* pin, entry, coalesced */                            \
+    X(EOI, "kvm_eoi")                         /* apicid, vector */                                 \
+    X(INJ_VIRQ, "kvm_inj_virq")               /* vector, soft, reinjected */                       \
+    X(MSI_SET_IRQ, "kvm_msi_set_irq")         /* address, data */                                  \
+    X(IOAPIC_SET_IRQ, "kvm_ioapic_set_irq")   /* pin, entry, coalesced */                          \
     X(IOAPIC_DELAYED_EOI, "kvm_ioapic_delayed_eoi_inj") /* entry */                                \
-    X(SET_IRQ, "kvm_set_irq")               /* gsi, level, source */                               \
-    X(ACK_IRQ, "kvm_ack_irq")               /* ioapic, pin */                                      \
-    X(TIMER, "vapic_timer")                 /* apicid, mode, when */                               \
-    X(BASE, "vapic_apic_base")              /* apicid, old, new */                                 \
-    X(CPU_EVENT, "vapic_cpu_event")         /* apicid, enum vapic_cpu_event, vector */
+    X(SET_IRQ, "kvm_set_irq")                           /* gsi, level, source */                   \
+    X(ACK_IRQ, "kvm_ack_irq")                           /* ioapic, pin */                          \
+    X(TIMER, "vapic_timer")                             /* apicid, mode, when */                   \
+    X(BASE, "vapic_apic_base")                          /* apicid, old, new */                     \
+    X(CPU_EVENT, "vapic_cpu_event")                     /* apicid, enum vapic_cpu_event, vector */
 
 enum vapic_event_kind {
 #define VAPIC_X(name, text) VAPIC_EVENT_##name,

@@ -65,7 +65,7 @@ VAPIC_ATOMIC_DEFINE(32)
 VAPIC_ATOMIC_DEFINE(64)
 
 /* Pointers, of any type: `p` is the address of the pointer. */
-#define vapic_load_ptr(p, order) __atomic_load_n(p, order)
+#define vapic_load_ptr(p, order)     __atomic_load_n(p, order)
 #define vapic_store_ptr(p, v, order) __atomic_store_n(p, v, order)
 
 #undef VAPIC_ATOMIC_DEFINE
