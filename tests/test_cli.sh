@@ -1,0 +1,96 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+#
+# What `vapic` says to wrong arguments, files and hosts, in TAP: one line on standard error that says
+# what is wrong and what to do, and exit status 2. PROGRAM is the built command.
+#
+#   tests/test_cli.sh PROGRAM
+
+set -eu
+
+program=$1
+here=$(cd "$(dirname "$0")" && pwd)
+. "$here/../tools/tap.sh"
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# refused TEXT ARG...: the command refuses these arguments in one line that has TEXT in it.
+refused()
+{
+    text=$1
+    shift
+    status=0
+    "$program" "$@" </dev/null >"$work/out" 2>"$work/err" || status=$?
+    [ "$status" = 2 ] || { echo "status $status, not 2"; cat "$work/err"; return 1; }
+    [ ! -s "$work/out" ] || { echo "standard output is not empty"; return 1; }
+    [ "$(wc -l <"$work/err")" = 1 ] || { echo "not one line:"; cat "$work/err"; return 1; }
+    grep -qF -- "$text" "$work/err" || { echo "no '$text' in:"; cat "$work/err"; return 1; }
+}
+
+# prints TEXT ARG...: the command succeeds, with TEXT on standard output.
+prints()
+{
+    text=$1
+    shift
+    "$program" "$@" >"$work/out" 2>"$work/err" || { cat "$work/err"; return 1; }
+    grep -qF -- "$text" "$work/out" || { echo "no '$text' in:"; cat "$work/out"; return 1; }
+}
+
+# usage: without a command it explains itself, and fails.
+explains_itself()
+{
+    status=0
+    "$program" 2>"$work/err" || status=$?
+    [ "$status" = 2 ] && grep -q '^Usage: vapic COMMAND' "$work/err"
+}
+
+: >"$work/empty"
+echo text >"$work/text"
+printf 'MZ' >"$work/short"
+mkdir "$work/directory"
+# A setup header that announces more than the file holds: 'HdrS', protocol 2.15, 64-bit, high.
+{
+    head -c 497 /dev/zero
+    printf '\002\000\000\000\377\377\000\000\000\000\000\000\000\125\252\353\146HdrS\017\002'
+    head -c 9 /dev/zero
+    printf '\001'
+    head -c 36 /dev/zero
+    printf '\003\000'
+    head -c 1500 /dev/zero
+} >"$work/cut"
+
+check 'no command' explains_itself
+check 'help' prints 'run' --help
+check 'version' prints 'vapic ' --version
+check 'help of run' prints '--engine' run --help
+check 'unknown command' refused "no command 'frob'" frob
+check 'no such kernel' refused 'cannot open' run --kernel "$work/nothing"
+check 'kernel is a directory' refused 'no regular file' run --kernel "$work/directory"
+check 'kernel is empty' refused 'is empty' run --kernel "$work/empty"
+check 'kernel is no kernel' refused 'neither a Linux bzImage nor a multiboot' run "$work/text"
+check 'kernel is two bytes' refused 'neither a Linux bzImage nor a multiboot' run "$work/short"
+check 'kernel is cut off' refused 'truncated' run "$work/cut"
+check 'two kernels' refused 'name one' run "$work/text" "$work/text"
+check 'no such initrd' refused '--initrd: cannot open' run --kernel "$work/cut" --initrd "$work/nothing"
+check 'initrd without kernel' refused '--initrd: the built-in guest' run --initrd "$work/text"
+check 'no processors' refused '--cpus' run --cpus 0
+check 'negative processors' refused '--cpus' run --cpus -1
+check 'no number of processors' refused '--cpus' run --cpus 4x
+check 'too many processors' refused 'from 1 to 4096' run --cpus 4097
+check 'too many for xAPIC' refused 'use --apic x2apic' run --cpus 256 --apic xapic
+check 'no size' refused '--mem' run --mem lots
+check 'unknown suffix' refused '--mem' run --mem 1X
+check 'size beyond 64 bits' refused '--mem' run --mem 99999999999999999999
+check 'size beyond 64 bits by suffix' refused '--mem' run --mem 99999999999999T
+check 'too little memory' refused 'at least 2M' run --mem 1M
+check 'too much memory' refused 'at most 64T' run --mem 65T
+check 'memory in odd bytes' refused 'multiple of 4 KiB' run --mem 5000001
+check 'unknown APIC mode' refused 'auto, xapic, x2apic' run --apic yes
+check 'unknown timer' refused 'auto, tsc-deadline, oneshot' run --timer pit
+check 'unknown engine' refused 'auto, kvm, rig' run --engine tcg
+check 'unknown form of statistics' refused 'text, json, none' run --stats xml
+check 'command line too long' refused '--append' run --append "$(head -c 40000 /dev/zero | tr '\0' x)"
+check 'trace cannot be written' refused '--trace: cannot write' \
+    run --engine kvm --trace "$work/directory/no/file"
+tap_end
