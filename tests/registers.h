@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the manuals say about the register map, written down a second time for the tests, so that a
- * mistake in the library's own table cannot hide: [SDM3 T12-1] [SDM3 T12-6] [APM2 T16-2].
+ * mistake in the library's own table cannot hide: [SDM3 T12-1] [SDM3 T12-6] [APM2 T16-2]
+ * [APM2 16.3.2].
  */
 #ifndef VAPIC_TESTS_REGISTERS_H
 #define VAPIC_TESTS_REGISTERS_H

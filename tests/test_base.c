@@ -55,7 +55,7 @@ static const struct {
 
 #define TRANSITIONS (sizeof(transitions) / sizeof(transitions[0]))
 
-/* [SDM3 12.12.5] */
+/* [SDM3 F12-27] [SDM3 12.12.5] */
 static void transitions_by_the_guest(void **state)
 {
     (void)state;

@@ -196,6 +196,7 @@ static struct fx *extended(bool x2apic)
     return fx_new(&(struct fx_options){.features = EXTENDED, .x2apic = x2apic});
 }
 
+/* [APM2 16.3.6] */
 static void specific_eoi_out_of_order(void **state)
 {
     (void)state;
@@ -238,7 +239,7 @@ static void specific_eoi_must_be_enabled(void **state)
     fx_free(fx);
 }
 
-/* A vector whose enable bit is clear waits in IRR. */
+/* A vector whose enable bit is clear waits in IRR. [APM2 16.3.7] */
 static void interrupt_enable_holds_a_vector(void **state)
 {
     struct fx *fx = extended(false);

@@ -188,6 +188,21 @@ static void trigger_and_level_of_fixed(void **state)
     }
 }
 
+static void trigger_and_level_to_oneself(void **state)
+{
+    (void)state;
+    for (uint32_t n = 0; n < 4; n++) {
+        for (uint32_t by_id = 0; by_id < 2; by_id++) {
+            struct fx *fx = new_fx(false);
+
+            fx_icr(fx, 1, trigger_rows[n].bits | (by_id ? 0 : APIC_ICR_SELF) | 0x51, 1);
+            fx_equal(fx_take(fx, 1) == 0x51, trigger_rows[n].delivered, "row %u", n);
+            fx_equal(fx_bit(fx, 1, APIC_TMR, 0x51), trigger_rows[n].tmr, "row %u, TMR", n);
+            fx_free(fx);
+        }
+    }
+}
+
 /* [SDM3 12.6.1] INIT Level De-assert does nothing; an edge with level 0 is an INIT. */
 static void trigger_and_level_of_init(void **state)
 {
@@ -445,6 +460,7 @@ int main(void)
         cmocka_unit_test(to_oneself_by_id),
         cmocka_unit_test(nobody),
         cmocka_unit_test(trigger_and_level_of_fixed),
+        cmocka_unit_test(trigger_and_level_to_oneself),
         cmocka_unit_test(trigger_and_level_of_init),
         cmocka_unit_test(nmi_and_smi_ignore_trigger),
         cmocka_unit_test(software_disabled_sender),

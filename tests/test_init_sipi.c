@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * INIT, start-up messages and what a processor does between them.
- * [SDM3 10.4.3] [SDM3 12.4.7.3] [SDM3 12.6.1]
+ * [SDM3 10.4] [SDM3 10.4.3] [SDM3 12.4.7.3] [SDM3 12.6.1]
  */
 #include "fixture.h"
 
@@ -200,7 +200,7 @@ static void trap_48_init_to_the_boot_processor(void **state)
     fx_free(fx);
 }
 
-/* VMX root operation, SMM, GIF=0: INIT is remembered, a SIPI meanwhile is lost. [SDM3 26.8] */
+/* VMX root operation, SMM, GIF=0: INIT is remembered, a SIPI meanwhile is lost. [SDM3 27.2] */
 static void trap_49_blocked_init(void **state)
 {
     struct fx *fx = fx_new(&(struct fx_options){.vcpus = 2});

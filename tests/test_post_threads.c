@@ -2,12 +2,12 @@
 /*
  * One vCPU that enters, is kicked, halts and sleeps, against several senders at once: every
  * accepted interrupt is delivered exactly once, nobody sleeps or stays in the guest with one
- * pending, and a sleeper is woken once. [SDM3 12.8.4]
+ * pending, and a sleeper is woken once. [SDM3 12.8.4] [SDM3 T31-1]
  */
 #include "owner.h"
 
 #define SENDERS 3
-#define VECTORS 8   /* per sender */
+#define VECTORS 8    /* per sender */
 #define ROUNDS  2000 /* per sender */
 
 struct sender {

@@ -88,6 +88,7 @@ static bool effect_RESET_DISABLED(struct fx *fx)
     return !(base_of(fx) & APIC_BASE_EN);
 }
 
+/* [APM2 16.10] */
 static bool effect_X2APIC_KEEPS_WRITTEN_ID(struct fx *fx)
 {
     fx_write(fx, 0, APIC_ID, 0x09000000);

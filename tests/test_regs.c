@@ -128,7 +128,7 @@ static void disturb(struct fx *fx)
     vapic_post(&fx->v[0], 0xC1, true, NULL);
 }
 
-/* [SDM3 12.4.7.1] */
+/* [SDM3 12.4.7.1] [SDM3 11.1.1] */
 static void values_after_reset(void **state)
 {
     struct fx *fx = plain(ALL_FEATURES, VAPIC_PROFILE_MANUAL);

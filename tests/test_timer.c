@@ -42,7 +42,7 @@ static bool fires(struct fx *fx)
     return fx_take_eoi(fx, 0) == VECTOR;
 }
 
-/* ---- Divide values [SDM3 12.5.4] ---- */
+/* ---- Divide values [SDM3 F12-10] ---- */
 
 static const struct {
     uint32_t tdcr, divisor;
