@@ -32,7 +32,7 @@
 #include "term.h"
 
 #define BOOT_ATTEMPTS   2u
-#define BOOT_SECONDS    60
+#define BOOT_SECONDS    90
 #define SILENCE_SECONDS 90
 #define GRACE_SECONDS   10
 #define DRAIN_SECONDS   30
@@ -491,11 +491,4 @@ int vmm_rig_run(const struct vmm_rig_config *cfg, int *status, struct vmm_err *e
     give_back_signals(&signals);
     *status = rig.quit ? 1 : rig.status;
     return result;
-}
-
-bool vmm_rig_usable(const struct vmm_rig_config *cfg, struct vmm_err *err)
-{
-    struct vmm_rig_host host;
-
-    return vmm_rig_host_find(&host, cfg, err) == 0;
 }

@@ -63,7 +63,4 @@ struct vmm_rig_config {
  */
 int vmm_rig_run(const struct vmm_rig_config *cfg, int *status, struct vmm_err *err);
 
-/* True if the rig's parts are here: an emulator, a kernel, the images. Else the error says. */
-bool vmm_rig_usable(const struct vmm_rig_config *cfg, struct vmm_err *err);
-
 #endif

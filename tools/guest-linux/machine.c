@@ -9,9 +9,9 @@
  *                         below, straight to the serial port, then exit as above
  *
  * The counts of the last command are to be those at the moment the machine stops. Just after a
- * timer tick a few milliseconds are quiet: it reads until a count has changed, and from there to the
- * exit there is no more than one string instruction and a comparison. A tick of another processor
- * may still come in between.
+ * timer tick a few milliseconds are quiet: it reads until a count has changed, and from there to
+ * the exit there is no more than one string instruction and a comparison. On a slow machine a tick
+ * or two may still come in between.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -29,10 +29,10 @@
 #define SERIAL_STATUS   5
 #define SERIAL_EMPTY    0x40 /* line status: transmitter empty */
 
-#define CMOS_BYTE 0x48 /* of the RTC's general-purpose RAM; no firmware runs that could use it */
+#define CMOS_BYTE       0x48 /* of the RTC's general-purpose RAM; no firmware runs that could use it */
 
-#define TEXT_MAX  (256u * 1024)
-#define LINES_MAX (16u * 1024)
+#define TEXT_MAX        (256u * 1024)
+#define LINES_MAX       (16u * 1024)
 
 static const char *const counters[] = {"LOC", "RES"};
 
