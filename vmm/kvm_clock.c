@@ -15,7 +15,7 @@
 #include "kvm_vcpu.h"
 
 #define NS_PER_SEC 1000000000ull
-#define NEAR_NS    50000ull    /* estimates err less than this... */
+#define NEAR_NS    50000ull    /* estimates are late by less than this... */
 #define STALE_NS   20000000ull /* ...within this time */
 
 static uint64_t monotonic_ns(void)
@@ -60,28 +60,47 @@ void vmm_clock_stop(struct vmm_vcpu *v)
     }
 }
 
+/* A reading during which this thread lost the processor is a bad base for estimates: once more. */
 struct vapic_now vmm_clock_now_exact(struct vmm_vcpu *v)
 {
+    uint64_t before;
     uint64_t tsc;
+    unsigned tries = 0;
 
-    if (vmm_kvm_read_tsc(v->fd, &tsc) == 0) {
-        v->tsc_ref = tsc;
-    }
-    /* In this order, so that an estimate is never ahead of the guest's TSC. */
-    v->ns_ref = monotonic_ns();
+    do {
+        before = monotonic_ns();
+        if (vmm_kvm_read_tsc(v->fd, &tsc) == 0) {
+            v->tsc_ref = tsc;
+        }
+        v->ns_ref = monotonic_ns();
+    } while (v->ns_ref - before > NEAR_NS && ++tries < 2);
     return (struct vapic_now){v->ns_ref, v->tsc_ref};
+}
+
+/* Never ahead of the guest's TSC: the reference time was taken after the TSC. */
+static struct vapic_now estimate(struct vmm_vcpu *v)
+{
+    uint64_t ns = monotonic_ns();
+
+    return (struct vapic_now){ns, v->tsc_ref + ns_to_ticks(v, ns - v->ns_ref)};
+}
+
+struct vapic_now vmm_clock_now_fresh(struct vmm_vcpu *v)
+{
+    struct vapic_now now = estimate(v);
+
+    return now.ns - v->ns_ref > STALE_NS ? vmm_clock_now_exact(v) : now;
 }
 
 struct vapic_now vmm_clock_now(struct vmm_vcpu *v)
 {
-    uint64_t ns = monotonic_ns();
-    uint64_t tsc = v->tsc_ref + ns_to_ticks(v, ns - v->ns_ref);
+    struct vapic_now now = estimate(v);
 
     if (v->deadline.clock == VAPIC_CLOCK_TSC &&
-        (ns - v->ns_ref > STALE_NS || tsc + ns_to_ticks(v, NEAR_NS) >= v->deadline.when)) {
+        (now.ns - v->ns_ref > STALE_NS || now.tsc + ns_to_ticks(v, NEAR_NS) >= v->deadline.when)) {
         return vmm_clock_now_exact(v);
     }
-    return (struct vapic_now){ns, tsc};
+    return now;
 }
 
 uint64_t vmm_clock_deadline_ns(struct vmm_vcpu *v, struct vapic_now now)

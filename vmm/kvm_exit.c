@@ -102,10 +102,9 @@ static enum vmm_exit msr_class(uint32_t msr)
     return msr == MSR_APIC_BASE ? VMM_EXIT_MSR_APIC_BASE : VMM_EXIT_MSR_OTHER;
 }
 
-/* Reading and arming the deadline need the guest's TSC as it is, not an estimate. */
 static struct vapic_now now_for(struct vmm_vcpu *v, enum vmm_exit class)
 {
-    return class == VMM_EXIT_MSR_TSC_DEADLINE ? vmm_clock_now_exact(v) : vmm_clock_now(v);
+    return class == VMM_EXIT_MSR_TSC_DEADLINE ? vmm_clock_now_fresh(v) : vmm_clock_now(v);
 }
 
 static void exit_rdmsr(struct vmm_vcpu *v)
@@ -174,7 +173,8 @@ static void exit_wrmsr(struct vmm_vcpu *v)
 static void exit_hlt(struct vmm_vcpu *v)
 {
     v->stats.exits[VMM_EXIT_HLT]++;
-    v->nmi_masked = vmm_kvm_nmi_masked(v->fd);
+    v->nmi_given = v->nmi_given && vmm_kvm_nmi_masked(v->fd);
+    v->nmi_masked = v->nmi_given;
     vapic_halt(&v->apic);
 }
 

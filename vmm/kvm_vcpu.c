@@ -77,6 +77,7 @@ int vmm_vcpu_open(struct vmm_vcpu *v, int vm_fd, struct vmm_err *err)
     v->interrupt_flag = false;
     v->incomplete = false;
     v->nmi_masked = false;
+    v->nmi_given = false;
     if (setup_vcpu(v, err) != 0) {
         vmm_vcpu_close(v);
         return -1;
@@ -247,6 +248,7 @@ static void inject(struct vmm_vcpu *v, const struct vapic_entry *entry)
         queue_interrupt(v, vmm_machine_acknowledge_pic(v->machine));
         break;
     case VAPIC_INJECT_NMI:
+        v->nmi_given = true;
         if (ioctl(v->fd, KVM_NMI, 0) != 0) {
             vmm_machine_fail(v->machine, v, "KVM_NMI failed");
         }

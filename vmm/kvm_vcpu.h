@@ -51,6 +51,7 @@ struct vmm_vcpu {
     bool irq_ready;      /* KVM's injection slot is free and the guest takes interrupts */
     bool interrupt_flag; /* RFLAGS.IF */
     bool incomplete;     /* KVM still has to finish the instruction that exited */
+    bool nmi_given;      /* an NMI was given to KVM, and may still be in service */
     bool nmi_masked;     /* halted in an NMI handler: a further NMI does not end the halt */
     bool ever_x2apic;
 
@@ -93,7 +94,8 @@ void vmm_vcpu_finish(struct vmm_vcpu *v);
 bool vmm_clock_start(struct vmm_vcpu *v);
 void vmm_clock_stop(struct vmm_vcpu *v);
 struct vapic_now vmm_clock_now(struct vmm_vcpu *v);
-struct vapic_now vmm_clock_now_exact(struct vmm_vcpu *v);
+struct vapic_now vmm_clock_now_fresh(struct vmm_vcpu *v); /* to arm a deadline by */
+struct vapic_now vmm_clock_now_exact(struct vmm_vcpu *v); /* to know that one has come */
 /* The deadline as CLOCK_MONOTONIC nanoseconds, 0 for none. */
 uint64_t vmm_clock_deadline_ns(struct vmm_vcpu *v, struct vapic_now now);
 /* Arranges for a kick at v->deadline. */
