@@ -12,7 +12,7 @@
 
 void console_init(void);
 
-/* Understands %s %c %d %u %x, the long forms %ld %lu %lx, widths with leading zero (%08x), %%. */
+/* Understands %s %d %u %x, the long forms %ld %lu %lx, widths with leading zero (%08x), %%. */
 __attribute__((format(printf, 1, 2))) void print(const char *format, ...);
 
 _Noreturn void debug_exit(uint8_t code);

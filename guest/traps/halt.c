@@ -92,7 +92,7 @@ static void pending_before(void)
 static void timer_about_now(void)
 {
     struct cpu *me = this_cpu();
-    uint32_t rounds = test_rounds(100), start = me->received[VEC_WAKE];
+    uint32_t rounds = test_rounds(100), start;
     uint64_t t0 = rdtsc(), cost;
 
     clock_arm(VEC_WAKE, clock_short());
