@@ -534,6 +534,26 @@ static void disabled_reads_ones_of_any_size(void **state)
     }
 }
 
+/* Without DISABLED_READS_ONES the page belongs to the APIC in xAPIC mode only. */
+static void page_is_claimed_by_mode(void **state)
+{
+    static const uint32_t modes[] = {OFF, XAPIC, X2APIC};
+
+    (void)state;
+    for (uint32_t n = 0; n < 3; n++) {
+        for (int ones = 0; ones < 2; ones++) {
+            struct fx *fx =
+                with_knobs(ones ? VAPIC_PROFILE_MANUAL
+                                : VAPIC_PROFILE_MANUAL & ~(unsigned)VAPIC_KNOB_DISABLED_READS_ONES);
+
+            load_base(fx, modes[n]);
+            fx_equal(vapic_mmio_claims(&fx->v[0], APIC_DEFAULT_BASE + 0x30),
+                     ones || modes[n] == XAPIC, "mode %x, knob %d", modes[n], ones);
+            fx_free(fx);
+        }
+    }
+}
+
 static void disabled_drops_writes(void **state)
 {
     struct fx *fx = fx_new(NULL);
@@ -739,6 +759,7 @@ int main(void)
         cmocka_unit_test(ldr_follows_the_mode),
         cmocka_unit_test(x2apic_ldr_of_every_low_id),
         cmocka_unit_test(disabled_reads_ones_of_any_size),
+        cmocka_unit_test(page_is_claimed_by_mode),
         cmocka_unit_test(disabled_drops_writes),
         cmocka_unit_test(disabled_msrs_fault),
         cmocka_unit_test(disabled_accepts_no_message),

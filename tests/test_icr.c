@@ -450,6 +450,160 @@ static void illegal_vectors_are_not_accepted(void **state)
     }
 }
 
+/* What the host sends in a vCPU's name is checked as the rest is. */
+static void illegal_vector_in_a_message_of_the_host(void **state)
+{
+    static const uint32_t forms[] = {0, APIC_ICR_SELF, APIC_DM_LOWEST,
+                                     APIC_ICR_LEVEL | APIC_ICR_ASSERT};
+    struct fx *fx = new_fx(false);
+
+    (void)state;
+    for (uint32_t n = 0; n < 4; n++) {
+        struct vapic_msg msg = {.icr = forms[n] | 15, .dest = 1, .source = vapic_index(&fx->v[1])};
+
+        vapic_send(&fx->vm, msg);
+        fx_equal(fx_take(fx, 1), (uint64_t)-1, "form %x", forms[n]);
+        fx_equal(fx_get(fx, 1, APIC_IRR), 0, "form %x", forms[n]);
+    }
+    fx_free(fx);
+}
+
+/* ---- The common case in every variant: one physical target, counted, traced, widely addressed
+ * ---- */
+
+static void check_common(struct fx *fx, uint32_t dest, uint32_t target, const char *name)
+{
+    for (uint32_t mode = 0; mode < 2; mode++) {
+        for (uint32_t level = 0; level < 2; level++) {
+            uint32_t icr = mode << 8 | (level ? APIC_ICR_LEVEL | APIC_ICR_ASSERT : 0) | 0x51;
+
+            fx_icr(fx, 0, icr, dest);
+            for (uint32_t n = 0; n < fx->vcpus; n++) {
+                fx_equal(fx_take_eoi(fx, n), n == target ? 0x51 : (uint64_t)-1,
+                         "%s: ICR %x to %x at %u", name, icr, dest, n);
+                if (n == target)
+                    fx_equal(fx_bit(fx, n, APIC_TMR, 0x51), level, "%s: ICR %x, TMR", name, icr);
+            }
+        }
+    }
+}
+
+static void one_physical_target(void **state)
+{
+    static const uint32_t ids[] = {0, 7, 0xFE, 0x101, 0xFFF8, 0x10009};
+
+    (void)state;
+    for (uint32_t variant = 0; variant < 8; variant++) {
+        struct fx *fx = fx_new(&(struct fx_options){
+            .vcpus = 6,
+            .ids = ids,
+            .x2apic = (variant & 1) != 0,
+            .config = {.count_received = (variant & 2) != 0, .id_bound = 65536}});
+
+        if (variant & 4)
+            fx_trace(fx);
+        for (uint32_t n = 0; n < (variant & 1 ? 6 : 3); n++)
+            check_common(fx, ids[n], n, variant & 1 ? "x2APIC" : "xAPIC");
+        fx_free(fx);
+    }
+}
+
+/* In xAPIC mode the IDs 101h and 1 are one, and FFFFh is FFh. */
+static void one_physical_target_with_an_alias(void **state)
+{
+    static const uint32_t ids[] = {0, 1, 0x101};
+    struct fx *fx = fx_new(&(struct fx_options){.vcpus = 3, .ids = ids});
+
+    (void)state;
+    fx_icr(fx, 0, 0x51, 1);
+    assert_int_equal(fx_take_eoi(fx, 1), 0x51);
+    assert_int_equal(fx_take_eoi(fx, 2), 0x51);
+    fx_write(fx, 2, APIC_ID, 0);
+    fx_icr(fx, 1, 0x51, 0);
+    assert_int_equal(fx_take_eoi(fx, 0), 0x51);
+    assert_int_equal(fx_take_eoi(fx, 1), -1);
+    assert_int_equal(fx_take_eoi(fx, 2), 0x51);
+    check_common(fx, 1, 1, "alias gone");
+    fx_free(fx);
+}
+
+/* A target that went to x2APIC mode or away leaves the alias alone. */
+static void one_physical_target_changes_its_mode(void **state)
+{
+    static const uint32_t ids[] = {0, 1, 0x101};
+    struct fx *fx = fx_new(&(struct fx_options){.vcpus = 3, .ids = ids});
+
+    (void)state;
+    assert_int_equal(vapic_load_base(&fx->v[2], vapic_base(&fx->v[2]) | APIC_BASE_EXTD), VAPIC_OK);
+    check_common(fx, 1, 1, "alias in x2APIC mode");
+    assert_int_equal(vapic_load_base(&fx->v[1], vapic_base(&fx->v[1]) & ~(uint64_t)APIC_BASE_EN),
+                     VAPIC_OK);
+    check_common(fx, 1, 77, "target off");
+    assert_int_equal(vapic_load_base(&fx->v[2], vapic_base(&fx->v[2]) & ~(uint64_t)APIC_BASE_EXTD),
+                     VAPIC_OK);
+    check_common(fx, 1, 2, "alias alone");
+    fx_free(fx);
+}
+
+static void self_ipi_counted_and_traced(void **state)
+{
+    struct fx *fx = fx_new(&(struct fx_options){.config = {.count_received = true}});
+    struct vapic_stats stats;
+
+    (void)state;
+    fx_trace(fx);
+    fx_icr(fx, 0, APIC_ICR_SELF | 0x51, 0);
+    vapic_get_stats(&fx->v[0], &stats);
+    assert_int_equal(stats.ipis_sent, 1);
+    assert_int_equal(stats.ipi_targets, 1);
+    assert_int_equal(stats.ipis_received, 1);
+    assert_int_equal(fx_take(fx, 0), 0x51);
+    fx_free(fx);
+}
+
+/* The trace tells edge from level. */
+static void traced_trigger_mode(void **state)
+{
+    static const uint32_t forms[] = {APIC_ICR_SELF, 0};
+
+    (void)state;
+    for (uint32_t form = 0; form < 2; form++) {
+        for (uint32_t level = 0; level < 2; level++) {
+            struct fx *fx = fx_new(NULL);
+            uint32_t accepted = 0;
+
+            fx_trace(fx);
+            fx_icr(fx, 0, forms[form] | (level ? APIC_ICR_LEVEL | APIC_ICR_ASSERT : 0) | 0x51, 0);
+            for (uint32_t n = 0; n < fx_count(fx, FX_TRACE); n++) {
+                struct vapic_event event = fx_nth(fx, FX_TRACE, n).event;
+
+                if (event.kind != VAPIC_EVENT_APIC_ACCEPT_IRQ)
+                    continue;
+                accepted++;
+                fx_equal(event.arg[2], level, "trigger mode, form %u", form);
+                fx_equal(event.arg[3], 0x51, "vector, form %u", form);
+            }
+            fx_equal(accepted, 1, "events, form %u", form);
+            fx_free(fx);
+        }
+    }
+}
+
+/* [SDM3 12.4.7.2] reached nobody, and says so */
+static void self_ipi_while_software_disabled(void **state)
+{
+    struct fx *fx = new_fx(false);
+    struct vapic_stats stats;
+
+    (void)state;
+    fx_set(fx, 0, APIC_SVR, 0xFF);
+    fx_icr(fx, 0, APIC_ICR_SELF | 0x51, 0);
+    vapic_get_stats(&fx->v[0], &stats);
+    assert_int_equal(stats.ipi_targets, 0);
+    assert_int_equal(fx_get(fx, 0, APIC_IRR + 0x20), 0);
+    fx_free(fx);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -476,6 +630,13 @@ int main(void)
         cmocka_unit_test(counts_what_was_sent),
         cmocka_unit_test(message_from_an_unknown_source),
         cmocka_unit_test(illegal_vectors_are_not_accepted),
+        cmocka_unit_test(illegal_vector_in_a_message_of_the_host),
+        cmocka_unit_test(one_physical_target),
+        cmocka_unit_test(one_physical_target_with_an_alias),
+        cmocka_unit_test(one_physical_target_changes_its_mode),
+        cmocka_unit_test(self_ipi_counted_and_traced),
+        cmocka_unit_test(traced_trigger_mode),
+        cmocka_unit_test(self_ipi_while_software_disabled),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

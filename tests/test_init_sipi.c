@@ -323,6 +323,37 @@ static void sipi_wakes_the_sleeping_thread(void **state)
     fx_free(fx);
 }
 
+/* A SIPI that a running processor ignored is gone, also when INIT comes by a pin. */
+static void ignored_sipi_is_not_kept(void **state)
+{
+    struct fx *fx = fx_new(&(struct fx_options){.vcpus = 2});
+
+    (void)state;
+    fx_set(fx, 1, APIC_LVT_LINT1, APIC_DM_INIT);
+    fx_icr(fx, 0, APIC_DM_SIPI | 0x9A, 1);
+    expect_event(fx, 1, VAPIC_CPU_NONE);
+    vapic_set_lint(&fx->v[1], 1, true);
+    expect_event(fx, 1, VAPIC_CPU_INIT);
+    expect_event(fx, 1, VAPIC_CPU_NONE);
+    assert_int_equal(vapic_activity(&fx->v[1]), VAPIC_WAIT_FOR_SIPI);
+    fx_free(fx);
+}
+
+/* The event comes with what the host needs to go on. */
+static void event_says_whether_to_run(void **state)
+{
+    struct fx *fx = fx_new(&(struct fx_options){.vcpus = 2});
+
+    (void)state;
+    fx_icr(fx, 0, INIT, 0);
+    assert_true(fx_step(fx, 0, FX_CAN_ALL).runnable);
+    fx_icr(fx, 0, INIT, 1);
+    assert_false(fx_step(fx, 1, FX_CAN_ALL).runnable);
+    fx_icr(fx, 0, APIC_DM_SIPI | 1, 1);
+    assert_true(fx_step(fx, 1, FX_CAN_ALL).runnable);
+    fx_free(fx);
+}
+
 static void reset_forgets_init_and_sipi(void **state)
 {
     struct fx *fx = parked(2, VAPIC_PROFILE_MANUAL);
@@ -356,6 +387,8 @@ int main(void)
         cmocka_unit_test(waiting_processor_takes_nothing_else),
         cmocka_unit_test(sipi_to_a_disabled_apic),
         cmocka_unit_test(sipi_wakes_the_sleeping_thread),
+        cmocka_unit_test(ignored_sipi_is_not_kept),
+        cmocka_unit_test(event_says_whether_to_run),
         cmocka_unit_test(reset_forgets_init_and_sipi),
     };
 

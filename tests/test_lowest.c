@@ -320,6 +320,19 @@ static void lowest_priority_all_but_self(void **state)
     }
 }
 
+static void redirected_to_nobody(void **state)
+{
+    struct fx *fx = make(FLAT, 2, VAPIC_PROFILE_MANUAL);
+
+    (void)state;
+    assert_int_equal(redirect(fx, APIC_ICR_LOGICAL | 0x51, 0xC0).accepted, 0);
+    assert_int_equal(redirect(fx, 0x51, 0x77).accepted, 0);
+    fx_set(fx, 0, APIC_SVR, 0xFF);
+    fx_set(fx, 1, APIC_SVR, 0xFF);
+    assert_int_equal(redirect(fx, APIC_ICR_LOGICAL | 0x51, 3).accepted, 0);
+    fx_free(fx);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -342,6 +355,7 @@ int main(void)
         cmocka_unit_test(redirection_hint_with_one_physical_target),
         cmocka_unit_test(redirection_hint_keeps_the_mode),
         cmocka_unit_test(lowest_priority_all_but_self),
+        cmocka_unit_test(redirected_to_nobody),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -331,6 +331,26 @@ static void profiles_set_each_knob_as_listed(void **state)
     }
 }
 
+/* LINT0_EXTINT: the 8259 is behind the boot processor alone, after INIT as after RESET. */
+static void lint0_of_each_processor(void **state)
+{
+    struct fx *fx = fx_new(&(struct fx_options){
+        .vcpus = 2, .config = {.knobs = VAPIC_PROFILE_KVM, .knobs_set = true}});
+
+    (void)state;
+    for (uint32_t n = 0; n < 2; n++) {
+        fx_set(fx, n, APIC_LVT_LINT0, 0x31);
+        fx_icr(fx, n, APIC_DM_INIT | APIC_ICR_ASSERT, n);
+        fx_settle(fx);
+        fx_equal(fx_read(fx, n, APIC_LVT_LINT0), n == 0 ? APIC_DM_EXTINT : APIC_LVT_MASKED,
+                 "INIT of %u", n);
+        vapic_reset(&fx->v[n]);
+        fx_equal(fx_read(fx, n, APIC_LVT_LINT0), n == 0 ? APIC_DM_EXTINT : APIC_LVT_MASKED,
+                 "RESET of %u", n);
+    }
+    fx_free(fx);
+}
+
 /* ---- IPI_FORMS: which modes go with which shorthand [SDM3 T12-3] ---- */
 
 static void forms_of_the_manual(void **state)
@@ -367,6 +387,7 @@ int main(void)
 #undef VAPIC_X
             cmocka_unit_test(default_is_the_manual_profile),
         cmocka_unit_test(profiles_set_each_knob_as_listed),
+        cmocka_unit_test(lint0_of_each_processor),
         cmocka_unit_test(forms_of_the_manual),
     };
 

@@ -646,6 +646,25 @@ static void outstanding_vector_can_be_taken_back(void **state)
     fx_free(fx);
 }
 
+/* An image is another life: what was outstanding before it is forgotten. */
+static void image_forgets_an_outstanding_vector(void **state)
+{
+    struct fx *fx = fx_new(NULL);
+    uint8_t image[VAPIC_IMAGE_SIZE];
+    struct vapic_entry entry;
+
+    (void)state;
+    save_image(fx, VAPIC_IMAGE_ID32, image);
+    vapic_post(&fx->v[0], VECTOR, false, NULL);
+    entry = fx_peek(fx, 0, FX_CAN_ALL);
+    vapic_commit(&fx->v[0], &entry);
+    vapic_exit(&fx->v[0], 0, false);
+    assert_int_equal(load_image(fx, VAPIC_IMAGE_ID32, image), VAPIC_OK);
+    assert_false(vapic_not_delivered(&fx->v[0]));
+    assert_int_equal(fx_take(fx, 0), -1);
+    fx_free(fx);
+}
+
 static const struct fx_options two_parked = {.vcpus = 2, .parked = true};
 
 /* vCPU 1 of `fx` into vCPU 1 of another VM. */
@@ -919,6 +938,7 @@ int main(void)
         cmocka_unit_test(trap_93_acknowledged_and_not_taken),
         cmocka_unit_test(taken_vector_is_not_outstanding),
         cmocka_unit_test(outstanding_vector_can_be_taken_back),
+        cmocka_unit_test(image_forgets_an_outstanding_vector),
         cmocka_unit_test(trap_94_between_init_and_sipi),
         cmocka_unit_test(latched_sipi),
         cmocka_unit_test(activity),

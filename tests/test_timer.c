@@ -692,6 +692,46 @@ static void counts_ticks(void **state)
     fx_free(fx);
 }
 
+/* The event of the trace and the call of the host say the same; either may be missing. */
+static void arming_is_traced(void **state)
+{
+    (void)state;
+    for (int no_host = 0; no_host < 2; no_host++) {
+        struct fx *fx = fx_new(&(struct fx_options){.no_optional = no_host != 0});
+        bool found = false;
+
+        fx_trace(fx);
+        fx_set(fx, 0, APIC_TDCR, DIVIDE_BY_1);
+        fx_set(fx, 0, APIC_LVT_TIMER, ONESHOT);
+        fx_set(fx, 0, APIC_TMICT, COUNT);
+        fx_step(fx, 0, 0);
+        for (uint32_t n = 0; n < fx_count(fx, FX_TRACE); n++) {
+            struct vapic_event event = fx_nth(fx, FX_TRACE, n).event;
+
+            found |= event.kind == VAPIC_EVENT_TIMER && event.arg[1] == VAPIC_CLOCK_NS &&
+                     event.arg[2] == fx->now.ns + COUNT;
+        }
+        assert_true(found);
+        assert_int_equal(fx_count(fx, FX_ARM) > 0, !no_host);
+        fx_free(fx);
+    }
+}
+
+/* Told once: the same deadline again is no news. */
+static void the_host_is_told_once(void **state)
+{
+    struct fx *fx = start(PERIODIC, COUNT);
+    uint32_t told;
+
+    (void)state;
+    fx_step(fx, 0, 0);
+    told = fx_count(fx, FX_ARM);
+    for (int n = 0; n < 5; n++)
+        fx_step(fx, 0, 0);
+    assert_int_equal(fx_count(fx, FX_ARM), told);
+    fx_free(fx);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -736,6 +776,8 @@ int main(void)
         cmocka_unit_test(timer_expired_reaches_the_vcpu),
         cmocka_unit_test(masked_tick_wakes_nobody),
         cmocka_unit_test(counts_ticks),
+        cmocka_unit_test(arming_is_traced),
+        cmocka_unit_test(the_host_is_told_once),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
