@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -328,7 +329,10 @@ void *vmm_vcpu_thread(void *arg)
 {
     struct vmm_vcpu *v = arg;
     struct vapic_entry entry;
+    char name[16];
 
+    snprintf(name, sizeof(name), "vapic vCPU %u", v->index);
+    pthread_setname_np(pthread_self(), name);
     current_run = v->run;
     if (!vmm_clock_start(v)) {
         vmm_machine_fail(v->machine, v, "no timer from the host: raise ulimit -i (signals)");
