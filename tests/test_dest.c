@@ -228,6 +228,25 @@ static void wide_ids_in_xapic_mode(void **state)
     fx_free(fx);
 }
 
+/* As on silicon, with the knob: the low byte reaches xAPICs, whoever sends. */
+static void wide_ids_alias_with_the_knob(void **state)
+{
+    static const uint32_t ids[] = {0, 1, 0x101, 0x202, 0x305};
+    struct fx *fx = with(5, ids, VAPIC_PROFILE_MANUAL | VAPIC_KNOB_X2APIC_ALIASES_XAPIC);
+
+    (void)state;
+    to_x2apic(fx, 0);
+    to_x2apic(fx, 2);
+    to_x2apic(fx, 3);
+    assert_int_equal(ipi(fx, 0, 0, 0x101), 0x6);
+    assert_int_equal(device(fx, 0, 0x101), 0x6);
+    assert_int_equal(ipi(fx, 0, 0, 0x202), 0x8);
+    assert_int_equal(ipi(fx, 0, 0, 0x7701), 0x2);
+    assert_int_equal(ipi(fx, 0, 0, 0x305), 0x10);
+    assert_int_equal(ipi(fx, 0, 0, 0xFFFFFFFF), 0xD);
+    fx_free(fx);
+}
+
 /* ---- Logical, flat model [SDM3 12.6.2.2] ---- */
 
 static struct fx *flat(uint32_t vcpus)
@@ -546,6 +565,7 @@ int main(void)
         cmocka_unit_test(id_ff_in_x2apic_mode),
         cmocka_unit_test(trap_45_aliased_ids),
         cmocka_unit_test(wide_ids_in_xapic_mode),
+        cmocka_unit_test(wide_ids_alias_with_the_knob),
         cmocka_unit_test(trap_43_flat_sets),
         cmocka_unit_test(flat_ldr_of_several_bits),
         cmocka_unit_test(flat_broadcast_without_ldr),

@@ -383,6 +383,23 @@ static void cr8_shows_in_the_image(void **state)
     fx_free(fx);
 }
 
+/* [SDM3 12.5.3] the visible copy; what is latched and not yet sampled is the record's */
+static void esr_in_the_image(void **state)
+{
+    struct fx *fx = fx_new(NULL);
+    uint8_t image[VAPIC_IMAGE_SIZE];
+
+    (void)state;
+    fx_read(fx, 0, 0x3A0);
+    fx_write(fx, 0, APIC_ESR, 0);
+    save_image(fx, VAPIC_IMAGE_ID32, image);
+    assert_int_equal(word(image, APIC_ESR), APIC_ESR_ILLEGAL_REG);
+    fx_write(fx, 0, APIC_ESR, 0);
+    assert_int_equal(load_image(fx, VAPIC_IMAGE_ID32, image), VAPIC_OK);
+    assert_int_equal(fx_read(fx, 0, APIC_ESR), APIC_ESR_ILLEGAL_REG);
+    fx_free(fx);
+}
+
 /* PPR is derived, whatever the image says. */
 static void ppr_is_recomputed(void **state)
 {
@@ -924,6 +941,7 @@ int main(void)
         cmocka_unit_test(loaded_vectors_are_delivered),
         cmocka_unit_test(trap_33_tpr_in_the_image),
         cmocka_unit_test(cr8_shows_in_the_image),
+        cmocka_unit_test(esr_in_the_image),
         cmocka_unit_test(ppr_is_recomputed),
         cmocka_unit_test(trap_92_all_zero),
         cmocka_unit_test(loading_sends_nothing),
