@@ -10,7 +10,7 @@
 
 #define OWNERS  3
 #define SENDERS 2
-#define ROUNDS  3000 /* per sender */
+#define ROUNDS  2000 /* per sender */
 
 struct sender {
     struct stage *stage;
@@ -27,8 +27,10 @@ struct stage {
     struct owner owners[OWNERS];
     struct sender senders[SENDERS];
     struct vapic_msg msg;
+    bool by_icr;       /* sent by the guest of a vCPU that the sender owns */
     uint32_t accepted; /* by each message; 0: any number */
-    uint32_t targets;  /* bit n: vCPU n may take it */
+    uint32_t targets;  /* bit n: vCPU n must take it (may, when not `exact`) */
+    uint32_t allowed;  /* these may take it, too */
     bool exact;        /* each target takes each sending once, nobody else any */
 };
 
@@ -37,7 +39,8 @@ static struct stage stage;
 static void notify_owner(struct fx *fx, uint32_t vcpu, enum vapic_action action)
 {
     (void)fx;
-    owner_act(&stage.owners[vcpu], action);
+    if (vcpu < OWNERS)
+        owner_act(&stage.owners[vcpu], action);
 }
 
 /* All that must take the vector have taken it: its next sending cannot coalesce. */
@@ -51,11 +54,27 @@ static bool all_took(struct sender *s, uint8_t vector)
     return true;
 }
 
+/* As the guest of the sender's own vCPU, which comes after the owners'. */
+static void send_by_icr(struct sender *s, struct vapic_msg msg)
+{
+    fx_icr(s->stage->fx, OWNERS + s->number, msg.icr, msg.dest);
+}
+
+static void send_by_call(struct sender *s, struct vapic_msg msg)
+{
+    struct vapic_sent sent = vapic_send(&s->stage->fx->vm, msg);
+
+    s->wrong_count += s->stage->accepted != 0 && sent.accepted != s->stage->accepted;
+    if (sent.accepted != 1)
+        return;
+    s->wrong_target += !((s->stage->targets | s->stage->allowed) >> sent.target & 1);
+    owner_act(&s->stage->owners[sent.target], (enum vapic_action)sent.action);
+}
+
 static void send_round(struct sender *s, uint32_t round)
 {
     uint8_t vector = (uint8_t)(0x30 + 0x40 * s->number + round % 16);
     struct vapic_msg msg = s->stage->msg;
-    struct vapic_sent sent;
 
     if (s->stage->exact && !all_took(s, vector)) {
         s->lost++;
@@ -63,12 +82,10 @@ static void send_round(struct sender *s, uint32_t round)
     }
     msg.icr |= vector;
     __atomic_store_n(&s->in_call, 1, __ATOMIC_SEQ_CST);
-    sent = vapic_send(&s->stage->fx->vm, msg);
-    s->wrong_count += s->stage->accepted != 0 && sent.accepted != s->stage->accepted;
-    if (sent.accepted == 1) {
-        s->wrong_target += !(s->stage->targets >> sent.target & 1);
-        owner_act(&s->stage->owners[sent.target], (enum vapic_action)sent.action);
-    }
+    if (s->stage->by_icr)
+        send_by_icr(s, msg);
+    else
+        send_by_call(s, msg);
     __atomic_store_n(&s->in_call, 0, __ATOMIC_SEQ_CST);
     s->sent[vector]++;
 }
@@ -118,9 +135,12 @@ static void check_exact(void)
         for (uint32_t vector = 0; vector < 256; vector++) {
             uint32_t sent = stage.senders[s].sent[vector];
 
-            for (uint32_t n = 0; n < OWNERS && sent != 0; n++)
+            for (uint32_t n = 0; n < OWNERS && sent != 0; n++) {
+                if (stage.allowed >> n & 1)
+                    continue;
                 fx_equal(owner_load(&stage.owners[n].seen[vector]),
                          stage.targets >> n & 1 ? sent : 0, "vCPU %u, vector %x", n, vector);
+            }
         }
     }
 }
@@ -146,6 +166,13 @@ static struct fx *vm(void)
 {
     memset(&stage, 0, sizeof(stage));
     return fx_new(&(struct fx_options){.vcpus = OWNERS, .silent = true});
+}
+
+static struct fx *vm_with_senders(void)
+{
+    memset(&stage, 0, sizeof(stage));
+    stage.by_icr = true;
+    return fx_new(&(struct fx_options){.vcpus = OWNERS + SENDERS, .silent = true});
 }
 
 /* ---- What the owners do ---- */
@@ -200,6 +227,71 @@ static void physical_while_the_target_toggles_its_mode(void **state)
     stage.msg = (struct vapic_msg){.dest = 1, .source = VAPIC_FROM_DEVICE};
     stage.targets = 1u << 1;
     stage.accepted = 1;
+    stage.exact = true;
+    play(fx);
+    finish(fx);
+}
+
+static void toggle_alias(struct owner *o, uint32_t round)
+{
+    fx_write(o->fx, o->n, APIC_ID, round % 2 ? 0x01000000 : 0x22000000);
+}
+
+/* Another one takes the same ID for a while; the first must not suffer. */
+static void physical_while_an_alias_comes_and_goes(void **state)
+{
+    (void)state;
+    for (int by_icr = 0; by_icr < 2; by_icr++) {
+        struct fx *fx = by_icr ? vm_with_senders() : vm();
+
+        stage.owners[2].between = toggle_alias;
+        stage.msg = (struct vapic_msg){.dest = 1, .source = VAPIC_FROM_DEVICE};
+        stage.targets = 1u << 1;
+        stage.allowed = 1u << 2;
+        stage.exact = true;
+        play(fx);
+        finish(fx);
+    }
+}
+
+static void ipis_while_the_target_toggles_its_mode(void **state)
+{
+    struct fx *fx = vm_with_senders();
+
+    (void)state;
+    stage.owners[1].between = toggle_mode;
+    stage.owners[2].between = toggle_mode;
+    stage.msg = (struct vapic_msg){.dest = 1};
+    stage.targets = 1u << 1;
+    stage.exact = true;
+    play(fx);
+    finish(fx);
+}
+
+static void flat_ipis_while_the_target_changes_its_bit(void **state)
+{
+    struct fx *fx = vm_with_senders();
+
+    (void)state;
+    stage.owners[1].between = toggle_ldr;
+    stage.msg = (struct vapic_msg){.icr = APIC_ICR_LOGICAL, .dest = 3};
+    fx_write(fx, 1, APIC_LDR, 0x01000000);
+    stage.targets = 1u << 1;
+    stage.exact = true;
+    play(fx);
+    finish(fx);
+}
+
+static void ipis_to_all_while_all_change(void **state)
+{
+    struct fx *fx = vm_with_senders();
+
+    (void)state;
+    stage.owners[0].between = toggle_id;
+    stage.owners[1].between = toggle_mode;
+    stage.owners[2].between = toggle_model;
+    stage.msg = (struct vapic_msg){.icr = APIC_ICR_ALL_EXCL};
+    stage.targets = 7;
     stage.exact = true;
     play(fx);
     finish(fx);
@@ -384,6 +476,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(physical_while_the_target_toggles_its_mode),
+        cmocka_unit_test(physical_while_an_alias_comes_and_goes),
+        cmocka_unit_test(ipis_while_the_target_toggles_its_mode),
+        cmocka_unit_test(flat_ipis_while_the_target_changes_its_bit),
+        cmocka_unit_test(ipis_to_all_while_all_change),
         cmocka_unit_test(flat_while_the_target_changes_its_bit),
         cmocka_unit_test(logical_while_the_target_changes_its_model),
         cmocka_unit_test(broadcast_while_all_change),
