@@ -11,9 +11,6 @@
 #include "acpi.h"
 #include "load_bytes.h"
 
-/* IDs 0 to 254; 255 is the broadcast. */
-#define XAPIC_CPUS       255u
-
 #define CONSOLE_DRAIN_MS 2000u
 #define JOIN_SECONDS     60
 
@@ -237,7 +234,8 @@ static int hand_over(struct vmm_machine *m, struct vmm_err *err)
 {
     int rc = VAPIC_OK;
 
-    for (unsigned i = 0; i < m->config.cpus && m->config.cpus > XAPIC_CPUS && rc == VAPIC_OK; i++) {
+    for (unsigned i = 0; i < m->config.cpus && m->config.cpus > VMM_XAPIC_CPUS && rc == VAPIC_OK;
+         i++) {
         uint64_t base = vapic_base(&m->cpu[i].apic);
 
         rc = vapic_load_base(&m->cpu[i].apic, base | APIC_BASE_EXTD);

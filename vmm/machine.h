@@ -35,6 +35,9 @@
 
 #define VMM_APIC_BUS_NS 1u /* the APIC timer counts at 1 GHz before division */
 
+/* IDs 0 to 254: what 8 bits name; 255 is the broadcast. */
+#define VMM_XAPIC_CPUS 255u
+
 struct vmm_machine_config {
     struct vmm_blob kernel;
     struct vmm_blob initrd;

@@ -144,10 +144,19 @@ static int check_cpus(const struct vmm_machine *m, struct vmm_err *err)
     return 0;
 }
 
+/* With more than 255 processors, 255 is one of them, and no broadcast of a device's. */
+static uint32_t knobs_for(unsigned cpus)
+{
+    return cpus > VMM_XAPIC_CPUS ? VAPIC_PROFILE_MANUAL & ~(uint32_t)VAPIC_KNOB_DEVICE_BROADCAST_FF
+                                 : VAPIC_PROFILE_MANUAL;
+}
+
 static int make_vm(struct vmm_machine *m, struct vmm_err *err)
 {
     struct vapic_vm_config config = {
         .max_vcpus = m->config.cpus,
+        .knobs = knobs_for(m->config.cpus),
+        .knobs_set = true,
         .msi_dest = m->config.x2apic ? VAPIC_MSI_DEST_15 : VAPIC_MSI_DEST_8,
         .bus_ns = VMM_APIC_BUS_NS,
         .max_gsis = VMM_IOAPIC_PINS,
