@@ -185,6 +185,28 @@ static void broadcast_in_x2apic_mode(void **state)
     fx_free(fx);
 }
 
+/* All 255 IDs of the 8-bit form, as written by the guest, and every one twice. */
+static void every_8_bit_id(void **state)
+{
+    struct fx *fx = fx_new(&(struct fx_options){.vcpus = 3});
+
+    (void)state;
+    for (uint32_t id = 0; id < 0xFF; id++) {
+        uint32_t other = (id + 0x80) % 0xFF;
+
+        fx_write(fx, 0, APIC_ID, other << 24);
+        fx_write(fx, 1, APIC_ID, id << 24);
+        fx_write(fx, 2, APIC_ID, id << 24);
+        fx_equal(ipi(fx, 0, 0, id), 0x6, "ID %x, IPI", id);
+        fx_equal(device(fx, 0, id), 0x6, "ID %x, device", id);
+        fx_equal(device(fx, APIC_ICR_LEVEL | APIC_ICR_ASSERT, id), 0x6, "ID %x, level", id);
+        fx_write(fx, 2, APIC_ID, other << 24);
+        fx_equal(ipi(fx, 0, 0, id), 0x2, "ID %x, alone", id);
+        fx_equal(ipi(fx, 1, 0, other), 0x5, "ID %x, the others", id);
+    }
+    fx_free(fx);
+}
+
 /* FFh is an ordinary ID for an x2APIC. */
 static void id_ff_in_x2apic_mode(void **state)
 {
@@ -462,7 +484,7 @@ static void random_vcpu(struct fx *fx, uint32_t n, uint32_t *seed)
     fx_write(fx, n, APIC_DFR, models[ref_random(seed) % 4]);
     fx_write(fx, n, APIC_LDR, ref_random(seed) & ref_random(seed) & 0xFF000000);
     if (ref_random(seed) % 3 == 0)
-        fx_write(fx, n, APIC_ID, (ref_random(seed) % 12) << 24);
+        fx_write(fx, n, APIC_ID, (ref_random(seed) % 12 | (ref_random(seed) & 0x80)) << 24);
     fx_write(fx, n, APIC_SVR, ref_random(seed) % 8 == 0 ? 0xFF : 0x1FF);
     if (ref_random(seed) % 2 == 0)
         to_x2apic(fx, n);
@@ -562,6 +584,7 @@ int main(void)
         cmocka_unit_test(physical_single),
         cmocka_unit_test(trap_42_broadcast_and_all_including_self),
         cmocka_unit_test(broadcast_in_x2apic_mode),
+        cmocka_unit_test(every_8_bit_id),
         cmocka_unit_test(id_ff_in_x2apic_mode),
         cmocka_unit_test(trap_45_aliased_ids),
         cmocka_unit_test(wide_ids_in_xapic_mode),

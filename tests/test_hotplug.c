@@ -280,6 +280,25 @@ static void outside_of_the_map(void **state)
     fx_free(fx);
 }
 
+/* Every change of the map has an end: an odd count would send all messages the slow way. */
+static void the_map_is_whole_after_each_change(void **state)
+{
+    struct fx *fx = fx_new(&(struct fx_options){.vcpus = 3});
+
+    (void)state;
+    assert_int_equal(fx->vm.seq % 2, 0);
+    assert_int_equal(vapic_remove(&fx->v[1]), VAPIC_OK);
+    assert_int_equal(fx->vm.seq % 2, 0);
+    assert_int_equal(vapic_add(&fx->v[1]), VAPIC_OK);
+    assert_int_equal(fx->vm.seq % 2, 0);
+    fx_write(fx, 1, APIC_ID, 0x07000000);
+    fx_write(fx, 1, APIC_LDR, 0x07000000);
+    fx_write(fx, 1, APIC_DFR, 0);
+    vapic_reset(&fx->v[1]);
+    assert_int_equal(fx->vm.seq % 2, 0);
+    fx_free(fx);
+}
+
 static void many_come_and_go(void **state)
 {
     enum { COUNT = 128 };
@@ -361,6 +380,7 @@ int main(void)
         cmocka_unit_test(removed_vcpus_get_nothing),
         cmocka_unit_test(removed_and_added_again),
         cmocka_unit_test(outside_of_the_map),
+        cmocka_unit_test(the_map_is_whole_after_each_change),
         cmocka_unit_test(many_come_and_go),
         cmocka_unit_test(api_version),
         cmocka_unit_test(result_texts),

@@ -217,6 +217,22 @@ static void trigger_and_level_of_init(void **state)
     }
 }
 
+/* Also where IPIs have no levels: the de-assert is not an INIT for that. */
+static void init_deassert_without_level_ipis(void **state)
+{
+    struct fx *fx = fx_new(&(struct fx_options){
+        .vcpus = 2,
+        .config = {.knobs = VAPIC_PROFILE_MANUAL & ~(unsigned)VAPIC_KNOB_LEVEL_IPI,
+                   .knobs_set = true}});
+
+    (void)state;
+    fx_icr(fx, 0, APIC_ICR_LEVEL | APIC_DM_INIT, 1);
+    assert_int_equal(fx_step(fx, 1, FX_CAN_ALL).event, VAPIC_CPU_NONE);
+    fx_icr(fx, 0, APIC_ICR_LEVEL | APIC_ICR_ASSERT | APIC_DM_INIT, 1);
+    assert_int_equal(fx_step(fx, 1, FX_CAN_ALL).event, VAPIC_CPU_INIT);
+    fx_free(fx);
+}
+
 /* NMI, SMI and SIPI are edges: the bits do not matter. */
 static void nmi_and_smi_ignore_trigger(void **state)
 {
@@ -616,6 +632,7 @@ int main(void)
         cmocka_unit_test(trigger_and_level_of_fixed),
         cmocka_unit_test(trigger_and_level_to_oneself),
         cmocka_unit_test(trigger_and_level_of_init),
+        cmocka_unit_test(init_deassert_without_level_ipis),
         cmocka_unit_test(nmi_and_smi_ignore_trigger),
         cmocka_unit_test(software_disabled_sender),
         cmocka_unit_test(software_disabled_receiver),

@@ -237,6 +237,27 @@ static void a_short_pulse_is_not_missed(void **state)
     fx_free(fx);
 }
 
+/* What delivered nothing was no event. */
+static void reserved_modes_are_not_counted(void **state)
+{
+    (void)state;
+    for (uint32_t n = 0; n < LINT_MODES; n++) {
+        struct fx *fx = new_fx(0);
+        struct vapic_stats stats;
+        bool delivers =
+            lint_modes[n].inject != VAPIC_INJECT_NONE || lint_modes[n].event != VAPIC_CPU_NONE;
+
+        if (lint_modes[n].mode == APIC_DM_EXTINT)
+            delivers = false; /* a level, counted when it is taken */
+        fx_set(fx, 0, APIC_LVT_LINT1, lint_modes[n].mode | 0x51);
+        vapic_set_lint(&fx->v[0], 1, true);
+        fx_step(fx, 0, FX_CAN_ALL);
+        vapic_get_stats(&fx->v[0], &stats);
+        fx_equal(stats.lvt_events, delivers, "mode %x", lint_modes[n].mode);
+        fx_free(fx);
+    }
+}
+
 static void a_masked_edge_is_lost(void **state)
 {
     struct fx *fx = new_fx(0);
@@ -531,6 +552,7 @@ int main(void)
         cmocka_unit_test(counts_local_events),
         cmocka_unit_test(an_edge_fires_once),
         cmocka_unit_test(a_short_pulse_is_not_missed),
+        cmocka_unit_test(reserved_modes_are_not_counted),
         cmocka_unit_test(a_masked_edge_is_lost),
         cmocka_unit_test(nmi_is_always_an_edge),
         cmocka_unit_test(level_sets_remote_irr),

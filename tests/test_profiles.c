@@ -379,6 +379,28 @@ static void forms_of_the_manual(void **state)
     }
 }
 
+/* Remote read and ExtINT are no modes of an IPI. */
+static void modes_that_are_no_ipi(void **state)
+{
+    (void)state;
+    for (int strict = 0; strict < 2; strict++) {
+        struct fx *fx = fx_new(&(struct fx_options){
+            .vcpus = 2,
+            .config = {.knobs = VAPIC_PROFILE_MANUAL | (strict ? VAPIC_KNOB_IPI_FORMS : 0),
+                       .knobs_set = true}});
+        struct vapic_stats stats;
+
+        vapic_halt(&fx->v[1]);
+        fx_icr(fx, 0, APIC_DM_REMOTE, 1);
+        assert_int_equal(fx_step(fx, 1, FX_CAN_ALL).runnable, !strict);
+        fx_icr(fx, 0, APIC_DM_EXTINT, 1);
+        assert_int_equal(fx_step(fx, 1, FX_CAN_ALL).inject, VAPIC_INJECT_NONE);
+        vapic_get_stats(&fx->v[0], &stats);
+        assert_int_equal(stats.ipis_sent, strict ? 0 : 2);
+        fx_free(fx);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -389,6 +411,7 @@ int main(void)
         cmocka_unit_test(profiles_set_each_knob_as_listed),
         cmocka_unit_test(lint0_of_each_processor),
         cmocka_unit_test(forms_of_the_manual),
+        cmocka_unit_test(modes_that_are_no_ipi),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

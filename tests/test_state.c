@@ -782,6 +782,43 @@ static void lines(void **state)
     fx_free(fx);
 }
 
+/* An edge that nobody has looked at yet is part of the state, its line is not an edge. */
+static void edges(void **state)
+{
+    (void)state;
+    for (unsigned pin = 0; pin < 2; pin++) {
+        for (int high = 0; high < 2; high++) {
+            struct fx *fx = fx_new(NULL);
+
+            fx_set(fx, 0, APIC_LVT_LINT0 + 16 * pin, VECTOR);
+            vapic_set_lint(&fx->v[0], pin, true);
+            vapic_set_lint(&fx->v[0], pin, high != 0);
+            fx = move(fx, NULL);
+            assert_int_equal(fx_take_eoi(fx, 0), VECTOR);
+            vapic_set_lint(&fx->v[0], pin, true);
+            assert_int_equal(fx_take_eoi(fx, 0), high ? -1 : VECTOR);
+            fx_free(fx);
+        }
+    }
+}
+
+static void local_events(void **state)
+{
+    static const uint32_t sources[] = {APIC_LVT_THERMAL, APIC_LVT_PMC};
+
+    (void)state;
+    for (uint32_t n = 0; n < 2; n++) {
+        struct fx *fx = fx_new(NULL);
+
+        fx_set(fx, 0, sources[n], VECTOR);
+        vapic_local_event(&fx->v[0], sources[n]);
+        fx = move(fx, NULL);
+        fx_equal(fx_take_eoi(fx, 0), VECTOR, "source %x", sources[n]);
+        fx_equal(fx_take_eoi(fx, 0), (uint64_t)-1, "source %x, once", sources[n]);
+        fx_free(fx);
+    }
+}
+
 static void level_lint_in_service(void **state)
 {
     struct fx *fx = fx_new(NULL);
@@ -962,6 +999,8 @@ int main(void)
         cmocka_unit_test(activity),
         cmocka_unit_test(pending_nmis_and_smi),
         cmocka_unit_test(lines),
+        cmocka_unit_test(edges),
+        cmocka_unit_test(local_events),
         cmocka_unit_test(level_lint_in_service),
         cmocka_unit_test(error_latch),
         cmocka_unit_test(extended_registers),
