@@ -332,7 +332,7 @@ static void check_deadline(struct rig *rig)
 /* One round: wait for a channel, for input, for a signal, or for a second. */
 static void step(struct rig *rig, const sigset_t *unblocked)
 {
-    struct pollfd fds[VMM_RIG_CHANNELS_MAX + 1];
+    struct pollfd fds[VMM_RIG_CHANNELS_MAX + 1] = {0};
     unsigned channels = rig->machine.channels;
     const struct timespec second = {.tv_sec = 1};
     bool want_input = rig->input_open && rig->input_length == 0 && rig->state == RUNNING;

@@ -83,7 +83,7 @@ static int parse_release(const unsigned char *setup, size_t size, char release[R
 {
     size_t at, length;
 
-    if (size < SETUP_VERSION_AT + 2 || memcmp(setup + SETUP_MAGIC_AT, "HdrS", 4))
+    if (size < SETUP_VERSION_AT + 2 || memcmp(setup + SETUP_MAGIC_AT, "HdrS", 4) != 0)
         return -1;
     at = SETUP_STRING_BASE + setup[SETUP_VERSION_AT] + 256u * setup[SETUP_VERSION_AT + 1];
     if (at == SETUP_STRING_BASE || at >= size)
@@ -156,7 +156,7 @@ int vmm_rig_host_find(struct vmm_rig_host *host, const struct vmm_rig_config *cf
     if (cfg->kernel && strlen(cfg->kernel) >= sizeof(host->kernel))
         return vmm_fail(err, "rig: the host kernel's path is too long");
     if (cfg->kernel)
-        strcpy(host->kernel, cfg->kernel);
+        snprintf(host->kernel, sizeof(host->kernel), "%s", cfg->kernel);
     else if (join(host->kernel, dir, "vmlinuz", err))
         return -1;
     if (read_release(host->kernel, release, err))

@@ -25,8 +25,6 @@
 
 #include "cpio.h"
 
-extern char **environ;
-
 #define LIBRARIES_MAX 64u
 
 struct library_list {

@@ -37,8 +37,10 @@ static void add_file(struct options *options, char *text, struct argp_state *sta
 {
     char *name = strchr(text, '=');
 
-    if (!name || name[1] != '/' || options->cfg.nfiles == VMM_RIG_FILES_MAX)
+    if (!name || name[1] != '/' || options->cfg.nfiles == VMM_RIG_FILES_MAX) {
         argp_error(state, "--file needs PATH=/NAME (at most %u of them)", VMM_RIG_FILES_MAX);
+        return;
+    }
     *name = '\0';
     options->files[options->cfg.nfiles++] = (struct vmm_rig_file){text, name + 1};
 }
