@@ -334,6 +334,9 @@ static void apr_by_vendor(void **state)
         assert_int_equal(fx_rdmsr(fx, 0, 0x809, &value), amd ? VAPIC_OK : VAPIC_GP);
         assert_int_equal(fx_wrmsr(fx, 0, 0x809, 0), VAPIC_GP);
         fx_free(fx);
+        fx = x2apic(amd ? VAPIC_FEATURE_AMD : 0, VAPIC_PROFILE_MANUAL & ~(unsigned)VAPIC_KNOB_APR);
+        assert_int_equal(fx_rdmsr(fx, 0, 0x809, &value), VAPIC_GP);
+        fx_free(fx);
     }
 }
 

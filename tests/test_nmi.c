@@ -207,6 +207,19 @@ static void smi_waits_for_smm(void **state)
     fx_free(fx);
 }
 
+static void smi_asks_to_look_again_after_rsm(void **state)
+{
+    struct fx *fx = fx_new(NULL);
+
+    (void)state;
+    assert_false(fx_step(fx, 0, FX_CAN_ALL).smi_window);
+    fx_icr(fx, 0, APIC_DM_SMI, 0);
+    assert_true(fx_step(fx, 0, FX_CAN_ALL & ~(unsigned)VAPIC_CAN_SMI).smi_window);
+    assert_false(fx_step(fx, 0, FX_CAN_ALL).smi_window);
+    assert_false(fx_step(fx, 0, FX_CAN_ALL).smi_window);
+    fx_free(fx);
+}
+
 static void smi_ends_halt(void **state)
 {
     struct fx *fx = fx_new(NULL);
@@ -249,6 +262,7 @@ int main(void)
         cmocka_unit_test(nmi_kicks),
         cmocka_unit_test(nmi_that_did_not_arrive),
         cmocka_unit_test(smi_waits_for_smm),
+        cmocka_unit_test(smi_asks_to_look_again_after_rsm),
         cmocka_unit_test(smi_ends_halt),
         cmocka_unit_test(counts_nmis),
     };

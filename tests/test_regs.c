@@ -46,6 +46,10 @@ static void table_needs(void **state)
         assert_non_null(row);
         fx_equal(row->need == VAPIC_NEED_CMCI, expected_regs[n].feature == VAPIC_FEATURE_CMCI,
                  "%s needs CMCI", row->name);
+        fx_equal(row->need == VAPIC_NEED_PMC, row->offset == APIC_LVT_PMC, "%s needs 5 entries",
+                 row->name);
+        fx_equal(row->need == VAPIC_NEED_THERMAL, row->offset == APIC_LVT_THERMAL,
+                 "%s needs 6 entries", row->name);
         fx_equal(row->need == VAPIC_NEED_AMD_EXT, expected_regs[n].feature == VAPIC_FEATURE_AMD_EXT,
                  "%s needs AMD's space", row->name);
     }
@@ -268,6 +272,77 @@ static void trap_16_version(void **state)
     fx_free(fx);
 }
 
+static struct fx *with_max_lvt(uint32_t features, uint8_t max_lvt, int *result)
+{
+    struct fx *fx = fx_new(&(struct fx_options){.not_added = true, .soft_disabled = true});
+    struct vapic_config config = {.bsp = true, .features = features, .max_lvt = max_lvt};
+
+    *result = vapic_init(&fx->v[0], sizeof(fx->v[0]), &fx->vm, &config, fx->pages);
+    return fx;
+}
+
+/* Which entries there are follows from the maximum LVT index, CMCI being the last. */
+static void max_lvt_index(void **state)
+{
+    (void)state;
+    for (uint8_t max = 0; max < 9; max++) {
+        for (int cmci = 0; cmci < 2; cmci++) {
+            int expected = max == 0 || (cmci ? max == 6 : max >= 3 && max <= 5) ? 0 : VAPIC_E_ARG;
+            uint32_t shown = max != 0 ? max : cmci ? 6 : 5;
+            int result;
+            struct fx *fx = with_max_lvt(cmci ? VAPIC_FEATURE_CMCI : 0, max, &result);
+
+            fx_equal(result, (uint64_t)(int64_t)expected, "index %u, CMCI %d", max, cmci);
+            if (result == VAPIC_OK)
+                fx_equal(fx_read(fx, 0, APIC_LVR) >> 16 & 0xFF, shown, "index %u", max);
+            fx_free(fx);
+        }
+    }
+}
+
+static const struct {
+    uint32_t offset;
+    uint8_t first; /* the smallest maximum index with which it exists */
+} optional_lvts[] = {
+    {APIC_LVT_TIMER, 3}, {APIC_LVT_LINT0, 3}, {APIC_LVT_LINT1, 3},
+    {APIC_LVT_ERROR, 3}, {APIC_LVT_PMC, 4},   {APIC_LVT_THERMAL, 5},
+};
+
+#define OPTIONAL_LVTS (sizeof(optional_lvts) / sizeof(optional_lvts[0]))
+
+/* [SDM3 12.5.1] an entry that is not there is a reserved register */
+static void absent_lvt_entries(void **state)
+{
+    (void)state;
+    for (uint8_t max = 3; max <= 5; max++) {
+        for (uint32_t n = 0; n < OPTIONAL_LVTS; n++) {
+            bool there = max >= optional_lvts[n].first;
+            uint32_t offset = optional_lvts[n].offset;
+            int result;
+            struct fx *fx = with_max_lvt(VAPIC_FEATURE_X2APIC, max, &result);
+            uint64_t value;
+
+            fx_set(fx, 0, APIC_SVR, 0x1FF);
+            fx_write(fx, 0, offset, 0x10031);
+            fx_equal(fx_read(fx, 0, offset), there ? 0x10031 : 0, "%x, index %u", offset, max);
+            fx_write(fx, 0, APIC_ESR, 0);
+            fx_equal(fx_read(fx, 0, APIC_ESR), there ? 0 : APIC_ESR_ILLEGAL_REG,
+                     "%x, index %u, ESR", offset, max);
+            fx_write(fx, 0, offset, 0x51);
+            vapic_local_event(&fx->v[0], offset);
+            if (optional_lvts[n].first > 3)
+                fx_equal(fx_take_eoi(fx, 0), there ? 0x51 : (uint64_t)-1, "%x, index %u, event",
+                         offset, max);
+            assert_int_equal(vapic_load_base(&fx->v[0], vapic_base(&fx->v[0]) | APIC_BASE_EXTD), 0);
+            fx_equal(fx_rdmsr(fx, 0, 0x800 + offset / 16, &value), there ? VAPIC_OK : VAPIC_GP,
+                     "RDMSR %x, index %u", offset, max);
+            fx_equal(fx_wrmsr(fx, 0, 0x800 + offset / 16, 0x10031), there ? VAPIC_OK : VAPIC_GP,
+                     "WRMSR %x, index %u", offset, max);
+            fx_free(fx);
+        }
+    }
+}
+
 static void version_is_read_only(void **state)
 {
     struct fx *fx = fx_new(NULL);
@@ -438,6 +513,8 @@ int main(void)
         cmocka_unit_test(reset_drops_events),
         cmocka_unit_test(version_register),
         cmocka_unit_test(trap_16_version),
+        cmocka_unit_test(max_lvt_index),
+        cmocka_unit_test(absent_lvt_entries),
         cmocka_unit_test(version_is_read_only),
         cmocka_unit_test(writable_bits),
         cmocka_unit_test(timer_bits_without_deadline_mode),

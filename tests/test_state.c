@@ -939,6 +939,25 @@ static void round_trip(void **state)
     }
 }
 
+/* The knob that keeps a written ID on the way to x2APIC mode keeps it on the way to another VM. */
+static void kept_id(void **state)
+{
+    static const struct fx_options keeps = {
+        .config = {.knobs = VAPIC_PROFILE_MANUAL | VAPIC_KNOB_X2APIC_KEEPS_WRITTEN_ID,
+                   .knobs_set = true}};
+    struct vapic_msg msg = {.icr = VECTOR, .dest = 9, .source = VAPIC_FROM_DEVICE};
+    struct fx *fx = fx_new(&keeps);
+
+    (void)state;
+    fx_write(fx, 0, APIC_ID, 0x09000000);
+    assert_int_equal(fx_wrmsr(fx, 0, MSR_APIC_BASE, vapic_base(&fx->v[0]) | APIC_BASE_EXTD), 0);
+    fx = move(fx, &keeps);
+    assert_int_equal(fx_get(fx, 0, APIC_ID), 9);
+    assert_int_equal(fx_get(fx, 0, APIC_LDR), 1u << 9);
+    assert_int_equal(vapic_send(&fx->vm, msg).accepted, 1);
+    fx_free(fx);
+}
+
 /* ---- Reboot: firmware's view after the VMM has loaded a fresh base and image ---- */
 
 static void reboot_by_loading_reset_state(void **state)
@@ -1008,6 +1027,7 @@ int main(void)
         cmocka_unit_test(loading_replaces_events),
         cmocka_unit_test(saving_changes_nothing),
         cmocka_unit_test(round_trip),
+        cmocka_unit_test(kept_id),
         cmocka_unit_test(reboot_by_loading_reset_state),
     };
 
