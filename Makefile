@@ -16,7 +16,8 @@
 BUILD := build/main
 JOBS  := $(shell nproc)
 
-.PHONY: build run test check-long bench coverage lint format spec-report packages deps clean distclean
+.PHONY: build run test check-long bench coverage lint format spec-report packages deps clean
+.PHONY: distclean
 .DEFAULT_GOAL := build
 
 packages:

@@ -31,6 +31,7 @@ static void host_arm(void *ctx, struct vapic *v, struct vapic_deadline deadline)
 }
 
 static const struct vapic_host host = {
+    .size = sizeof(struct vapic_host),
     .lock = host_nothing,
     .unlock = host_nothing,
     .quiesce = host_nothing,

@@ -90,6 +90,7 @@ static void host_notify(void *ctx, struct vapic *target, enum vapic_action actio
 }
 
 static const struct vapic_host host = {
+    .size = sizeof(struct vapic_host),
     .lock = host_lock,
     .unlock = host_unlock,
     .quiesce = host_quiesce,
@@ -129,10 +130,10 @@ static bool guest_step(struct vcpu *c)
         if (id == 0)
             send_ipi(c, 1);
         atomic_store(&guest_ready, true);
-        c->interrupts_enabled = true;
         return true;
     case 2:
-        vapic_halt(&c->apic); /* HLT, until the other's interrupt */
+        c->interrupts_enabled = true; /* STI; HLT: the other's interrupt cannot come in between */
+        vapic_halt(&c->apic);
         return true;
     default:
         write_register(c, APIC_EOI, 0);

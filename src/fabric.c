@@ -10,242 +10,22 @@
  * Slots live as long as the VM, and the arrays hold indices into them, so that a reader without a
  * lock can follow whatever it finds; the vCPU behind a slot is kept alive by host.quiesce().
  *
- * A slot's `ident` word alone decides whether a message concerns the vCPU (concerns()). The arrays
- * are an accelerator: they propose candidates, and each is checked against its ident. What they
- * cannot promise by themselves is completeness while a vCPU moves from one chain to another; so a
- * sender reads the sequence count, resolves its whole target set, reads the count again, and only
- * then posts. A vCPU that moves is found exactly once, before or after.
+ * A slot's `ident` word alone decides whether a message concerns the vCPU
+ * (vapic_fabric_concerns()). The arrays are an accelerator: they propose candidates, and each is
+ * checked against its ident. What they cannot promise by themselves is completeness while a vCPU
+ * moves from one chain to another; so a sender reads the sequence count, resolves its whole target
+ * set, reads the count again, and only then posts. A vCPU that moves is found exactly once, before
+ * or after.
  *
  * A sender that meets a writer again and again (a guest may rewrite its LDR in a loop), or whose
  * target set is large, scans the dense array instead: each slot is visited once and its ident is
- * consistent by itself, so the answer is right without the count, and nobody ever waits.
- * The same scan serves broadcasts.
+ * consistent by itself, so each vCPU gets the message at most once and by an identity that it had
+ * meanwhile, and nobody ever waits. (What the scan cannot give is one moment for all: two vCPUs
+ * that swap an ID while it passes may both be found, or neither.) The same scan serves broadcasts.
  *
  * Writers hold the host's configuration lock.
  */
 #include "fabric.h"
-
-#define SMALL_SET      16u /* targets that are resolved by the arrays; an x2APIC cluster's worth */
-#define CHAIN_STEPS    64u /* a chain that is rewritten meanwhile can lead anywhere: stop there */
-#define COUNT_ATTEMPTS 4u  /* then scan */
-
-/* ---- Matching: does a message concern the vCPU with this identity? ---- */
-
-static bool from_device(const struct vapic_msg *msg)
-{
-    return msg->source == VAPIC_FROM_DEVICE;
-}
-
-/* FFh means everybody to xAPICs; of a device it does to x2APICs as well, if so configured. */
-static bool broadcast_reaches(const struct vapic_vm *vm, uint64_t ident,
-                              const struct vapic_msg *msg)
-{
-    if (msg->dest == APIC_DEST_ALL_32)
-        return (ident & IDENT_X2APIC) != 0;
-    if (msg->dest != APIC_DEST_ALL_8)
-        return false;
-    return !(ident & IDENT_X2APIC) ||
-           (from_device(msg) && knob(vm, VAPIC_KNOB_DEVICE_BROADCAST_FF));
-}
-
-/* [SDM3 12.6.2.1] [SDM3 12.12.10]. */
-static bool physical_match(const struct vapic_vm *vm, uint64_t ident, uint32_t dest)
-{
-    if (ident & IDENT_X2APIC)
-        return dest == ident_id(ident);
-    if (dest <= 0xFF)
-        return dest == ident_xid(ident);
-    return (dest == ident_id(ident) && knob(vm, VAPIC_KNOB_WIDE_XAPIC)) ||
-           ((dest & 0xFF) == ident_xid(ident) && knob(vm, VAPIC_KNOB_X2APIC_ALIASES_XAPIC));
-}
-
-/* [SDM3 12.6.2.2] [SDM3 12.12.10.2]: each vCPU by its own LDR and DFR. */
-static bool logical_match(uint64_t ident, uint32_t dest)
-{
-    uint32_t ldr = ident_ldr(ident), id = ident_id(ident);
-
-    if (ident & IDENT_X2APIC)
-        return dest >> 16 == (id >> 4 & 0xFFFF) && dest >> (id & 15) & 1;
-    switch (ident_dfr(ident)) {
-    case DFR_FLAT:
-        return (ldr & dest & 0xFF) != 0;
-    case DFR_CLUSTER:
-        return dest >> 4 == ldr >> 4 && (dest & ldr & 15) != 0;
-    case DFR_NEITHER:
-        break;
-    }
-    return false;
-}
-
-static bool concerns(const struct vapic_vm *vm, uint64_t ident, uint32_t index,
-                     const struct vapic_msg *msg)
-{
-    if ((ident & (IDENT_ADDED | IDENT_ENABLED)) != (IDENT_ADDED | IDENT_ENABLED))
-        return false;
-    switch (msg->icr & APIC_ICR_SHORTHAND) {
-    case APIC_ICR_SELF:
-        return index == msg->source;
-    case APIC_ICR_ALL_INCL:
-        return true;
-    case APIC_ICR_ALL_EXCL:
-        return index != msg->source;
-    default:
-        break;
-    }
-    if (broadcast_reaches(vm, ident, msg))
-        return true;
-    if (msg->icr & APIC_ICR_LOGICAL)
-        return logical_match(ident, msg->dest);
-    return physical_match(vm, ident, msg->dest);
-}
-
-/* ---- Candidates from the arrays ---- */
-
-struct targets {
-    uint32_t count;
-    uint16_t index[SMALL_SET];
-};
-
-static bool contains(const struct targets *set, uint32_t index)
-{
-    for (uint32_t i = 0; i < set->count; i++)
-        if (set->index[i] == index)
-            return true;
-    return false;
-}
-
-/* False: the set is full. */
-static bool propose(const struct vapic_vm *vm, const struct vapic_msg *msg, uint32_t index,
-                    struct targets *set)
-{
-    if (!concerns(vm, load_ident(vm, index), index, msg) || contains(set, index))
-        return true;
-    if (set->count == SMALL_SET)
-        return false;
-    set->index[set->count++] = (uint16_t)index;
-    return true;
-}
-
-static bool propose_chain(struct vapic_vm *vm, const struct vapic_msg *msg, const uint16_t *head,
-                          uint32_t link, struct targets *set)
-{
-    uint32_t at = vapic_load16(head, VAPIC_ACQUIRE);
-
-    for (uint32_t steps = 0; at != 0; steps++) {
-        if (steps == CHAIN_STEPS || !propose(vm, msg, at - 1, set))
-            return false;
-        at = vapic_load16(&vm->slots[at - 1].next[link], VAPIC_ACQUIRE);
-    }
-    return true;
-}
-
-static bool unique_found(const struct vapic_vm *vm, const struct targets *set)
-{
-    return set->count != 0 && knob(vm, VAPIC_KNOB_UNIQUE_ID);
-}
-
-static bool find_physical(struct vapic_vm *vm, const struct vapic_msg *msg, struct targets *set)
-{
-    uint32_t at = find_id(vm, msg->dest);
-
-    /* In xAPIC mode an ID below 100h counts only through the register, by_xid. */
-    if (at != 0 && (msg->dest > 0xFF || load_ident(vm, at - 1) & IDENT_X2APIC) &&
-        !propose(vm, msg, at - 1, set))
-        return false;
-    if (LIKELY(vapic_load32(&vm->xapic_count, VAPIC_ACQUIRE) == 0) || unique_found(vm, set))
-        return true;
-    if (msg->dest > 0xFF && !knob(vm, VAPIC_KNOB_X2APIC_ALIASES_XAPIC))
-        return true;
-    if (!propose_chain(vm, msg, &vm->by_xid[msg->dest & 0xFF], LINK_XID, set))
-        return false;
-    if (unique_found(vm, set))
-        set->count = 1;
-    return true;
-}
-
-static void find_x2apic_cluster(struct vapic_vm *vm, const struct vapic_msg *msg,
-                                struct targets *set)
-{
-    const uint64_t x2apic = IDENT_ADDED | IDENT_ENABLED | IDENT_X2APIC;
-
-    for (uint32_t bits = msg->dest & 0xFFFF; bits != 0; bits &= bits - 1) {
-        uint32_t id = (msg->dest >> 16) << 4 | (uint32_t)__builtin_ctz(bits);
-        uint32_t at = find_id(vm, id);
-
-        /* Other IDs, other vCPUs: no need to look whether the set holds it already. */
-        if (at != 0 && (load_ident(vm, at - 1) & (x2apic | IDENT_ODD)) == x2apic)
-            set->index[set->count++] = (uint16_t)(at - 1);
-    }
-}
-
-static bool find_bits(struct vapic_vm *vm, const struct vapic_msg *msg, const uint16_t *heads,
-                      uint32_t bits, struct targets *set)
-{
-    for (; bits != 0; bits &= bits - 1) {
-        uint32_t bit = (uint32_t)__builtin_ctz(bits);
-
-        if (!propose_chain(vm, msg, &heads[bit], bit, set))
-            return false;
-    }
-    return true;
-}
-
-static bool find_logical(struct vapic_vm *vm, const struct vapic_msg *msg, struct targets *set)
-{
-    uint32_t dest = msg->dest;
-
-    find_x2apic_cluster(vm, msg, set);
-    if (LIKELY(vapic_load32(&vm->xapic_count, VAPIC_ACQUIRE) == 0))
-        return true;
-    if (!find_bits(vm, msg, vm->by_flat, dest & 0xFF, set))
-        return false;
-    return dest > 0xFF || find_bits(vm, msg, &vm->by_cluster[(dest >> 4) * 4], dest & 15, set);
-}
-
-/* Messages whose targets the arrays cannot propose. */
-static bool needs_scan(const struct vapic_vm *vm, const struct vapic_msg *msg)
-{
-    if (msg->icr & APIC_ICR_SHORTHAND || msg->dest == APIC_DEST_ALL_32)
-        return true;
-    if (vapic_load32(&vm->odd_ids, VAPIC_ACQUIRE) != 0)
-        return true;
-    if (msg->icr & APIC_ICR_LOGICAL && vapic_load32(&vm->far_ids, VAPIC_ACQUIRE) != 0)
-        return true;
-    return msg->dest == APIC_DEST_ALL_8 &&
-           (from_device(msg) || vapic_load32(&vm->xapic_count, VAPIC_ACQUIRE) != 0);
-}
-
-static bool count_begin(const struct vapic_vm *vm, uint32_t *seq)
-{
-    *seq = vapic_load32(&vm->seq, VAPIC_ACQUIRE); /* pairs with seq_end() */
-    return !(*seq & 1);
-}
-
-/* The acquire loads in between keep this one behind them: see seq_begin(). */
-static bool count_unchanged(const struct vapic_vm *vm, uint32_t seq)
-{
-    return vapic_load32(&vm->seq, VAPIC_RELAXED) == seq;
-}
-
-/* False: scan instead. */
-static bool find(struct vapic_vm *vm, const struct vapic_msg *msg, struct targets *set)
-{
-    for (uint32_t attempt = 0; attempt < COUNT_ATTEMPTS; attempt++) {
-        uint32_t seq;
-        bool complete;
-
-        set->count = 0;
-        if (needs_scan(vm, msg))
-            return false;
-        if (!count_begin(vm, &seq))
-            continue;
-        complete =
-            msg->icr & APIC_ICR_LOGICAL ? find_logical(vm, msg, set) : find_physical(vm, msg, set);
-        if (complete && count_unchanged(vm, seq))
-            return true;
-    }
-    return false;
-}
 
 /* ---- One target ---- */
 
@@ -380,12 +160,12 @@ static void offer(const struct vapic_vm *vm, const struct vapic_msg *msg, uint32
     uint64_t ident = load_ident(vm, index);
     uint32_t load;
 
-    if (!concerns(vm, ident, index, msg) || !(ident & IDENT_SW))
+    if (!vapic_fabric_concerns(vm, ident, index, msg) || !(ident & IDENT_SW))
         return;
     p->seen++;
     if (knob(vm, VAPIC_KNOB_ARBITRATE)) {
         load = vapic_load32(&vm->slots[index].arbiter, VAPIC_RELAXED);
-        if (p->best != 0 && load >= p->best_load)
+        if (p->best != 0 && (int32_t)(load - p->best_load) >= 0)
             return;
         p->best_load = load;
         p->best = index + 1;
@@ -403,6 +183,19 @@ static void offer_all(const struct vapic_vm *vm, const struct vapic_msg *msg,
         offer(vm, msg, i, p);
     for (uint32_t i = 0; set != NULL && i < set->count; i++)
         offer(vm, msg, set->index[i], p);
+}
+
+/* In the order of the scan, so that hashing chooses the same whichever way a set was found. */
+static void sort_targets(struct targets *set)
+{
+    for (uint32_t i = 1; i < set->count; i++) {
+        uint16_t index = set->index[i];
+        uint32_t at = i;
+
+        for (; at > 0 && set->index[at - 1] > index; at--)
+            set->index[at] = set->index[at - 1];
+        set->index[at] = index;
+    }
 }
 
 /*
@@ -561,9 +354,10 @@ static struct vapic_sent scan_unique(struct vapic_vm *vm, const struct vapic_msg
     for (uint32_t i = 0; i < top; i++) {
         uint64_t ident = load_ident(vm, i);
 
-        if (!concerns(vm, ident, i, msg))
+        if (!vapic_fabric_concerns(vm, ident, i, msg))
             continue;
-        if (ident & IDENT_X2APIC || msg->dest > 0xFF) {
+        /* As fabric_find.c: who has the ID by configuration, then the lowest index. */
+        if (ident_id(ident) == msg->dest && (ident & IDENT_X2APIC || msg->dest > 0xFF)) {
             best = i;
             break;
         }
@@ -586,7 +380,7 @@ static struct vapic_sent scan(struct vapic_vm *vm, const struct vapic_msg *msg)
         !from_device(msg))
         return post_to_others(vm, msg);
     for (uint32_t i = 0; i < top; i++)
-        if (concerns(vm, load_ident(vm, i), i, msg))
+        if (vapic_fabric_concerns(vm, load_ident(vm, i), i, msg))
             accept_and_notify(vm, i, msg, &total);
     return total;
 }
@@ -598,16 +392,18 @@ struct vapic_sent vapic_send(struct vapic_vm *vm, struct vapic_msg msg)
 
     if ((msg.icr & APIC_ICR_SHORTHAND) == APIC_ICR_SELF) {
         if (msg.source >= vapic_load32(&vm->top, VAPIC_ACQUIRE) ||
-            !concerns(vm, load_ident(vm, msg.source), msg.source, &msg))
+            !vapic_fabric_concerns(vm, load_ident(vm, msg.source), msg.source, &msg))
             return total;
         return accept_one(vm, msg.source, &msg);
     }
-    if (!find(vm, &msg, &set))
+    if (!vapic_fabric_find(vm, &msg, &set))
         return scan(vm, &msg);
     if (set.count == 1)
         return accept_one(vm, set.index[0], &msg);
-    if (picks_one(&msg))
+    if (picks_one(&msg)) {
+        sort_targets(&set);
         return send_to_one(vm, &msg, &set);
+    }
     if (only_posts(vm, msg.icr))
         return post_to_set(vm, &msg, &set);
     for (uint32_t i = 0; i < set.count; i++)
@@ -670,13 +466,14 @@ enum vapic_action vapic_post(struct vapic *v, uint8_t vector, bool level, bool *
 {
     struct vapic_msg msg = {vector | (level ? APIC_ICR_LEVEL : 0) | APIC_ICR_ASSERT, 0,
                             VAPIC_FROM_DEVICE, 0};
+    uint32_t index = vapic_load32(&v->index, VAPIC_ACQUIRE); /* pairs with publish() */
     struct vapic_sent sent = nobody();
 
-    if (v->index != VAPIC_NO_INDEX) {
-        uint64_t ident = load_ident(v->vm, v->index);
+    if (index != VAPIC_NO_INDEX) {
+        uint64_t ident = load_ident(v->vm, index);
 
         if (ident & IDENT_ENABLED)
-            sent = accept_fixed(v, v->index, ident, &msg);
+            sent = accept_fixed(v, index, ident, &msg);
     }
     if (accepted)
         *accepted = sent.accepted != 0;

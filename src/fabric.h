@@ -41,4 +41,36 @@ static inline uint32_t find_id(struct vapic_vm *vm, uint32_t id)
     return 0;
 }
 
+static inline bool from_device(const struct vapic_msg *msg)
+{
+    return msg->source == VAPIC_FROM_DEVICE;
+}
+
+static inline bool count_begin(const struct vapic_vm *vm, uint32_t *seq)
+{
+    *seq = vapic_load32(&vm->seq, VAPIC_ACQUIRE); /* pairs with seq_end() */
+    return !(*seq & 1);
+}
+
+/* The acquire loads in between keep this one behind them: see seq_begin(). */
+static inline bool count_unchanged(const struct vapic_vm *vm, uint32_t seq)
+{
+    return vapic_load32(&vm->seq, VAPIC_RELAXED) == seq;
+}
+
+/* Targets that the arrays found; as many as an x2APIC cluster has. */
+#define SMALL_SET 16u /* targets that are resolved by the arrays; an x2APIC cluster's worth */
+
+struct targets {
+    uint32_t count;
+    uint16_t index[SMALL_SET];
+};
+
+/* fabric_find.c: does the message concern the vCPU at `index` with this identity? */
+bool vapic_fabric_concerns(const struct vapic_vm *vm, uint64_t ident, uint32_t index,
+                           const struct vapic_msg *msg);
+
+/* The vCPUs that a message concerns, at one moment. False: scan the slots instead. */
+bool vapic_fabric_find(struct vapic_vm *vm, const struct vapic_msg *msg, struct targets *set);
+
 #endif

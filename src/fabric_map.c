@@ -164,7 +164,6 @@ static void publish(struct vapic *v, uint32_t index)
     struct vapic_vm *vm = v->vm;
     struct vapic_slot *slot = &vm->slots[index];
 
-    v->index = index;
     seq_begin(vm);
     slot->vcpu = v;
     vapic_store32(&slot->id, v->id, VAPIC_RELEASE);
@@ -172,6 +171,7 @@ static void publish(struct vapic *v, uint32_t index)
     chain_insert(vm, id_head(vm, v->id), LINK_ID, index);
     vapic_store32(&vm->far_ids, vm->far_ids + (v->id >> 20 != 0), VAPIC_RELEASE);
     set_ident(vm, index, ident_of(v));
+    vapic_store32(&v->index, index, VAPIC_RELEASE); /* pairs with vapic_post() */
     /* Release: who sees the new bound sees the slot below it. */
     if (index >= vm->top)
         vapic_store32(&vm->top, index + 1, VAPIC_RELEASE);
@@ -214,11 +214,20 @@ int vapic_remove(struct vapic *v)
     vapic_store32(&vm->far_ids, vm->far_ids - (v->id >> 20 != 0), VAPIC_RELEASE);
     seq_end(vm);
     unlock(vm);
+    vapic_store32(&v->index, VAPIC_NO_INDEX, VAPIC_RELEASE); /* pairs with vapic_post() */
     /* Senders that resolved this vCPU before may be about to post to it. */
     vm->host.quiesce(vm->ctx);
     lock(vm);
     vm->slots[index].vcpu = NULL;
-    v->index = VAPIC_NO_INDEX;
     unlock(vm);
+    /* Who shared an ID with it may be reached now. */
+    vapic_ioapic_map_changed(vm);
     return VAPIC_OK;
+}
+
+/* RESET, INIT and a state load start lowest-priority arbitration afresh. */
+void vapic_fabric_forget_load(struct vapic *v)
+{
+    if (v->index != VAPIC_NO_INDEX)
+        vapic_store32(&v->vm->slots[v->index].arbiter, 0, VAPIC_RELAXED);
 }

@@ -95,18 +95,25 @@ static inline bool in_x2apic(const struct vapic *v)
     return (v->apic_base & APIC_BASE_EXTD) != 0;
 }
 
+/* Beside enum vapic_feature: which optional LVT entries max_lvt leaves. */
+#define FEATURE_THERMAL (1u << 6)
+#define FEATURE_PMC     (1u << 7)
+
 /* Does this vCPU have the register, in the mode that it is in? */
 static inline bool has_reg(const struct vapic *v, const struct vapic_reg *row)
 {
     static const uint8_t features[] = {
         [VAPIC_NEED_CMCI] = VAPIC_FEATURE_CMCI,
         [VAPIC_NEED_AMD_EXT] = VAPIC_FEATURE_AMD_EXT,
-        [VAPIC_NEED_AMD_IN_X2APIC] = VAPIC_FEATURE_AMD,
+        [VAPIC_NEED_THERMAL] = FEATURE_THERMAL,
+        [VAPIC_NEED_PMC] = FEATURE_PMC,
     };
 
     if (LIKELY(row->need == VAPIC_NEED_NONE) || v->features & features[row->need])
         return true;
-    return row->need == VAPIC_NEED_AMD_IN_X2APIC && !in_x2apic(v);
+    if (row->need != VAPIC_NEED_AMD_IN_X2APIC)
+        return false;
+    return !in_x2apic(v) || (v->features & VAPIC_FEATURE_AMD && knob(v->vm, VAPIC_KNOB_APR));
 }
 
 static inline bool sw_enabled(const struct vapic *v)
@@ -254,6 +261,9 @@ void vapic_fabric_update(struct vapic *v);
 
 /* Sends an IPI of `v` and adds the vCPUs that took it to its statistics. Owner, no lock. */
 void vapic_fabric_ipi(struct vapic *v, uint32_t icr, uint32_t dest);
+
+/* Lowest-priority arbitration counts from zero again. Owner. */
+void vapic_fabric_forget_load(struct vapic *v);
 
 /* vapic_send() that also notifies a single target. Any thread, no lock. */
 struct vapic_sent vapic_fabric_deliver(struct vapic_vm *vm, struct vapic_msg msg);

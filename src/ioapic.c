@@ -62,8 +62,10 @@
  *
  * 4 and b are read-modify-writes of one word, so one comes first. 4 before b: c sees the ST of 3
  * and retries. b before 4: then a is visible to 5. If the guest rewrote the entry between 1 and 3
- * (R was set, so the write itself did not claim) the sender retries with the new one. Retries are
- * bounded by the changes that others make. Knob RIRR_WITHOUT_TARGET leaves R set instead, as KVM
+ * (R was set, so the write itself did not claim) the sender retries with the new one. A guest can
+ * change the map without end, so after some rounds the sender takes the configuration lock, under
+ * which 5 sees no change of the map; what is left are rewrites of this very entry, each of which
+ * costs the guest an exit. Knob RIRR_WITHOUT_TARGET leaves R set instead, as KVM
  * mostly does: the guest then has to use the edge trick below. An edge-triggered message that
  * nobody accepts is gone, as an MSI is.
  *
@@ -71,6 +73,8 @@
  * again (version 11h), or writing the vector to the EOI register (version 20h). Both work here.
  */
 #include "ioapic_pin.h"
+
+#define UNLOCKED_ROUNDS 8u
 
 /* ---- Messages ---- */
 
@@ -148,24 +152,55 @@ static bool take_back(struct vapic_pin *pin, uint64_t word, uint64_t *left)
     return true;
 }
 
+enum send_end {
+    SEND_TAKEN,   /* or taken back by somebody who decided anew */
+    SEND_STARVED, /* nobody home; whoever changes the map retries */
+    SEND_AGAIN,   /* nobody home then, but the map or the entry has changed since */
+};
+
 /* Sends for the claim made with `word`. See "Nobody home" above for the numbers. */
-static int send_level(struct vapic_vm *vm, struct vapic_pin *pin, uint64_t word)
+static enum send_end send_once(struct vapic_vm *vm, struct vapic_pin *pin, uint64_t word,
+                               int *outcome)
 {
+    uint32_t seq = vapic_load32(&vm->seq, VAPIC_ACQUIRE);                 /* 1 */
+    struct vapic_sent sent = vapic_fabric_deliver(vm, message(vm, word)); /* 2 */
     uint64_t left;
 
-    for (;;) {
-        uint32_t seq = vapic_load32(&vm->seq, VAPIC_ACQUIRE);                 /* 1 */
-        struct vapic_sent sent = vapic_fabric_deliver(vm, message(vm, word)); /* 2 */
+    *outcome = vapic_gsi_outcome(sent);
+    if (LIKELY(sent.accepted != 0) || knob(vm, VAPIC_KNOB_RIRR_WITHOUT_TARGET))
+        return SEND_TAKEN;
+    if (!take_back(pin, word, &left)) /* 3 */
+        return SEND_TAKEN;
+    vapic_or32(&vm->starved, 1, VAPIC_SEQ_CST); /* 4, against b in vapic_ioapic_map_changed() */
+    if (vapic_load32(&vm->seq, VAPIC_SEQ_CST) == seq && !((left ^ word) & PIN_MESSAGE)) /* 5 */
+        return SEND_STARVED;
+    return SEND_AGAIN;
+}
 
-        if (LIKELY(sent.accepted != 0) || knob(vm, VAPIC_KNOB_RIRR_WITHOUT_TARGET))
-            return vapic_gsi_outcome(sent);
-        if (!take_back(pin, word, &left)) /* 3 */
-            return VAPIC_GSI_BLOCKED;
-        vapic_or32(&vm->starved, 1, VAPIC_SEQ_CST); /* 4, against b in vapic_ioapic_map_changed() */
-        if (vapic_load32(&vm->seq, VAPIC_SEQ_CST) == seq && !((left ^ word) & PIN_MESSAGE)) /* 5 */
-            return VAPIC_GSI_BLOCKED;
-        if (!try_claim(pin, &word))
-            return VAPIC_GSI_BLOCKED;
+/* The last resort against a map that changes all the time: it does not change under the lock. */
+static enum send_end send_locked(struct vapic_vm *vm, struct vapic_pin *pin, uint64_t word,
+                                 int *outcome)
+{
+    enum send_end end;
+
+    vm->host.lock(vm->ctx);
+    end = send_once(vm, pin, word, outcome);
+    vm->host.unlock(vm->ctx);
+    return end;
+}
+
+static int send_level(struct vapic_vm *vm, struct vapic_pin *pin, uint64_t word)
+{
+    enum send_end end;
+    int outcome;
+
+    for (uint32_t round = 0;; round++) {
+        if (LIKELY(round < UNLOCKED_ROUNDS))
+            end = send_once(vm, pin, word, &outcome);
+        else
+            end = send_locked(vm, pin, word, &outcome);
+        if (end != SEND_AGAIN || !try_claim(pin, &word))
+            return outcome;
     }
 }
 

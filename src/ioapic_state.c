@@ -105,8 +105,9 @@ static int check_form(const uint8_t *from, size_t size)
         return VAPIC_E_VERSION;
     if (get_le(from + 6, 2) != HEADER_SIZE || from[15] != 0 || get_le(from + 24, 8) != 0)
         return VAPIC_E_FORMAT;
-    return length <= size && length == VAPIC_IOAPIC_RECORD(get_le(from + 12, 2)) ? VAPIC_OK
-                                                                                 : VAPIC_E_FORMAT;
+    if (length != VAPIC_IOAPIC_RECORD(get_le(from + 12, 2)))
+        return VAPIC_E_FORMAT;
+    return length <= size ? VAPIC_OK : VAPIC_E_SIZE;
 }
 
 /* Does it fit this one? */

@@ -25,9 +25,19 @@ static void clear(void *memory, size_t size)
         p[i] = 0;
 }
 
+/* 6 names the CMCI entry, so one is not to be had without the other [SDM3 12.4.8]. */
+static bool max_lvt_valid(const struct vapic_config *c)
+{
+    if (c->max_lvt == 0)
+        return true;
+    if (c->features & VAPIC_FEATURE_CMCI)
+        return c->max_lvt == 6;
+    return c->max_lvt >= 3 && c->max_lvt <= 5;
+}
+
 static bool config_valid(const struct vapic_config *c)
 {
-    return c->id != APIC_DEST_ALL_32 && (c->features & ~known_features) == 0 &&
+    return c->id != APIC_DEST_ALL_32 && (c->features & ~known_features) == 0 && max_lvt_valid(c) &&
            (c->version == 0 || (c->version >= 0x10 && c->version <= 0x15)) &&
            (c->phys_bits == 0 || (c->phys_bits >= 32 && c->phys_bits <= 52));
 }
@@ -37,8 +47,8 @@ int vapic_init(struct vapic *v, size_t v_size, struct vapic_vm *vm,
 {
     if (v_size != sizeof(*v))
         return VAPIC_E_SIZE;
-    if (!config_valid(config) || page == NULL || ((uintptr_t)page & (APIC_PAGE_SIZE - 1)) != 0 ||
-        ((uintptr_t)v & 63) != 0)
+    if (v == NULL || vm == NULL || config == NULL || !config_valid(config) || page == NULL ||
+        ((uintptr_t)page & (APIC_PAGE_SIZE - 1)) != 0 || ((uintptr_t)v & 63) != 0)
         return VAPIC_E_ARG;
     clear(v, sizeof(*v));
     clear(page, APIC_PAGE_SIZE);
@@ -48,6 +58,10 @@ int vapic_init(struct vapic *v, size_t v_size, struct vapic_vm *vm,
     v->index = VAPIC_NO_INDEX;
     v->features = config->features;
     v->version = config->version ? config->version : 0x14;
+    v->max_lvt = config->max_lvt;
+    if (v->max_lvt == 0)
+        v->max_lvt = config->features & VAPIC_FEATURE_CMCI ? 6 : 5;
+    v->features |= (v->max_lvt >= 4 ? FEATURE_PMC : 0) | (v->max_lvt >= 5 ? FEATURE_THERMAL : 0);
     v->phys_bits = config->phys_bits ? config->phys_bits : 52;
     v->bsp = config->bsp;
     vapic_reset(v);
@@ -58,7 +72,7 @@ uint32_t vapic_lapic_version(const struct vapic *v)
 {
     uint32_t lvr = v->version;
 
-    lvr |= (v->features & VAPIC_FEATURE_CMCI ? 6u : 5u) << APIC_LVR_MAXLVT_SHIFT;
+    lvr |= (uint32_t)v->max_lvt << APIC_LVR_MAXLVT_SHIFT;
     if (v->features & VAPIC_FEATURE_EOI_SUPPRESS)
         lvr |= APIC_LVR_EOI_SUPPRESS;
     if (v->features & VAPIC_FEATURE_AMD_EXT)
@@ -99,8 +113,10 @@ void vapic_lapic_reset_registers(struct vapic *v, bool init)
     set_reg(v, APIC_LVR, vapic_lapic_version(v));
     if (knob(v->vm, VAPIC_KNOB_LINT0_EXTINT) && v->apic_base & APIC_BASE_BSP)
         set_reg(v, APIC_LVT_LINT0, APIC_DM_EXTINT);
+    v->fresh = true;
     v->esr_latch = 0;
     v->injected_kind = VAPIC_INJECT_NONE;
+    vapic_fabric_forget_load(v);
     vapic_timer_reset(v);
     vapic_lapic_recount(v);
 }
@@ -132,7 +148,7 @@ uint32_t vapic_id(const struct vapic *v)
 
 uint32_t vapic_index(const struct vapic *v)
 {
-    return v->index;
+    return vapic_load32(&v->index, VAPIC_RELAXED);
 }
 
 uint64_t vapic_base(const struct vapic *v)
@@ -209,7 +225,7 @@ void vapic_lapic_recount(struct vapic *v)
     update_ppr(v);
 }
 
-/* AMD's interrupt enable registers hold vectors back in IRR [APM2 16.3.7]. */
+/* AMD's interrupt enable registers hold vectors back in IRR [APM2 16.7.2]. */
 static int highest_enabled(const struct vapic *v)
 {
     for (uint32_t n = 8; n-- > 0;) {
@@ -305,6 +321,10 @@ static inline void fold(struct vapic *v, uint32_t word, uint32_t pir, uint32_t l
  * of PIR acquires what its senders wrote before, the trigger modes. ON is not touched: only
  * vapic_enter() clears it, and before it comes here, so that a harvest for a guest's read of IRR
  * cannot hide from it, or from vapic_block(), that something has arrived.
+ *
+ * A sender that found the APIC enabled may post after a RESET or INIT that came in between. RESET
+ * and INIT forget what was pending, and until the guest enables the APIC again nothing is accepted:
+ * so what is found until then is of the time before, and is forgotten too.
  */
 void vapic_lapic_harvest(struct vapic *v)
 {
@@ -315,6 +335,8 @@ void vapic_lapic_harvest(struct vapic *v)
         uint64_t pir = vapic_xchg64(&v->pid.pir[i], 0, VAPIC_ACQUIRE);
         uint64_t level = vapic_load64(&v->level[i], VAPIC_RELAXED);
 
+        if (UNLIKELY(v->fresh))
+            continue;
         if (i == 0)
             pir = strip_illegal(v, pir);
         fold(v, 2 * i, (uint32_t)pir, (uint32_t)level);
@@ -382,7 +404,7 @@ void vapic_eoi(struct vapic *v)
         end_of_interrupt(v, (uint8_t)vector);
 }
 
-/* AMD's specific EOI, out of order [APM2 16.3.6]. */
+/* AMD's specific EOI, out of order [APM2 16.7.1]. */
 void vapic_lapic_specific_eoi(struct vapic *v, uint8_t vector)
 {
     /* A vector that is not in service is ignored. */
@@ -540,7 +562,7 @@ void vapic_lapic_event_nmi(struct vapic *v)
         ;
 }
 
-/* INIT drops a SIPI that was latched before it [SDM3 10.4.1]. */
+/* INIT drops a SIPI that was latched before it: that one was for the life before. */
 void vapic_lapic_event_init(struct vapic *v)
 {
     uint32_t old = vapic_load32(&v->events, VAPIC_RELAXED);

@@ -134,6 +134,8 @@ void vapic_lapic_load_svr(struct vapic *v, uint32_t value)
 {
     if (!(v->features & VAPIC_FEATURE_EOI_SUPPRESS))
         value &= ~APIC_SVR_EOI_SUPPRESS;
+    if (value & APIC_SVR_ENABLE)
+        v->fresh = false;
     store(v, APIC_SVR, value);
 }
 
@@ -142,6 +144,8 @@ static void write_svr(struct vapic *v, uint32_t offset, uint32_t value, struct v
     uint32_t old = reg(v, offset);
 
     (void)now;
+    /* What was posted before belongs to the state before. */
+    vapic_lapic_harvest(v);
     vapic_lapic_load_svr(v, value);
     if (((old ^ value) & APIC_SVR_ENABLE) == 0)
         return;
@@ -601,17 +605,15 @@ static inline int store_by_msr(struct vapic *v, uint32_t offset, uint64_t value,
 }
 
 /* With a bit that is reserved somewhere (the knobs forgive some), or listened to. */
-static NOINLINE int x2apic_write_uncommon(struct vapic *v, const struct vapic_reg *row,
-                                          uint64_t value, struct vapic_now now)
+static NOINLINE int x2apic_write_uncommon(struct vapic *v, uint32_t offset, uint64_t value,
+                                          struct vapic_now now)
 {
-    uint32_t msr = MSR_X2APIC_FIRST + (row->offset >> 4);
-
-    if ((uint32_t)value & reserved_bits(v, row))
+    if ((uint32_t)value & reserved_bits(v, reg_at(offset)))
         return VAPIC_GP;
-    TRACE(v->vm, APIC, v->index, 1 | 2, msr, value, 0);
-    if (row->offset == APIC_ICR)
+    TRACE(v->vm, APIC, v->index, 1 | 2, MSR_X2APIC_FIRST + (offset >> 4), value, 0);
+    if (offset == APIC_ICR)
         return store_and_send(v, value);
-    return store_by_msr(v, row->offset, value, now);
+    return store_by_msr(v, offset, value, now);
 }
 
 static int x2apic_write(struct vapic *v, uint32_t msr, uint64_t value, struct vapic_now now)
@@ -627,7 +629,7 @@ static int x2apic_write(struct vapic *v, uint32_t msr, uint64_t value, struct va
     if (UNLIKELY(row == NULL))
         return VAPIC_GP;
     if (UNLIKELY(value & (row->reserved | RESERVED_BY_FEATURE) || v->vm->trace != NULL))
-        return x2apic_write_uncommon(v, row, value, now);
+        return x2apic_write_uncommon(v, offset, value, now);
     return store_by_msr(v, offset, value, now);
 }
 

@@ -53,6 +53,7 @@ static void enter_x2apic(struct vapic *v, enum mode from)
 static void enter_xapic(struct vapic *v)
 {
     set_reg(v, APIC_ID, (v->id & 0xFF) << 24);
+    set_reg(v, APIC_ICR2, reg(v, APIC_ICR2) & 0xFF000000);
     if (knob(v->vm, VAPIC_KNOB_DISABLE_CLEARS_LDR))
         set_reg(v, APIC_LDR, 0);
 }

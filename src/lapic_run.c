@@ -16,7 +16,8 @@ static void announce(struct vapic *v, enum presence where)
 
 static bool attention(const struct vapic *v)
 {
-    return (vapic_load64(&v->pid.control, VAPIC_ACQUIRE) & PID_ON) != 0;
+    /* SEQ_CST: the owner's second step of protocol "post", after the exchange in announce(). */
+    return (vapic_load64(&v->pid.control, VAPIC_SEQ_CST) & PID_ON) != 0;
 }
 
 static uint32_t events(const struct vapic *v)
@@ -28,7 +29,8 @@ static uint32_t events(const struct vapic *v)
 
 static void take_init(struct vapic *v, struct vapic_entry *entry)
 {
-    vapic_and32(&v->events, ~EV_INIT, VAPIC_SEQ_CST);
+    /* INIT forgets what waited for the processor before it; the wires keep their level. */
+    vapic_and32(&v->events, ~(EV_INIT | EV_NMI | EV_SMI | EV_REMOTE | EV_OWNER), VAPIC_SEQ_CST);
     vapic_lapic_reset_registers(v, true);
     v->activity = v->apic_base & APIC_BASE_BSP ? VAPIC_RUNNING : VAPIC_WAIT_FOR_SIPI;
     if (v->index != VAPIC_NO_INDEX)
@@ -38,13 +40,19 @@ static void take_init(struct vapic *v, struct vapic_entry *entry)
     TRACE(v->vm, CPU_EVENT, v->index, v->id, VAPIC_CPU_INIT, 0, 0);
 }
 
-/* A SIPI that finds the processor not waiting for one has no effect [SDM3 10.4.2]. */
+/*
+ * A SIPI that finds the processor not waiting for one has no effect [SDM3 10.4.2]. One behind an
+ * INIT that came meanwhile belongs to the life after that INIT: it must stay latched for it.
+ */
 static void take_sipi(struct vapic *v, struct vapic_entry *entry)
 {
-    uint32_t old = vapic_and32(&v->events, ~(EV_SIPI | EV_SIPI_VECTOR), VAPIC_SEQ_CST);
+    uint32_t old = events(v);
 
-    /* An INIT that came in between has taken the SIPI with it. */
-    if (!(old & EV_SIPI) || v->activity != VAPIC_WAIT_FOR_SIPI)
+    do {
+        if (!(old & EV_SIPI) || old & EV_INIT)
+            return;
+    } while (!vapic_cas32(&v->events, &old, old & ~(EV_SIPI | EV_SIPI_VECTOR), VAPIC_SEQ_CST));
+    if (v->activity != VAPIC_WAIT_FOR_SIPI)
         return;
     v->activity = VAPIC_RUNNING;
     entry->event = VAPIC_CPU_SIPI;
@@ -53,7 +61,7 @@ static void take_sipi(struct vapic *v, struct vapic_entry *entry)
     TRACE(v->vm, CPU_EVENT, v->index, v->id, VAPIC_CPU_SIPI, entry->vector, 0);
 }
 
-/* While INIT is blocked it stays latched, and a SIPI is lost [SDM3 27.2]. */
+/* While INIT is blocked it stays latched, and a SIPI is lost [SDM3 25.8]. */
 static void start_up(struct vapic *v, uint32_t can, struct vapic_entry *entry)
 {
     uint32_t now = events(v);
@@ -101,14 +109,12 @@ static void choose(struct vapic *v, uint32_t can, struct vapic_entry *entry)
 
     if (can & VAPIC_INCOMPLETE)
         can &= ~(uint32_t)(VAPIC_CAN_IRQ | VAPIC_CAN_NMI | VAPIC_CAN_SMI);
-    if (now & EV_SMI && can & VAPIC_CAN_SMI) {
+    if (now & EV_SMI && can & VAPIC_CAN_SMI)
         entry->inject = VAPIC_INJECT_SMI;
-    } else if (now & EV_NMI) {
-        if (can & VAPIC_CAN_NMI)
-            entry->inject = VAPIC_INJECT_NMI;
-        else
-            entry->nmi_window = true;
-    }
+    else if (now & EV_NMI && can & VAPIC_CAN_NMI)
+        entry->inject = VAPIC_INJECT_NMI;
+    entry->smi_window = now & EV_SMI && entry->inject != VAPIC_INJECT_SMI;
+    entry->nmi_window = now & EV_NMI && entry->inject != VAPIC_INJECT_NMI;
     inject_vector(v, can, entry);
 }
 

@@ -126,6 +126,11 @@ void vapic_timer_write_initial(struct vapic *v, uint32_t count, struct vapic_now
     arm(v, add_saturating(now.ns, period));
 }
 
+static uint64_t smaller(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
 /* What remains until expiry; a periodic timer that nobody looked at for a while has wrapped. */
 static uint64_t remaining_ns(const struct vapic *v, struct vapic_now now)
 {
@@ -155,7 +160,7 @@ void vapic_timer_write_divide(struct vapic *v, uint32_t value, struct vapic_now 
     uint64_t left;
 
     if (v->timer_flags & VAPIC_TIMER_ARMED && timer_mode(v) != APIC_TIMER_DEADLINE && old != new) {
-        left = remaining_ns(v, now) >> old << new;
+        left = smaller(remaining_ns(v, now), ticks_to_ns(v, reg(v, APIC_TMICT))) >> old << new;
         set_reg(v, APIC_TDCR, value);
         arm(v, add_saturating(now.ns, left));
         return;
@@ -282,7 +287,17 @@ void vapic_timer_restore(struct vapic *v, uint32_t current, struct vapic_now now
 
 void vapic_timer_load(struct vapic *v, uint8_t flags, uint64_t when, struct vapic_now now)
 {
+    uint64_t longest = ticks_to_ns(v, reg(v, APIC_TMICT));
+
+    if (!knob(v->vm, VAPIC_KNOB_REMEMBER_MASKED_TICK))
+        flags &= (uint8_t)~VAPIC_TIMER_REMEMBERED;
+    /* No count is longer than the initial one; a clamped period may be. */
+    if (timer_mode(v) == APIC_TIMER_PERIODIC)
+        longest = period_ns(v);
     v->timer_flags = flags;
-    v->timer_when = counts(v) && flags & VAPIC_TIMER_ARMED ? add_saturating(now.ns, when) : when;
+    v->timer_when = when;
+    if (counts(v) && flags & VAPIC_TIMER_ARMED)
+        v->timer_when = add_saturating(now.ns, smaller(when, longest));
+    vapic_timer_retell(v);
     tell_host(v);
 }

@@ -64,10 +64,27 @@ static uint32_t word_at(const uint8_t *image, uint32_t offset)
     return (uint32_t)get(image + offset, 4);
 }
 
-/* ID, LDR, DFR; in x2APIC mode ID and LDR follow from the vCPU [SDM3 12.12.10.2]. */
-static void load_identity(struct vapic *v, const uint8_t *image)
+static uint32_t image_id(const uint8_t *image, enum vapic_image kind)
 {
+    return kind == VAPIC_IMAGE_ID8 ? word_at(image, APIC_ID) >> 24 : word_at(image, APIC_ID);
+}
+
+/* An ID that was written in xAPIC mode and kept on the switch to x2APIC. */
+static bool keeps_id(const struct vapic *v, uint32_t id)
+{
+    return id <= 0xFF && knob(v->vm, VAPIC_KNOB_X2APIC_KEEPS_WRITTEN_ID);
+}
+
+/* ID, LDR, DFR; in x2APIC mode ID and LDR follow from the vCPU [SDM3 12.12.10.2]. */
+static void load_identity(struct vapic *v, const uint8_t *image, enum vapic_image kind)
+{
+    uint32_t id = image_id(image, kind);
+
     set_reg(v, APIC_DFR, word_at(image, APIC_DFR) | 0x0FFFFFFF);
+    if (in_x2apic(v) && keeps_id(v, id)) {
+        set_reg(v, APIC_ID, id);
+        set_reg(v, APIC_LDR, LDR_OF_ID(id));
+    }
     if (in_x2apic(v))
         return;
     set_reg(v, APIC_ID, word_at(image, APIC_ID) & 0xFF000000);
@@ -108,7 +125,8 @@ static void load_icr(struct vapic *v, const uint8_t *image)
     set_reg(v, APIC_ICR2, in_x2apic(v) ? high : high & 0xFF000000);
 }
 
-static void load_registers(struct vapic *v, const uint8_t *image, struct vapic_now now)
+static void load_registers(struct vapic *v, const uint8_t *image, enum vapic_image kind,
+                           struct vapic_now now)
 {
     /* Bits posted before are part of the old state; later ones come on top of the new. */
     vapic_lapic_harvest(v);
@@ -116,7 +134,7 @@ static void load_registers(struct vapic *v, const uint8_t *image, struct vapic_n
     /* SVR first: whether the LVTs may be unmasked depends on it. */
     vapic_lapic_load_svr(v, word_at(image, APIC_SVR));
     set_reg(v, APIC_TPR, word_at(image, APIC_TPR) & 0xFF);
-    load_identity(v, image);
+    load_identity(v, image, kind);
     load_vectors(v, image);
     load_lvts(v, image);
     load_icr(v, image);
@@ -125,6 +143,7 @@ static void load_registers(struct vapic *v, const uint8_t *image, struct vapic_n
     set_reg(v, APIC_TDCR, word_at(image, APIC_TDCR) & 0xB);
     v->esr_latch = 0;
     v->injected_kind = VAPIC_INJECT_NONE;
+    vapic_fabric_forget_load(v);
     vapic_lapic_recount(v);
     vapic_timer_restore(v, word_at(image, APIC_TMCCT), now);
 }
@@ -136,9 +155,10 @@ int vapic_load_image(struct vapic *v, enum vapic_image kind, const void *image, 
         return VAPIC_E_SIZE;
     if (kind != VAPIC_IMAGE_ID8 && kind != VAPIC_IMAGE_ID32)
         return VAPIC_E_ARG;
-    if (in_x2apic(v) && kind == VAPIC_IMAGE_ID32 && word_at(image, APIC_ID) != reg(v, APIC_ID))
+    if (in_x2apic(v) && kind == VAPIC_IMAGE_ID32 && image_id(image, kind) != v->id &&
+        !keeps_id(v, image_id(image, kind)))
         return VAPIC_E_ID;
-    load_registers(v, image, now);
+    load_registers(v, image, kind, now);
     if (v->index != VAPIC_NO_INDEX)
         vapic_fabric_update(v);
     return VAPIC_OK;
@@ -252,19 +272,32 @@ static bool timer_plausible(const struct vapic *v, const uint8_t *in)
            (mode == APIC_TIMER_ONESHOT || mode == APIC_TIMER_PERIODIC);
 }
 
+/* A SIPI vector without a SIPI, three NMIs: no sender can do that. */
+static bool events_plausible(uint32_t events)
+{
+    if (events & EV_SIPI_VECTOR && !(events & EV_SIPI))
+        return false;
+    return !(events & ~SAVED_EVENTS) && (events & EV_NMI) != EV_NMI;
+}
+
+/* Neither RESET nor INIT makes the bootstrap processor wait. */
+static bool activity_plausible(const struct vapic *v, uint8_t activity)
+{
+    if (activity == VAPIC_WAIT_FOR_SIPI || activity == VAPIC_UNINITIALIZED)
+        return !(v->apic_base & APIC_BASE_BSP);
+    return activity <= VAPIC_UNINITIALIZED;
+}
+
 static int check_record(const struct vapic *v, const uint8_t *in, size_t size)
 {
-    uint32_t events;
     int result = check_header(in, size);
 
     if (result != VAPIC_OK)
         return result;
     if (get(in + RECORD_BASE, 8) != v->apic_base)
         return VAPIC_E_BASE;
-    events = (uint32_t)get(in + RECORD_EVENTS, 4);
-    if (events & ~SAVED_EVENTS || (events & EV_NMI) == EV_NMI)
-        return VAPIC_E_FORMAT;
-    if (in[RECORD_ACTIVITY] > VAPIC_UNINITIALIZED || !injected_plausible(v, in) ||
+    if (!events_plausible((uint32_t)get(in + RECORD_EVENTS, 4)) ||
+        !activity_plausible(v, in[RECORD_ACTIVITY]) || !injected_plausible(v, in) ||
         !timer_plausible(v, in))
         return VAPIC_E_FORMAT;
     return VAPIC_OK;
@@ -294,6 +327,8 @@ int vapic_load_record(struct vapic *v, const void *record, size_t size, struct v
     v->injected = in[RECORD_VECTOR];
     load_ext(v, in);
     vapic_store32(&v->events, (uint32_t)get(in + RECORD_EVENTS, 4), VAPIC_SEQ_CST);
+    /* Somebody has to look at them. */
+    vapic_or64(&v->pid.control, PID_ON, VAPIC_SEQ_CST);
     vapic_timer_load(v, in[RECORD_TIMER], get(in + RECORD_WHEN, 8), now);
     if (entry != NULL) {
         *entry = (struct vapic_entry){0};

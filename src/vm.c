@@ -55,7 +55,7 @@ size_t vapic_vm_memory(const struct vapic_vm_config *config)
 {
     struct layout l;
 
-    return lay_out(config, &l) ? l.total : 0;
+    return config != NULL && lay_out(config, &l) ? l.total : 0;
 }
 
 static void zero(void *memory, size_t size)
@@ -86,6 +86,10 @@ int vapic_vm_init(struct vapic_vm *vm, size_t vm_size, const struct vapic_vm_con
     struct layout l;
 
     if (vm_size != sizeof(*vm))
+        return VAPIC_E_SIZE;
+    if (vm == NULL || config == NULL || host == NULL)
+        return VAPIC_E_ARG;
+    if (host->size != sizeof(*host))
         return VAPIC_E_SIZE;
     if (!lay_out(config, &l) || memory == NULL || ((uintptr_t)memory & 63) != 0)
         return VAPIC_E_ARG;

@@ -137,6 +137,7 @@ static void trace_event(void *ctx, const struct vapic_event *event)
 }
 
 static const struct vapic_host recording_host = {
+    .size = sizeof(struct vapic_host),
     .lock = host_lock,
     .unlock = host_unlock,
     .quiesce = host_quiesce,

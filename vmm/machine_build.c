@@ -86,6 +86,7 @@ static void on_pause_over(void *ctx)
 }
 
 static const struct vapic_host host = {
+    .size = sizeof(struct vapic_host),
     .lock = host_lock,
     .unlock = host_unlock,
     .quiesce = host_quiesce,

@@ -42,6 +42,8 @@ struct vapic_deadline {
 };
 
 struct vapic_host {
+    size_t size; /* sizeof(struct vapic_host), as the host was compiled with it */
+
     /*
      * The VM's configuration lock. Taken for changes that rewrite the destination map: adding and
      * removing vCPUs, guest writes of APIC_BASE, ID, LDR, DFR, the enable bit of SVR, INIT, state
@@ -61,8 +63,9 @@ struct vapic_host {
     /*
      * Do `action` (KICK or WAKE, never NONE) for `target`. Called on the sender's thread, once per
      * target and after that target's state is committed, for messages that a guest's register write
-     * or an I/O APIC pin sends and for messages with several targets. Must not wait; must not call
-     * back into the library for the *sending* vCPU.
+     * or an I/O APIC pin sends and for messages with several targets. Must not wait, must not take
+     * the configuration lock (which is held when a pin had no other way to find a target at rest),
+     * and must not call back into the library for the *sending* vCPU.
      */
     void (*notify)(void *ctx, struct vapic *target, enum vapic_action action);
 

@@ -31,7 +31,7 @@
  * need exclusive use of the object.
  *
  * Manual citations: [SDM3 n] is the Intel Software Developer's Manual, volume 3, in the section
- * numbering of 2023 and later (the APIC is chapter 12); [APM2 n] is AMD's Architecture Programmer's
+ * numbering of 2024 and later (the APIC is chapter 12); [APM2 n] is AMD's Architecture Programmer's
  * Manual, volume 2; [IOAPIC n] is the 82093AA data sheet.
  */
 #ifndef VAPIC_VAPIC_H
@@ -115,7 +115,7 @@ uint32_t vapic_api_version(void);
     X(X2APIC_ALIASES_XAPIC, 0, 0, "destinations above FFh reach xAPIC targets by their low byte")  \
     X(WIDE_XAPIC, 1, 1, "a vCPU whose ID exceeds FFh is reached by it in xAPIC mode too")          \
     X(UNIQUE_ID, 0, 0, "one vCPU per physical ID: x2APIC wins, then the lowest index")             \
-    X(DEVICE_BROADCAST_FF, 1, 1, "destination FFh of a device reaches x2APIC vCPUs too")           \
+    X(DEVICE_BROADCAST_FF, 1, 1, "8-bit destination FFh of a device reaches x2APIC vCPUs too")     \
     X(ARBITRATE, 0, 0, "lowest priority arbitrates by load, else the vector is hashed")            \
     X(DISABLED_READS_ONES, 1, 1, "the page reads as ones while xAPIC is off, else unclaimed")      \
     X(DISABLE_STOPS_TIMER, 1, 0, "clearing IA32_APIC_BASE.EN stops the timer")                     \
@@ -125,7 +125,7 @@ uint32_t vapic_api_version(void);
     X(BYTE_ID_WRITES, 0, 0, "a byte write at +3 of ID, LDR, DFR works")                            \
     X(APR, 1, 0, "the arbitration priority register is computed (else it reads 0)")                \
     X(IPI_FORMS, 0, 0, "IPIs with mode and shorthand combinations the manual forbids are dropped") \
-    X(SPLIT_IGNORES_SUPPRESS, 0, 0, "host.eoi is called although SVR[12] suppresses broadcast")
+    X(SPLIT_IGNORES_SUPPRESS, 0, 1, "host.eoi is called although SVR[12] suppresses broadcast")
 
 enum vapic_knob_index {
 #define VAPIC_X(name, manual, kvm, text) VAPIC_KNOB_INDEX_##name,
@@ -261,6 +261,8 @@ struct vapic_config {
     uint32_t features; /* VAPIC_FEATURE_ masks */
     bool bsp;          /* the bootstrap processor */
     uint8_t version;   /* low byte of the version register, 10h to 15h; 0: 14h */
+    uint8_t max_lvt;   /* 3: timer, LINT0/1, error; 4: and PMC; 5: and thermal; 6: and CMCI; */
+                       /* 0: 6 with VAPIC_FEATURE_CMCI, else 5; 6 if and only if CMCI */
     uint8_t phys_bits; /* MAXPHYADDR, 32 to 52; 0: 52 */
 };
 
@@ -307,10 +309,9 @@ struct vapic {
     /* Any thread, atomic; cleared by the owner. */
     struct vapic_pid pid;
     uint64_t level[4]; /* trigger mode of vectors in PIR, written before the vector's bit */
-    uint32_t events;   /* VAPIC_EV_ bits: INIT, SIPI and its vector, NMI count, SMI, lines, timer */
+    uint32_t events;   /* INIT, SIPI and its vector, NMI count, SMI, lines, timer */
     uint32_t presence; /* owner writes, senders read: outside, in guest, blocked */
     uint64_t ipis_received, msis_received;
-    uint64_t unused;
 
     /* Owner only from here on. Constant after vapic_init(): */
     uint8_t *page;
@@ -320,6 +321,7 @@ struct vapic {
     uint32_t index; /* in the VM's dense array; VAPIC_NO_INDEX while not added */
     uint32_t features;
     uint8_t version;
+    uint8_t max_lvt;
     uint8_t phys_bits;
     bool bsp;
     /* State that the register page cannot hold: */
@@ -328,6 +330,7 @@ struct vapic {
     uint8_t injected;
     uint8_t isr_words, irr_words; /* bit n: word n of ISR, IRR is not zero */
     uint8_t esr_latch;
+    bool fresh;          /* since RESET or INIT the APIC has not been software enabled */
     uint8_t timer_flags; /* armed, tick remembered */
     uint8_t told_clock;
     uint64_t apic_base;
@@ -473,6 +476,7 @@ struct vapic_entry {
     bool runnable;         /* false: do not enter the guest; sleep with vapic_block() */
     bool irq_window;       /* exit as soon as an interrupt can be injected */
     bool nmi_window;       /* the same for NMI */
+    bool smi_window;       /* the same for SMI: look again after RSM */
     struct vapic_deadline deadline; /* when to look again at the latest */
 };
 
@@ -554,9 +558,9 @@ struct vapic_sent {
 };
 
 /*
- * Sends a message. With exactly one target the caller must do the action returned (the vCPU is
- * vapic_at(vm, target)); with more the library has called host.notify() for each. Takes no lock.
- * [SDM3 12.6.2] [SDM3 12.12.10] [any]
+ * Sends a message. With a vCPU as source only its owner may call it. With exactly one target the
+ * caller must do the action returned (the vCPU is vapic_at(vm, target)); with more the library has
+ * called host.notify() for each. Takes no lock. [SDM3 12.6.2] [SDM3 12.12.10] [any]
  */
 struct vapic_sent vapic_send(struct vapic_vm *vm, struct vapic_msg msg);
 
@@ -724,7 +728,10 @@ int vapic_load_image(struct vapic *v, enum vapic_image kind, const void *image, 
  * version: an older one loads, a newer one is refused with VAPIC_E_VERSION, a malformed one with
  * VAPIC_E_FORMAT, both without any change.
  *
- * After a load, *entry (may be NULL) says what was acknowledged and must be injected again.
+ * Save the record after the image. Events that were posted meanwhile are overwritten by a load.
+ *
+ * After a load, *entry (may be NULL) says what was acknowledged and must be injected again, without
+ * another vapic_commit().
  */
 #define VAPIC_RECORD_SIZE 512u
 int vapic_save_record(struct vapic *v, void *record, size_t size, struct vapic_now now);
@@ -758,7 +765,9 @@ enum vapic_need {
     VAPIC_NEED_NONE,
     VAPIC_NEED_CMCI,
     VAPIC_NEED_AMD_EXT,
-    VAPIC_NEED_AMD_IN_X2APIC, /* everywhere in xAPIC mode, on AMD only in x2APIC mode */
+    VAPIC_NEED_AMD_IN_X2APIC, /* everywhere in xAPIC mode, on AMD (and knob APR) in x2APIC mode */
+    VAPIC_NEED_THERMAL,       /* max_lvt 5 or more */
+    VAPIC_NEED_PMC,           /* max_lvt 4 or more */
 };
 
 /*
@@ -786,7 +795,8 @@ const struct vapic_reg *vapic_reg_row(uint32_t n);
 
 /*
  * Trace events have the names and fields of KVM's tracepoints where KVM has such an event, so that
- * tools that read the one can read the other. Columns: event, name, format of the arguments a0-a5.
+ * tools that read the one can read the other. Columns: event, name; the comment says what arg[0],
+ * arg[1], ... are.
  */
 #define VAPIC_EVENTS(X)                                                                            \
     X(APIC, "kvm_apic")                       /* bit 0 write, bit 1 MSR; MSR or offset; value */   \

@@ -83,6 +83,7 @@ static void count_notify(void *ctx, struct vapic *target, enum vapic_action acti
 }
 
 static const struct vapic_host host = {
+    .size = sizeof(struct vapic_host),
     .lock = nothing,
     .unlock = nothing,
     .quiesce = nothing,
