@@ -280,6 +280,25 @@ static void outside_of_the_map(void **state)
     fx_free(fx);
 }
 
+/* A level-triggered line that found nobody finds the vCPU that is added. */
+static void an_added_vcpu_gets_what_waited(void **state)
+{
+    struct fx *fx = fx_new(&(struct fx_options){.vcpus = 2, .not_added = true});
+    struct vapic_ioapic *io = fx_ioapic(fx, 24, 0, 0x20);
+
+    (void)state;
+    assert_int_equal(vapic_add(&fx->v[0]), VAPIC_OK);
+    fx_rte_write(io, 3, 0x8051);
+    fx_rte_write(io, 4, UINT64_C(0x09) << 56 | 0x8052);
+    fx_write(fx, 1, APIC_ID, 0x09000000);
+    vapic_ioapic_set(io, 4, 0, true);
+    assert_int_equal(fx_take(fx, 0), -1);
+    assert_int_equal(vapic_add(&fx->v[1]), VAPIC_OK);
+    assert_true(fx_bit(fx, 1, APIC_IRR, 0x52));
+    fx_free(fx);
+    fx_ioapic_free(io);
+}
+
 /* Every change of the map has an end: an odd count would send all messages the slow way. */
 static void the_map_is_whole_after_each_change(void **state)
 {
@@ -380,6 +399,7 @@ int main(void)
         cmocka_unit_test(removed_vcpus_get_nothing),
         cmocka_unit_test(removed_and_added_again),
         cmocka_unit_test(outside_of_the_map),
+        cmocka_unit_test(an_added_vcpu_gets_what_waited),
         cmocka_unit_test(the_map_is_whole_after_each_change),
         cmocka_unit_test(many_come_and_go),
         cmocka_unit_test(api_version),

@@ -352,6 +352,35 @@ static void coalesced_with_irr(void **state)
     fx_free(fx);
 }
 
+/* However the one target is found. */
+static void coalesced_by_every_kind_of_message(void **state)
+{
+    static const struct {
+        uint32_t icr, dest;
+    } kinds[] = {
+        {0x51, 2},
+        {APIC_DM_LOWEST | 0x52, 2},
+        {APIC_ICR_LOGICAL | 0x53, 4},
+        {APIC_ICR_LOGICAL | APIC_DM_LOWEST | 0x54, 4},
+        {APIC_ICR_LEVEL | APIC_ICR_ASSERT | 0x55, 2},
+        {APIC_ICR_LOGICAL | APIC_ICR_LEVEL | APIC_ICR_ASSERT | 0x56, 4},
+    };
+    struct fx *fx = new_fx(false);
+
+    (void)state;
+    fx_write(fx, 2, APIC_LDR, 0x04000000);
+    for (uint32_t n = 0; n < sizeof(kinds) / sizeof(kinds[0]); n++) {
+        for (uint32_t again = 0; again < 2; again++) {
+            struct vapic_sent sent = device(fx, kinds[n].icr, kinds[n].dest);
+
+            fx_equal(sent.accepted, 1, "ICR %x", kinds[n].icr);
+            fx_equal(sent.target, 2, "ICR %x, target", kinds[n].icr);
+            fx_equal(sent.coalesced, again, "ICR %x, coalesced", kinds[n].icr);
+        }
+    }
+    fx_free(fx);
+}
+
 static void sent_to_nobody(void **state)
 {
     struct fx *fx = new_fx(false);
@@ -640,6 +669,7 @@ int main(void)
         cmocka_unit_test(delivery_status_reads_idle),
         cmocka_unit_test(sent_to_one),
         cmocka_unit_test(coalesced_with_irr),
+        cmocka_unit_test(coalesced_by_every_kind_of_message),
         cmocka_unit_test(sent_to_nobody),
         cmocka_unit_test(sent_to_vcpus_in_the_guest),
         cmocka_unit_test(guest_ipis_notify),

@@ -490,8 +490,20 @@ static void arrive_vector(struct fx *fx)
     vapic_post(&fx->v[0], 0x71, false, NULL);
 }
 
+static void arrive_nmi_message(struct fx *fx)
+{
+    fx_icr(fx, 1, APIC_DM_NMI, 0);
+}
+
+static void arrive_remote_read(struct fx *fx)
+{
+    fx_icr(fx, 1, APIC_DM_REMOTE, 0);
+}
+
 static const struct arrival arrivals[] = {
     {"NMI", arrive_nmi, VAPIC_INJECT_NMI, VAPIC_CPU_NONE},
+    {"NMI message", arrive_nmi_message, VAPIC_INJECT_NMI, VAPIC_CPU_NONE},
+    {"remote read", arrive_remote_read, VAPIC_INJECT_NONE, VAPIC_CPU_NONE},
     {"SMI", arrive_smi, VAPIC_INJECT_SMI, VAPIC_CPU_NONE},
     {"INIT", arrive_init, VAPIC_INJECT_NONE, VAPIC_CPU_INIT},
     {"LINT1 edge", arrive_edge, VAPIC_INJECT_VECTOR, VAPIC_CPU_NONE},

@@ -508,6 +508,22 @@ static void divisor_change_after_expiry(void **state)
     }
 }
 
+/* ... but only that: a timer that runs or was never started does not fire for it. */
+static void divisor_change_fires_expired_timers_only(void **state)
+{
+    (void)state;
+    for (uint32_t initial = 0; initial <= COUNT; initial += COUNT) {
+        struct fx *fx =
+            start_with_knobs(VAPIC_PROFILE_MANUAL | VAPIC_KNOB_TDCR_REFIRES, ONESHOT, initial);
+
+        fx->now.ns += 10;
+        fx_set(fx, 0, APIC_TDCR, 0);
+        fx->now.ns += 10;
+        fx_equal(fires(fx), false, "initial count %u", initial);
+        fx_free(fx);
+    }
+}
+
 /* ---- Masking and disabling ---- */
 
 static void masked_timer_counts(void **state)
@@ -665,6 +681,23 @@ static void timer_expired_reaches_the_vcpu(void **state)
     fx_free(fx);
 }
 
+/* The host's clock was early: it has to be told again, or the tick would never come. */
+static void early_expiry_is_armed_again(void **state)
+{
+    struct fx *fx = start(ONESHOT, COUNT);
+    uint64_t when = fx->now.ns + COUNT;
+
+    (void)state;
+    fx_step(fx, 0, 0);
+    fx->now.ns += COUNT - 10;
+    vapic_timer_expired(&fx->v[0]);
+    fx_forget(fx);
+    assert_false(fires(fx));
+    assert_int_equal(fx_count(fx, FX_ARM), 1);
+    assert_int_equal(fx_nth(fx, FX_ARM, 0).b, when);
+    fx_free(fx);
+}
+
 /* Only a tick that can be delivered ends HLT. */
 static void masked_tick_wakes_nobody(void **state)
 {
@@ -765,6 +798,7 @@ int main(void)
         cmocka_unit_test(divisor_change_keeps_a_periodic_timer_going),
         cmocka_unit_test(divisor_change_when_stopped),
         cmocka_unit_test(divisor_change_after_expiry),
+        cmocka_unit_test(divisor_change_fires_expired_timers_only),
         cmocka_unit_test(masked_timer_counts),
         cmocka_unit_test(masked_expiry),
         cmocka_unit_test(soft_disable),
@@ -774,6 +808,7 @@ int main(void)
         cmocka_unit_test(the_host_is_armed),
         cmocka_unit_test(without_arm_callback),
         cmocka_unit_test(timer_expired_reaches_the_vcpu),
+        cmocka_unit_test(early_expiry_is_armed_again),
         cmocka_unit_test(masked_tick_wakes_nobody),
         cmocka_unit_test(counts_ticks),
         cmocka_unit_test(arming_is_traced),
