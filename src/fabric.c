@@ -27,6 +27,8 @@
  */
 #include "fabric.h"
 
+#define CHOICES 4u /* attempts at lowest priority before anybody will do */
+
 /* ---- One target ---- */
 
 static struct vapic_sent nobody(void)
@@ -200,25 +202,48 @@ static void sort_targets(struct targets *set)
 
 /*
  * By vector hashing the candidate number (vector mod count) is chosen, so that a vector always goes
- * to the same vCPU; by arbitration the one that took the fewest. `set` NULL: all slots. Candidates
- * that vanish between the two passes make the last one seen the choice.
+ * to the same vCPU; by arbitration the one that took the fewest. `set` NULL: all slots. Index + 1,
+ * 0 when there is no candidate (any more).
  */
-static struct vapic_sent send_to_one(struct vapic_vm *vm, const struct vapic_msg *msg,
-                                     const struct targets *set)
+static uint32_t choose(const struct vapic_vm *vm, const struct vapic_msg *msg,
+                       const struct targets *set)
 {
     struct pick p = {UINT32_MAX - 1, 0, 0, 0};
 
     offer_all(vm, msg, set, &p);
-    if (p.seen == 0)
-        return nobody();
     if (!knob(vm, VAPIC_KNOB_ARBITRATE) && p.seen > 1) {
         p = (struct pick){(msg->icr & APIC_ICR_VECTOR) % p.seen, 0, 0, 0};
         offer_all(vm, msg, set, &p);
     }
-    if (p.best == 0)
-        return nobody();
-    vapic_add32(&vm->slots[p.best - 1].arbiter, 1, VAPIC_RELAXED);
-    return accept_one(vm, p.best - 1, msg);
+    return p.best;
+}
+
+/*
+ * A candidate may cease to be one between the choice and the acceptance; then another is chosen.
+ * A guest can do that again and again: in the end whoever takes the message has it.
+ */
+static struct vapic_sent send_to_one(struct vapic_vm *vm, const struct vapic_msg *msg,
+                                     const struct targets *set)
+{
+    uint32_t top = set != NULL ? set->count : vapic_load32(&vm->top, VAPIC_ACQUIRE);
+    struct vapic_sent sent = nobody();
+
+    for (uint32_t attempt = 0; attempt < CHOICES && !sent.accepted; attempt++) {
+        uint32_t best = choose(vm, msg, set);
+
+        if (best == 0)
+            continue;
+        sent = accept_one(vm, best - 1, msg);
+        if (sent.accepted)
+            vapic_add32(&vm->slots[best - 1].arbiter, 1, VAPIC_RELAXED);
+    }
+    for (uint32_t i = 0; i < top && !sent.accepted; i++) {
+        uint32_t index = set != NULL ? set->index[i] : i;
+
+        if (vapic_fabric_concerns(vm, load_ident(vm, index), index, msg))
+            sent = accept_one(vm, index, msg);
+    }
+    return sent;
 }
 
 /* ---- The common case: one vCPU by its physical ID, fixed or lowest priority, edge ---- */
