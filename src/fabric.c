@@ -232,7 +232,7 @@ static struct vapic_sent send_to_one(struct vapic_vm *vm, const struct vapic_msg
         uint32_t best = choose(vm, msg, set);
 
         if (best == 0)
-            continue;
+            break;
         sent = accept_one(vm, best - 1, msg);
         if (sent.accepted)
             vapic_add32(&vm->slots[best - 1].arbiter, 1, VAPIC_RELAXED);

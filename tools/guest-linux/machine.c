@@ -29,7 +29,7 @@
 #define SERIAL_STATUS   5
 #define SERIAL_EMPTY    0x40 /* line status: transmitter empty */
 
-#define CMOS_BYTE       0x48 /* of the RTC's general-purpose RAM; no firmware runs that could use it */
+#define CMOS_BYTE       0x48 /* of the RTC's general-purpose RAM; no firmware uses it here */
 
 #define TEXT_MAX        (256u * 1024)
 #define LINES_MAX       (16u * 1024)
