@@ -10,7 +10,7 @@
 
 #define OWNERS  3
 #define SENDERS 2
-#define ROUNDS  2000 /* per sender */
+#define ROUNDS  1500 /* per sender */
 
 struct sender {
     struct stage *stage;
