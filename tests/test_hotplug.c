@@ -72,6 +72,37 @@ static void vm_sizes_and_alignment(void **state)
     fx_free(fx);
 }
 
+static void vm_arguments_that_are_missing(void **state)
+{
+    const struct vapic_vm_config config = {.max_vcpus = 2};
+    struct fx *fx = fx_new(NULL);
+    static struct vapic_vm vm;
+    static _Alignas(64) char memory[64];
+    size_t size = sizeof(struct vapic_vm);
+
+    (void)state;
+    assert_int_equal(vapic_vm_memory(NULL), 0);
+    assert_int_equal(vapic_vm_init(NULL, size, &config, &fx->host, fx, memory, 64), VAPIC_E_ARG);
+    assert_int_equal(vapic_vm_init(&vm, size, NULL, &fx->host, fx, memory, 64), VAPIC_E_ARG);
+    assert_int_equal(vapic_vm_init(&vm, size, &config, NULL, fx, memory, 64), VAPIC_E_ARG);
+    assert_int_equal(vapic_vm_init(&vm, size, &config, &fx->host, fx, NULL, 64), VAPIC_E_ARG);
+    fx_free(fx);
+}
+
+/* A host that was compiled with another table of callbacks. */
+static void vm_host_of_another_size(void **state)
+{
+    const struct vapic_vm_config config = {.max_vcpus = 2};
+    struct fx *fx = fx_new(NULL);
+
+    (void)state;
+    fx->host.size -= sizeof(void *);
+    assert_int_equal(vm_init(fx, &config, sizeof(struct vapic_vm), 0, 0), VAPIC_E_SIZE);
+    fx->host.size = 0;
+    assert_int_equal(vm_init(fx, &config, sizeof(struct vapic_vm), 0, 0), VAPIC_E_SIZE);
+    fx_free(fx);
+}
+
 static void vm_needs_its_callbacks(void **state)
 {
     const struct vapic_vm_config config = {.max_vcpus = 2};
@@ -388,6 +419,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(vm_configurations),
         cmocka_unit_test(vm_sizes_and_alignment),
+        cmocka_unit_test(vm_arguments_that_are_missing),
+        cmocka_unit_test(vm_host_of_another_size),
         cmocka_unit_test(vm_needs_its_callbacks),
         cmocka_unit_test(vcpu_configurations),
         cmocka_unit_test(vcpu_sizes_and_alignment),

@@ -302,6 +302,22 @@ static void redirection_hint_keeps_the_mode(void **state)
     fx_free(fx);
 }
 
+/* A physical broadcast reaches everybody, whatever the mode or the hint says. [SDM3 12.6.2.1] */
+static void physical_broadcast_is_for_all(void **state)
+{
+    (void)state;
+    for (uint32_t setting = 0; setting < SETTINGS; setting++) {
+        struct fx *fx = make(setting, 4, VAPIC_PROFILE_MANUAL);
+        uint32_t all = setting == X2APIC ? 0xFFFFFFFF : 0xFF;
+
+        fx_icr(fx, 0, APIC_DM_LOWEST | 0x51, all);
+        for (uint32_t n = 0; n < 4; n++)
+            fx_equal(fx_take_eoi(fx, n), 0x51, "%s, vCPU %u", setting_names[setting], n);
+        assert_int_equal(redirect(fx, 0x52, all).accepted, 4);
+        fx_free(fx);
+    }
+}
+
 /* ---- Shorthands: one of the set ---- */
 
 static void lowest_priority_all_but_self(void **state)
@@ -354,6 +370,7 @@ int main(void)
         cmocka_unit_test(redirection_hint_picks_one),
         cmocka_unit_test(redirection_hint_with_one_physical_target),
         cmocka_unit_test(redirection_hint_keeps_the_mode),
+        cmocka_unit_test(physical_broadcast_is_for_all),
         cmocka_unit_test(lowest_priority_all_but_self),
         cmocka_unit_test(redirected_to_nobody),
     };

@@ -220,6 +220,36 @@ static void reset_stops_the_timer(void **state)
     fx_free(fx);
 }
 
+/*
+ * A sender on another thread found the APIC enabled just before RESET or INIT and posts just after:
+ * for the guest that message came before, whenever the owner looks.
+ */
+static void late_post_is_dropped(void **state)
+{
+    (void)state;
+    for (int init = 0; init < 2; init++) {
+        for (int looks = 0; looks < 2; looks++) {
+            struct fx *fx = fx_new(NULL);
+
+            if (init)
+                fx_icr(fx, 0, APIC_DM_INIT | APIC_ICR_ASSERT, 0);
+            else
+                vapic_reset(&fx->v[0]);
+            fx_settle(fx);
+            fx->v[0].pid.pir[0x91 / 64] |= UINT64_C(1) << (0x91 % 64);
+            fx->v[0].pid.control |= 1;
+            if (looks)
+                fx_equal(fx_take(fx, 0), (uint64_t)-1, "init %d", init);
+            fx_set(fx, 0, APIC_SVR, 0x1FF);
+            fx_equal(fx_take(fx, 0), (uint64_t)-1, "init %d, looks %d", init, looks);
+            fx_equal(fx_bit(fx, 0, APIC_IRR, 0x91), 0, "init %d, looks %d, IRR", init, looks);
+            vapic_post(&fx->v[0], 0x92, false, NULL);
+            fx_equal(fx_take(fx, 0), 0x92, "init %d, the next", init);
+            fx_free(fx);
+        }
+    }
+}
+
 static void reset_drops_events(void **state)
 {
     struct fx *fx = fx_new(NULL);
@@ -378,6 +408,7 @@ static const struct mask_row masks[] = {
     {APIC_LVT_ERROR, 0, 0x100FF, 0x110FF},
     {APIC_TDCR, 0, 0xB, 0xB},
     {APIC_EACR, 0, 7, 7},
+    {APIC_SEOI, 0, 0xFF, 0xFF},
     {APIC_IER, 0, 0xFFFFFFFF, 0xFFFFFFFF},
     {APIC_IER + 0x70, 0, 0xFFFFFFFF, 0xFFFFFFFF},
     {APIC_EILVT, 0, 0x107FF, 0x107FF},
@@ -510,6 +541,7 @@ int main(void)
         cmocka_unit_test(init_in_x2apic_mode_resets_dfr),
         cmocka_unit_test(reset_restores_the_id),
         cmocka_unit_test(reset_stops_the_timer),
+        cmocka_unit_test(late_post_is_dropped),
         cmocka_unit_test(reset_drops_events),
         cmocka_unit_test(version_register),
         cmocka_unit_test(trap_16_version),

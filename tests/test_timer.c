@@ -554,6 +554,9 @@ static void masked_expiry(void **state)
         fx_set(fx, 0, APIC_LVT_TIMER, ONESHOT);
         assert_int_equal(fires(fx), remember);
         assert_false(fires(fx));
+        fx_set(fx, 0, APIC_LVT_TIMER, APIC_LVT_MASKED | ONESHOT);
+        fx_set(fx, 0, APIC_LVT_TIMER, ONESHOT);
+        assert_false(fires(fx));
         fx_free(fx);
     }
 }
