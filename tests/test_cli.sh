@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# What `vapic` says to wrong arguments, files and hosts, in TAP: one line on standard error that says
-# what is wrong and what to do, and exit status 2. PROGRAM is the built command.
+# What `vapic` says to wrong arguments, files and hosts, in TAP: one line on standard error that
+# says what is wrong and what to do, and exit status 2. PROGRAM is the built command.
 #
 #   tests/test_cli.sh PROGRAM
 
@@ -72,7 +72,8 @@ check 'kernel is no kernel' refused 'neither a Linux bzImage nor a multiboot' ru
 check 'kernel is two bytes' refused 'neither a Linux bzImage nor a multiboot' run "$work/short"
 check 'kernel is cut off' refused 'truncated' run "$work/cut"
 check 'two kernels' refused 'name one' run "$work/text" "$work/text"
-check 'no such initrd' refused '--initrd: cannot open' run --kernel "$work/cut" --initrd "$work/nothing"
+check 'no such initrd' refused '--initrd: cannot open' \
+    run --kernel "$work/cut" --initrd "$work/nothing"
 check 'initrd without kernel' refused '--initrd: the built-in guest' run --initrd "$work/text"
 check 'no processors' refused '--cpus' run --cpus 0
 check 'negative processors' refused '--cpus' run --cpus -1
@@ -90,7 +91,8 @@ check 'unknown APIC mode' refused 'auto, xapic, x2apic' run --apic yes
 check 'unknown timer' refused 'auto, tsc-deadline, oneshot' run --timer pit
 check 'unknown engine' refused 'auto, kvm, rig' run --engine tcg
 check 'unknown form of statistics' refused 'text, json, none' run --stats xml
-check 'command line too long' refused '--append' run --append "$(head -c 40000 /dev/zero | tr '\0' x)"
+check 'command line too long' refused '--append' \
+    run --append "$(head -c 40000 /dev/zero | tr '\0' x)"
 check 'trace cannot be written' refused '--trace: cannot write' \
     run --engine kvm --trace "$work/directory/no/file"
 tap_end

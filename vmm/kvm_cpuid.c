@@ -22,7 +22,8 @@
 #define PV_CLOCKSOURCE2       (1u << 3)
 #define PV_MSI_EXT_DEST_ID    (1u << 15)
 #define PV_CLOCKSOURCE_STABLE (1u << 24)
-#define PV_KEPT               (PV_CLOCKSOURCE | PV_NOP_IO_DELAY | PV_CLOCKSOURCE2 | PV_CLOCKSOURCE_STABLE)
+#define PV_CLOCKS             (PV_CLOCKSOURCE | PV_CLOCKSOURCE2 | PV_CLOCKSOURCE_STABLE)
+#define PV_KEPT               (PV_CLOCKS | PV_NOP_IO_DELAY)
 
 #define L1_ECX_MONITOR        (1u << 3)
 #define L1_ECX_VMX            (1u << 5)
