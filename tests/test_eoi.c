@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * End of interrupt: which vector it retires, who is told, what AMD's specific EOI and interrupt
- * enables change. [SDM3 12.8.5] [APM2 16.6.6]
+ * enables change. [SDM3 12.8.5] [APM2 16.7.1]
  */
 #include "fixture.h"
 
@@ -189,14 +189,14 @@ static void ppr_falls_to_the_next_in_service(void **state)
     fx_free(fx);
 }
 
-/* ---- AMD's extended space [APM2 16.6.6] ---- */
+/* ---- AMD's extended space [APM2 16.7.1] ---- */
 
 static struct fx *extended(bool x2apic)
 {
     return fx_new(&(struct fx_options){.features = EXTENDED, .x2apic = x2apic});
 }
 
-/* [APM2 16.3.6] */
+/* [APM2 16.7.1] */
 static void specific_eoi_out_of_order(void **state)
 {
     (void)state;
@@ -239,7 +239,7 @@ static void specific_eoi_must_be_enabled(void **state)
     fx_free(fx);
 }
 
-/* A vector whose enable bit is clear waits in IRR. [APM2 16.3.7] */
+/* A vector whose enable bit is clear waits in IRR. [APM2 16.7.2] */
 static void interrupt_enable_holds_a_vector(void **state)
 {
     struct fx *fx = extended(false);

@@ -200,7 +200,7 @@ static void trap_48_init_to_the_boot_processor(void **state)
     fx_free(fx);
 }
 
-/* VMX root operation, SMM, GIF=0: INIT is remembered, a SIPI meanwhile is lost. [SDM3 27.2] */
+/* VMX root operation, SMM, GIF=0: INIT is remembered, a SIPI meanwhile is lost. [SDM3 25.8] */
 static void trap_49_blocked_init(void **state)
 {
     struct fx *fx = fx_new(&(struct fx_options){.vcpus = 2});
