@@ -47,7 +47,7 @@ bool vmm_clock_start(struct vmm_vcpu *v)
     event.sigev_signo = VMM_KICK_SIGNAL;
     event._sigev_un._tid = (pid_t)syscall(SYS_gettid);
     v->timer_made = timer_create(CLOCK_MONOTONIC, &event, &v->timer) == 0;
-    v->timer_at = 0;
+    atomic_store(&v->armed_clock, VAPIC_CLOCK_NONE);
     v->deadline = (struct vapic_deadline){VAPIC_CLOCK_NONE, 0};
     return v->timer_made;
 }
@@ -118,18 +118,26 @@ uint64_t vmm_clock_deadline_ns(struct vmm_vcpu *v, struct vapic_now now)
     return 0;
 }
 
+bool vmm_clock_armed(const struct vmm_vcpu *v)
+{
+    return v->deadline.clock != VAPIC_CLOCK_NONE && v->deadline.when == v->armed_when &&
+           atomic_load(&v->armed_clock) == (uint32_t)v->deadline.clock;
+}
+
 void vmm_clock_arm(struct vmm_vcpu *v, struct vapic_now now)
 {
     uint64_t at = vmm_clock_deadline_ns(v, now);
     struct itimerspec spec = {{0, 0}, {0, 0}};
 
     /* A timer that is no longer wanted fires once for nothing: cheaper than a call to stop it. */
-    if (at == 0 || at == v->timer_at) {
+    if (at == 0 || vmm_clock_armed(v)) {
         return;
     }
+    /* First the note, then the timer: its signal may come at once, and takes the note back. */
+    v->armed_when = v->deadline.when;
+    atomic_store(&v->armed_clock, v->deadline.clock);
     spec.it_value.tv_sec = (time_t)(at / NS_PER_SEC);
     spec.it_value.tv_nsec = (long)(at % NS_PER_SEC);
     timer_settime(v->timer, TIMER_ABSTIME, &spec, NULL);
-    v->timer_at = at;
     v->stats.timer_arms++;
 }

@@ -147,6 +147,7 @@ static bool write_other(struct vmm_vcpu *v, uint32_t msr, uint64_t value)
         return false;
     }
     vmm_clock_now_exact(v);
+    atomic_store(&v->armed_clock, VAPIC_CLOCK_NONE);
     return true;
 }
 

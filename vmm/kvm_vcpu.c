@@ -14,17 +14,24 @@
 
 #include "machine.h"
 
-/* The run page of the vCPU whose thread this is; for the signal handler. */
-static _Thread_local struct kvm_run *volatile current_run;
+/* The vCPU whose thread this is; for the signal handler. */
+static _Thread_local struct vmm_vcpu *volatile current;
 
-static void on_kick(int signo)
+/* Wherever the thread is, it looks again: KVM_RUN returns at once, and so does its sleep. */
+static void on_kick(int signo, siginfo_t *info, void *context)
 {
-    struct kvm_run *run = current_run;
+    struct vmm_vcpu *v = current;
 
     (void)signo;
-    if (run != NULL) {
-        __atomic_store_n(&run->immediate_exit, 1, __ATOMIC_RELAXED);
+    (void)context;
+    if (v == NULL) {
+        return;
     }
+    if (info->si_code == SI_TIMER) {
+        atomic_store(&v->armed_clock, VAPIC_CLOCK_NONE);
+    }
+    atomic_store(&v->wake, 1);
+    __atomic_store_n(&v->run->immediate_exit, 1, __ATOMIC_RELAXED);
 }
 
 int vmm_vcpu_install_kick(void)
@@ -32,7 +39,8 @@ int vmm_vcpu_install_kick(void)
     struct sigaction action;
 
     memset(&action, 0, sizeof(action));
-    action.sa_handler = on_kick;
+    action.sa_sigaction = on_kick;
+    action.sa_flags = SA_SIGINFO;
     sigemptyset(&action.sa_mask);
     return sigaction(VMM_KICK_SIGNAL, &action, NULL);
 }
@@ -152,7 +160,7 @@ static void sleep_until(struct vmm_vcpu *v, struct vapic_now now)
     }
     v->stats.blocks++;
     /* A signal or a time-out ends the wait too: the loop looks again in any case. */
-    futex(&v->wake, FUTEX_WAIT_BITSET, 0, at != 0 ? &ts : NULL);
+    futex(&v->wake, FUTEX_WAIT_BITSET, 0, at != 0 && !vmm_clock_armed(v) ? &ts : NULL);
     vapic_unblock(&v->apic);
 }
 
@@ -280,6 +288,8 @@ static struct vapic_now prepare(struct vmm_vcpu *v, struct vapic_entry *entry)
     struct vapic_now now;
 
     for (;;) {
+        /* Whatever a kick up to here was for, vapic_enter() sees. */
+        __atomic_store_n(&v->run->immediate_exit, 0, __ATOMIC_RELAXED);
         now = vmm_clock_now(v);
         vapic_enter(&v->apic, can_now(v), now, entry);
         v->deadline = entry->deadline;
@@ -333,7 +343,7 @@ void *vmm_vcpu_thread(void *arg)
 
     snprintf(name, sizeof(name), "vapic vCPU %u", v->index);
     pthread_setname_np(pthread_self(), name);
-    current_run = v->run;
+    current = v;
     if (!vmm_clock_start(v)) {
         vmm_machine_fail(v->machine, v, "no timer from the host: raise ulimit -i (signals)");
     }
@@ -352,6 +362,6 @@ void *vmm_vcpu_thread(void *arg)
     }
     atomic_store(&v->tid, 0);
     vmm_clock_stop(v);
-    current_run = NULL;
+    current = NULL;
     return NULL;
 }

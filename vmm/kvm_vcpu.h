@@ -11,9 +11,9 @@
  * whose handler sets run->immediate_exit, so that a kick is seen whether it comes before, in or
  * after KVM_RUN. A processor that does not run sleeps on the futex `wake`.
  *
- * Time. The APIC timer has no thread: a sleeping vCPU sleeps until its deadline, and a running one
- * has a POSIX timer that sends it the kick. No lock is shared between vCPUs, and no
- * other thread must run first for a timer interrupt to arrive.
+ * Time. The APIC timer has no thread: a POSIX timer sends the kick at the deadline, whether the
+ * vCPU runs or sleeps, and a sleeper whose timer is set for something else has a time-out. No lock
+ * is shared between vCPUs, and no other thread must run first for a timer interrupt to arrive.
  */
 #ifndef VMM_KVM_VCPU_H
 #define VMM_KVM_VCPU_H
@@ -62,7 +62,8 @@ struct vmm_vcpu {
     struct vapic_deadline deadline; /* what vapic_enter() said last */
     timer_t timer;
     bool timer_made;
-    uint64_t timer_at; /* what the timer is set to, 0: not */
+    uint64_t armed_when;          /* the deadline that the timer is set for, with... */
+    _Atomic uint32_t armed_clock; /* ...its clock; its signal's handler says none */
 
     struct vmm_vcpu_stats stats;
 };
@@ -98,7 +99,9 @@ struct vapic_now vmm_clock_now_fresh(struct vmm_vcpu *v); /* to arm a deadline b
 struct vapic_now vmm_clock_now_exact(struct vmm_vcpu *v); /* to know that one has come */
 /* The deadline as CLOCK_MONOTONIC nanoseconds, 0 for none. */
 uint64_t vmm_clock_deadline_ns(struct vmm_vcpu *v, struct vapic_now now);
-/* Arranges for a kick at v->deadline. */
+/* Is the kick at v->deadline arranged for? Then a sleeper needs no time-out of its own. */
+bool vmm_clock_armed(const struct vmm_vcpu *v);
+/* Arranges for it. */
 void vmm_clock_arm(struct vmm_vcpu *v, struct vapic_now now);
 
 #define VMM_KICK_SIGNAL (SIGRTMIN)
