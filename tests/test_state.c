@@ -135,9 +135,7 @@ static void image_arguments(void **state)
     struct vapic *v = &fx->v[0];
 
     (void)state;
-    for (int off = -1; off < 2; off += 2) {
-        size_t size = (size_t)((int)VAPIC_IMAGE_SIZE + off);
-
+    for (size_t size = VAPIC_IMAGE_SIZE - 1; size <= VAPIC_IMAGE_SIZE + 1; size += 2) {
         assert_int_equal(vapic_save_image(v, VAPIC_IMAGE_ID32, image, size, fx->now), VAPIC_E_SIZE);
         assert_int_equal(vapic_load_image(v, VAPIC_IMAGE_ID32, image, size, fx->now), VAPIC_E_SIZE);
     }
