@@ -288,6 +288,34 @@ static void map_changes_in_vain_then_for_good(void **state)
     end();
 }
 
+/* Another vCPU rewrites its LDR for ever; who holds the configuration lock makes it wait. */
+static void rewrite_ldr_again(void)
+{
+    static uint32_t ldr;
+
+    if (fx->locked)
+        return;
+    ldr = ldr == 1 ? 2 : 1;
+    fx_set(fx, 1, APIC_LDR, ldr << 24);
+    meanwhile.after = rewrite_ldr_again;
+}
+
+static void a_map_that_never_rests_ends_under_the_lock(void **state)
+{
+    (void)state;
+
+    begin(NOBODY);
+    meanwhile.after = rewrite_ldr_again;
+    assert_int_equal(set(true), VAPIC_GSI_BLOCKED);
+    assert_int_equal(deliveries, UNLOCKED_ROUNDS + 1);
+    assert_false(fx->locked);
+    assert_false(rirr());
+    fx_set(fx, 0, APIC_ID, NOBODY << 24); /* somebody after all: the pin was not forgotten */
+    assert_true(rirr());
+    assert_int_equal(fx_take(fx, 0), VECTOR);
+    end();
+}
+
 /* ---- Rises, EOIs and entry writes against each other: both orders end the same ---- */
 
 static void raise_line_of_source_1(void)
@@ -367,6 +395,7 @@ int main(void)
         cmocka_unit_test(map_changes_after_nobody_was_found),
         cmocka_unit_test(map_changes_back_and_forth_while_nobody_is_found),
         cmocka_unit_test(map_changes_in_vain_then_for_good),
+        cmocka_unit_test(a_map_that_never_rests_ends_under_the_lock),
         cmocka_unit_test(raise_and_eoi_in_both_orders),
         cmocka_unit_test(raise_and_unmask_in_both_orders),
         cmocka_unit_test(two_eois_of_one_message),
