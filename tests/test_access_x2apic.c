@@ -356,6 +356,39 @@ static void counts_accesses(void **state)
     fx_free(fx);
 }
 
+static void ignore_event(void *ctx, const struct vapic_event *event)
+{
+    (void)ctx;
+    (void)event;
+}
+
+/* Each word of IER and EILVT is its own register, whatever its value and whoever listens. */
+static void words_of_extended_registers(bool traced)
+{
+    struct fx *fx = x2apic(VAPIC_FEATURE_AMD_EXT, VAPIC_PROFILE_KVM);
+
+    if (traced)
+        vapic_trace(&fx->vm, ignore_event, NULL);
+    for (uint32_t n = 0; n < 8; n++)
+        assert_int_equal(fx_wrmsr(fx, 0, 0x848 + n, 0x41000 + n), VAPIC_OK);
+    for (uint32_t n = 0; n < 4; n++)
+        assert_int_equal(fx_wrmsr(fx, 0, 0x850 + n, 0x10041 + n), VAPIC_OK);
+    for (uint32_t n = 0; n < 12; n++) {
+        uint64_t value;
+
+        assert_int_equal(fx_rdmsr(fx, 0, 0x848 + n, &value), VAPIC_OK);
+        fx_equal(value, n < 8 ? 0x41000 + n : 0x10041 + n - 8, "MSR %x", 0x848 + n);
+    }
+    fx_free(fx);
+}
+
+static void each_word_is_a_register(void **state)
+{
+    (void)state;
+    words_of_extended_registers(false);
+    words_of_extended_registers(true);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -375,6 +408,7 @@ int main(void)
         cmocka_unit_test(icr_reads_back_every_mode_and_shorthand),
         cmocka_unit_test(faulting_icr_sends_nothing),
         cmocka_unit_test(self_ipi),
+        cmocka_unit_test(each_word_is_a_register),
         cmocka_unit_test(apr_by_vendor),
         cmocka_unit_test(counts_accesses),
     };
