@@ -11,7 +11,7 @@
 
 #define STACK_SIZE    8192u
 #define INIT_ASSERT   (ICR_INIT | ICR_ASSERT)
-#define DEFAULT_LIMIT 20000000000ull
+#define DEFAULT_LIMIT 60000000000ull
 #define WINDOW_TURNS  1000u
 
 extern const uint8_t trampoline[], trampoline_end[];
