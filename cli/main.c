@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* The `vapic` command: finds the subcommand and hands it its arguments. */
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli.h"
 
@@ -24,8 +26,22 @@ static void usage(FILE *to)
     fputs("\n`vapic COMMAND --help` describes a command; `vapic --version` the version.\n", to);
 }
 
+/* A standard descriptor that is closed would be given to the next file that is opened. */
+static void open_standard_descriptors(void)
+{
+    int fd = open("/dev/null", O_RDWR);
+
+    while (fd >= 0 && fd <= STDERR_FILENO) {
+        fd = open("/dev/null", O_RDWR);
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+}
+
 int main(int argc, char **argv)
 {
+    open_standard_descriptors();
     if (argc < 2) {
         usage(stderr);
         return CLI_USAGE;

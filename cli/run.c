@@ -124,12 +124,17 @@ static int status_of(const struct run_options *o, const struct vmm_machine *m,
         fprintf(stderr, "vapic run: quit by the user\n");
         return CLI_FAILED;
     case VMM_WANT_SIGNAL:
-        return die_of(result->code);
+        return CLI_FAILED;
     case VMM_WANT_DEBUG_EXIT:
     case VMM_WANT_OFF:
     case VMM_WANT_RESET:
     case VMM_WANT_NOTHING:
         break;
+    }
+    if (result->output_lost) {
+        fprintf(stderr, "vapic run: standard output: its reader did not take the guest's last "
+                        "words: let it read faster, or write to a file\n");
+        return CLI_USAGE;
     }
     if (o->apic == RUN_APIC_X2APIC && !result->used_x2apic) {
         fprintf(stderr, "vapic run: --apic x2apic: the guest never switched to x2APIC mode\n");
@@ -138,7 +143,8 @@ static int status_of(const struct run_options *o, const struct vmm_machine *m,
     return result->why == VMM_WANT_DEBUG_EXIT ? result->code : CLI_OK;
 }
 
-static int run_machine(const struct run_options *o, struct vmm_machine *m)
+/* The exit status; *signo is the signal that ended the run, or stays. */
+static int run_machine(const struct run_options *o, struct vmm_machine *m, int *signo)
 {
     struct vmm_machine_result result;
     struct vmm_err err;
@@ -156,6 +162,7 @@ static int run_machine(const struct run_options *o, struct vmm_machine *m)
             print_stats(o, m);
         }
         status = status_of(o, m, &result);
+        *signo = result.why == VMM_WANT_SIGNAL ? result.code : *signo;
     }
     return status;
 }
@@ -179,20 +186,21 @@ static int run_kvm(const struct run_options *o, const struct guest_files *files)
         .escapes = isatty(STDIN_FILENO) != 0,
     };
     struct vmm_machine *m;
+    int signo = 0;
     int status;
 
     if (o->trace != NULL && vmm_trace_open(&trace, o->trace, &err) != 0) {
         return complain(&err);
     }
     m = vmm_machine_new(&config, &err);
-    status = m != NULL ? run_machine(o, m) : complain(&err);
+    status = m != NULL ? run_machine(o, m, &signo) : complain(&err);
     if (m != NULL) {
         vmm_machine_free(m);
     }
     if (o->trace != NULL && vmm_trace_close(&trace, &err) != 0) {
         return complain(&err);
     }
-    return status;
+    return signo != 0 ? die_of(signo) : status;
 }
 
 /* ---------------------------------------------------------------------------------------------- */

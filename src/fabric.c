@@ -41,10 +41,27 @@ static bool wanted(uint32_t icr)
     return !(icr & APIC_ICR_LEVEL) || icr & APIC_ICR_ASSERT;
 }
 
-static void count_received(struct vapic *v, const struct vapic_msg *msg)
+static NOINLINE void count_received(struct vapic *v, bool device)
 {
-    if (v->vm->count_received)
-        vapic_add64(from_device(msg) ? &v->msis_received : &v->ipis_received, 1, VAPIC_RELAXED);
+    vapic_add64(device ? &v->msis_received : &v->ipis_received, 1, VAPIC_RELAXED);
+}
+
+static NOINLINE void count_post(struct vapic *v, bool device, enum vapic_action action)
+{
+    count_received(v, device);
+    if (action == VAPIC_ACTION_NONE)
+        vapic_add64(&v->posts_unnotified, 1, VAPIC_RELAXED);
+}
+
+/* Posts to another vCPU. */
+static inline enum vapic_action post(struct vapic *v, uint8_t vector, bool level, bool device,
+                                     bool *coalesced)
+{
+    enum vapic_action action = post_vector(v, vector, level, coalesced);
+
+    if (UNLIKELY(v->vm->count_received))
+        count_post(v, device, action);
+    return action;
 }
 
 /* Fixed and lowest priority [SDM3 12.8.4]: a disabled or soft-disabled APIC drops it. */
@@ -60,12 +77,13 @@ static struct vapic_sent accept_fixed(struct vapic *v, uint32_t index, uint64_t 
     if (index == msg->source) {
         if (!vapic_lapic_accept_local(v, vector, level))
             return sent;
+        if (v->vm->count_received)
+            count_received(v, false);
     } else {
-        sent.action = (uint8_t)post_vector(v, vector, level, &coalesced);
+        sent.action = (uint8_t)post(v, vector, level, from_device(msg), &coalesced);
     }
     sent.accepted = 1;
     sent.coalesced = coalesced;
-    count_received(v, msg);
     return sent;
 }
 
@@ -298,14 +316,6 @@ static ALWAYS_INLINE uint32_t sole_target(const struct vapic_vm *vm, uint32_t ic
     return at;
 }
 
-static inline enum vapic_action post_edge(const struct vapic_vm *vm, struct vapic *v, uint32_t icr,
-                                          bool device, bool *coalesced)
-{
-    if (UNLIKELY(vm->count_received))
-        vapic_add64(device ? &v->msis_received : &v->ipis_received, 1, VAPIC_RELAXED);
-    return post_vector(v, icr & APIC_ICR_VECTOR, false, coalesced);
-}
-
 /* ---- Several vCPUs, fixed or lowest priority, edge, nobody listening ---- */
 
 static bool only_posts(const struct vapic_vm *vm, uint32_t icr)
@@ -325,7 +335,7 @@ static ALWAYS_INLINE void post_one(struct vapic_vm *vm, uint32_t index, uint32_t
     if (UNLIKELY((load_ident(vm, index) & takes) != takes))
         return;
     v = vm->slots[index].vcpu;
-    action = post_edge(vm, v, icr, device, &coalesced);
+    action = post(v, (uint8_t)icr, false, device, &coalesced);
     total->accepted++;
     total->target = (uint16_t)index;
     total->coalesced = coalesced;
@@ -455,7 +465,7 @@ struct vapic_sent vapic_fabric_deliver(struct vapic_vm *vm, struct vapic_msg msg
     if (UNLIKELY(at == 0 || at - 1 == msg.source))
         return deliver_uncommon(vm, msg);
     v = vm->slots[at - 1].vcpu;
-    action = post_edge(vm, v, msg.icr, from_device(&msg), &coalesced);
+    action = post(v, (uint8_t)msg.icr, false, from_device(&msg), &coalesced);
     if (action != VAPIC_ACTION_NONE)
         vm->host.notify(vm->ctx, v, action);
     return (struct vapic_sent){1, (uint16_t)(at - 1), VAPIC_ACTION_NONE, coalesced};
@@ -482,7 +492,7 @@ void vapic_fabric_ipi(struct vapic *v, uint32_t icr, uint32_t dest)
     }
     target = vm->slots[at - 1].vcpu;
     v->stats.ipi_targets++;
-    action = post_edge(vm, target, icr, false, &coalesced);
+    action = post(target, (uint8_t)icr, false, false, &coalesced);
     if (action != VAPIC_ACTION_NONE)
         vm->host.notify(vm->ctx, target, action);
 }

@@ -171,6 +171,7 @@ void vapic_get_stats(const struct vapic *v, struct vapic_stats *stats)
     *stats = v->stats;
     stats->ipis_received = vapic_load64(&v->ipis_received, VAPIC_RELAXED);
     stats->msis_received = vapic_load64(&v->msis_received, VAPIC_RELAXED);
+    stats->posts_unnotified = vapic_load64(&v->posts_unnotified, VAPIC_RELAXED);
 }
 
 /* ---- IRR, ISR, priority [SDM3 12.8.3] [SDM3 12.8.4] ---- */

@@ -44,11 +44,13 @@ bool vmm_clock_start(struct vmm_vcpu *v)
 
     memset(&event, 0, sizeof(event));
     event.sigev_notify = SIGEV_THREAD_ID;
-    event.sigev_signo = VMM_KICK_SIGNAL;
+    event.sigev_signo = VMM_TIMER_SIGNAL;
     event._sigev_un._tid = (pid_t)syscall(SYS_gettid);
     v->timer_made = timer_create(CLOCK_MONOTONIC, &event, &v->timer) == 0;
     atomic_store(&v->armed_clock, VAPIC_CLOCK_NONE);
     v->deadline = (struct vapic_deadline){VAPIC_CLOCK_NONE, 0};
+    /* A fresh virtual machine has a fresh TSC: the last one's says nothing. */
+    vmm_clock_now_exact(v);
     return v->timer_made;
 }
 

@@ -42,6 +42,9 @@ int vmm_vcpu_install_kick(void)
     action.sa_sigaction = on_kick;
     action.sa_flags = SA_SIGINFO;
     sigemptyset(&action.sa_mask);
+    if (sigaction(VMM_TIMER_SIGNAL, &action, NULL) != 0) {
+        return -1;
+    }
     return sigaction(VMM_KICK_SIGNAL, &action, NULL);
 }
 

@@ -104,6 +104,12 @@ bool vmm_clock_armed(const struct vmm_vcpu *v);
 /* Arranges for it. */
 void vmm_clock_arm(struct vmm_vcpu *v, struct vapic_now now);
 
-#define VMM_KICK_SIGNAL (SIGRTMIN)
+/*
+ * Kicks are an ordinary signal: a real-time one would be refused when the user's queue of signals
+ * is full, and a kick is not repeated. A timer's signal has its place in the queue from its
+ * creation.
+ */
+#define VMM_KICK_SIGNAL  SIGUSR1
+#define VMM_TIMER_SIGNAL SIGRTMIN
 
 #endif

@@ -11,7 +11,9 @@
 #include "acpi.h"
 #include "load_bytes.h"
 
-#define CONSOLE_DRAIN_MS 2000u
+/* How long the console's reader may take for what is left: a user who wants out does not wait. */
+#define DRAIN_MS_AT_END  60000u
+#define DRAIN_MS_AT_QUIT 2000u
 #define JOIN_SECONDS     60
 
 #define TRIPLE_FAULT     "triple fault; its registers:"
@@ -314,7 +316,11 @@ int vmm_machine_run(struct vmm_machine *m, struct vmm_machine_result *result, st
     }
     rc = run_boots(m, result, err);
     m->seconds = seconds_now() - begin;
-    vmm_console_stop(&m->console, CONSOLE_DRAIN_MS);
+    if (result->why == VMM_WANT_QUIT || result->why == VMM_WANT_SIGNAL) {
+        vmm_console_stop(&m->console, DRAIN_MS_AT_QUIT);
+    } else {
+        result->output_lost = !vmm_console_stop(&m->console, DRAIN_MS_AT_END);
+    }
     return rc;
 }
 

@@ -116,7 +116,9 @@ struct vmm_machine {
 struct vmm_machine_result {
     enum vmm_want why;
     int code;
-    bool used_x2apic; /* the boot processor was in x2APIC mode at some time */
+    bool used_x2apic;
+    bool output_lost; /* the console's reader did not take its end */ /* the boot processor was in
+                                                                         x2APIC mode at some time */
 };
 
 /* Makes a machine; needs nothing but /dev/kvm. NULL with the error set. */

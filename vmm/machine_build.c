@@ -285,15 +285,26 @@ static int make_loop(struct vmm_machine *m, struct vmm_err *err)
 }
 
 /* SIGINT, SIGTERM and SIGHUP become events; every thread started later has them blocked too. */
+/* The signals that end a run, but for those that whoever started us wants ignored. */
+static void ending_signals(sigset_t *set)
+{
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+    struct sigaction action;
+
+    sigemptyset(set);
+    for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
+        if (sigaction(signals[i], NULL, &action) == 0 && action.sa_handler != SIG_IGN) {
+            sigaddset(set, signals[i]);
+        }
+    }
+}
+
 static int make_signals(struct vmm_machine *m, struct vmm_err *err)
 {
     sigset_t set;
     int rc;
 
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGHUP);
+    ending_signals(&set);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     m->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     if (m->signal_fd < 0 || vmm_vcpu_install_kick() != 0) {

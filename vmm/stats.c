@@ -22,7 +22,7 @@ static const char *const exit_names[] = {
     X(timer_arms, s->timer_arms)                                                                   \
     X(kicks_sent, s->kicks)                                                                        \
     X(wakeups_sent, s->wakes)                                                                      \
-    X(kicks_avoided, kicks_avoided(s))                                                             \
+    X(kicks_avoided, s->apic.posts_unnotified)                                                     \
     X(ipis_sent, s->apic.ipis_sent)                                                                \
     X(ipi_targets, s->apic.ipi_targets)                                                            \
     X(ipis_received, s->apic.ipis_received)                                                        \
@@ -34,15 +34,6 @@ static const char *const exit_names[] = {
     X(injected_vectors, s->apic.injected)                                                          \
     X(injected_extints, s->apic.extints)                                                           \
     X(injected_nmis, s->apic.nmis)
-
-/* Interrupts from elsewhere that needed neither a signal nor a wake-up. */
-static uint64_t kicks_avoided(const struct vmm_vcpu_stats *s)
-{
-    uint64_t received = s->apic.ipis_received + s->apic.msis_received;
-    uint64_t sent = s->kicks + s->wakes;
-
-    return received > sent ? received - sent : 0;
-}
 
 #define X(name, expression)                                                                        \
     static uint64_t get_##name(const struct vmm_vcpu_stats *s)                                     \

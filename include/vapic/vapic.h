@@ -173,7 +173,7 @@ struct vapic_vm_config {
     uint32_t bus_ns;              /* ns per APIC bus cycle, at most 33554432; 0: 1 (1 GHz) */
     uint32_t min_period_ns;       /* shortest period of a periodic timer; 0: 200000 */
     uint32_t max_gsis;            /* GSI routes, at most 4096; 0: none */
-    bool count_received;          /* count received IPIs and MSIs, one more locked operation each */
+    bool count_received; /* count received IPIs and MSIs: one or two locked operations more */
 };
 
 /* Where an entry of vapic_gsi_route() leads. */
@@ -276,17 +276,18 @@ enum vapic_activity {
 
 /* Statistics of one vCPU. Written by the owner, except the received counts (any thread, atomic). */
 struct vapic_stats {
-    uint64_t ipis_received;  /* fixed and lowest-priority IPIs accepted; with count_received only */
-    uint64_t msis_received;  /* the same for messages from devices */
-    uint64_t ipis_sent;      /* ICR and SELF_IPI writes that sent something */
-    uint64_t ipi_targets;    /* vCPUs that these reached */
-    uint64_t timer_ticks;    /* timer interrupts accepted into IRR */
-    uint64_t lvt_events;     /* other local interrupts */
-    uint64_t eois;           /* EOIs, by register or otherwise, that retired a vector */
-    uint64_t eois_broadcast; /* of these, sent on to I/O APICs */
-    uint64_t injected;       /* vectors committed */
-    uint64_t extints;        /* ExtINTs committed */
-    uint64_t nmis;           /* NMIs committed */
+    uint64_t ipis_received; /* fixed and lowest-priority IPIs accepted; with count_received only */
+    uint64_t msis_received; /* the same for messages from devices */
+    uint64_t posts_unnotified; /* of both, by others: those that needed neither kick nor wake-up */
+    uint64_t ipis_sent;        /* ICR and SELF_IPI writes that sent something */
+    uint64_t ipi_targets;      /* vCPUs that these reached */
+    uint64_t timer_ticks;      /* timer interrupts accepted into IRR */
+    uint64_t lvt_events;       /* other local interrupts */
+    uint64_t eois;             /* EOIs, by register or otherwise, that retired a vector */
+    uint64_t eois_broadcast;   /* of these, sent on to I/O APICs */
+    uint64_t injected;         /* vectors committed */
+    uint64_t extints;          /* ExtINTs committed */
+    uint64_t nmis;             /* NMIs committed */
     uint64_t mmio_reads, mmio_writes, msr_reads, msr_writes;
 };
 
@@ -311,7 +312,7 @@ struct vapic {
     uint64_t level[4]; /* trigger mode of vectors in PIR, written before the vector's bit */
     uint32_t events;   /* INIT, SIPI and its vector, NMI count, SMI, lines, timer */
     uint32_t presence; /* owner writes, senders read: outside, in guest, blocked */
-    uint64_t ipis_received, msis_received;
+    uint64_t ipis_received, msis_received, posts_unnotified;
 
     /* Owner only from here on. Constant after vapic_init(): */
     uint8_t *page;
