@@ -34,6 +34,7 @@
 #define BOOT_ATTEMPTS   2u
 #define BOOT_SECONDS    90
 #define SILENCE_SECONDS 90
+#define NO_LIMIT        (365 * 24 * 3600) /* repeatable time gives no sign of life in real time */
 #define GRACE_SECONDS   10
 #define DRAIN_SECONDS   30
 #define LOG_SHOWN       (6u * 1024)
@@ -143,11 +144,16 @@ static bool write_all(int fd, const char *data, size_t size)
     return true;
 }
 
+static int silence_seconds(const struct rig *rig)
+{
+    return rig->cfg->icount ? NO_LIMIT : SILENCE_SECONDS;
+}
+
 static void on_init(struct rig *rig, const char *rest)
 {
     (void)rest;
     if (rig->state == BOOTING)
-        enter(rig, RUNNING, SILENCE_SECONDS);
+        enter(rig, RUNNING, silence_seconds(rig));
 }
 
 static void on_fail(struct rig *rig, const char *rest)
@@ -159,7 +165,7 @@ static void on_alive(struct rig *rig, const char *rest)
 {
     (void)rest;
     if (rig->state == RUNNING)
-        enter(rig, RUNNING, SILENCE_SECONDS);
+        enter(rig, RUNNING, silence_seconds(rig));
 }
 
 static void on_sent(struct rig *rig, const char *rest)
@@ -460,6 +466,9 @@ static void take_signals(struct signals_before *before)
     for (size_t i = 0; i < STOP_SIGNALS; i++) {
         sigaddset(&block, stop_signal[i]);
         sigaction(stop_signal[i], &count, &before->stop[i]);
+        /* Who started us may want it ignored (nohup, a job in the background of a script). */
+        if (before->stop[i].sa_handler == SIG_IGN)
+            sigaction(stop_signal[i], &ignore, NULL);
     }
     sigaction(SIGPIPE, &ignore, &before->pipe);
     sigprocmask(SIG_BLOCK, &block, &before->mask);
