@@ -56,7 +56,7 @@ static const struct argp_option option_table[] = {
     {"trace", KEY_TRACE, "FILE", 0, "Write every APIC event to FILE", 0},
     {"rig-kernel", KEY_RIG_KERNEL, "FILE", 0, "The rig's host kernel (Debian's, fetched by make)",
      0},
-    {"rig-cpus", KEY_RIG_CPUS, "N", 0, "The rig's host processors (2)", 0},
+    {"rig-cpus", KEY_RIG_CPUS, "N", 0, "The rig's host processors (1)", 0},
     {"rig-icount", KEY_RIG_ICOUNT, NULL, 0,
      "Repeatable time in the rig: 1 ns per instruction, one host processor", 0},
     {0},

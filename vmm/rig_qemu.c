@@ -17,7 +17,12 @@
 
 #define ARGS_MAX     96u
 #define ARG_TEXT_MAX (PATH_MAX + 64u)
-#define DEFAULT_CPUS 2u
+
+/*
+ * One processor: several that run nested guests lose interrupts of the host and now and then fault
+ * (the emulator changes a processor's pending interrupts at VMRUN without its lock).
+ */
+#define DEFAULT_CPUS 1u
 
 #define MIB          (1024ull * 1024)
 

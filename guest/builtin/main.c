@@ -6,7 +6,7 @@
  *   timer=auto|tsc-deadline|oneshot which timer wakes and loads (auto: deadline if offered)
  *   only=NAME, only=PREFIX*         a part of the tests
  *   n=COUNT                         iterations of what repeats
- *   ref=manual|qemu|kvm|soft-kvm    known deviations of these machines are reported as TODO
+ *   ref=manual|qemu|kvm|soft-kvm|rig  known deviations of these machines are reported as TODO
  *   strict                          a missing device fails instead of being skipped
  *   list                            prints names and citations only
  */

@@ -107,12 +107,14 @@ static uint32_t reference_bit(const char *name)
         const char *name;
         uint32_t bit;
     } names[] = {
-        {"manual", REF_MANUAL}, {"qemu", REF_QEMU}, {"kvm", REF_KVM}, {"soft-kvm", REF_SOFT_KVM}};
+        {"manual", REF_MANUAL},     {"qemu", REF_QEMU}, {"kvm", REF_KVM},
+        {"soft-kvm", REF_SOFT_KVM}, {"rig", REF_RIG},
+    };
 
     for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         if (str_is(name, names[i].name, ' ') || str_is(name, names[i].name, ','))
             return names[i].bit;
-    panic("ref= takes manual, qemu, kvm, soft-kvm, or several with commas");
+    panic("ref= takes manual, qemu, kvm, soft-kvm, rig, or several with commas");
 }
 
 static uint32_t reference(void)
@@ -127,6 +129,11 @@ static uint32_t reference(void)
         if (*name++ != ',')
             return bits;
     }
+}
+
+bool test_ref_is(enum test_ref ref)
+{
+    return reference() & ref;
 }
 
 static enum apic_mode choose_mode(void)

@@ -30,9 +30,16 @@ enum test_need {
 
 /*
  * Machines that are known not to follow the manual somewhere: ref=NAME. `soft-kvm` is a KVM that
- * interprets the guest: whatever the APIC, it opens the interrupt window late.
+ * interprets the guest: whatever the APIC, it opens the interrupt window late. `rig` is a KVM on an
+ * emulated processor whose VMRUN forgets the shadow of STI: see shadows_lost().
  */
-enum test_ref { REF_MANUAL = 0, REF_QEMU = 1 << 0, REF_KVM = 1 << 1, REF_SOFT_KVM = 1 << 2 };
+enum test_ref {
+    REF_MANUAL = 0,
+    REF_QEMU = 1 << 0,
+    REF_KVM = 1 << 1,
+    REF_SOFT_KVM = 1 << 2,
+    REF_RIG = 1 << 3,
+};
 
 struct test {
     const char *name;
@@ -57,6 +64,9 @@ extern enum apic_mode run_mode;
 /* Whole life of a test guest; never returns. Each group ends with an empty row. */
 _Noreturn void test_main(const char *title, const struct test *const *groups, uint32_t count,
                          const char *command_line);
+
+/* Whether the machine is one that ref= names. */
+bool test_ref_is(enum test_ref ref);
 
 /* For a test: what follows does not apply here, and why. The caller returns. */
 void test_skip(const char *why);

@@ -80,11 +80,21 @@ static void popf_under_fire(void)
     barrage_check();
 }
 
+/*
+ * How often an interrupt may come one instruction too early: never. In the rig seldom: when the
+ * host was interrupted just after the guest's STI, its processor does not know of the shadow any
+ * more. A VMM that does not respect the shadow would be too early (nearly) every time.
+ */
+static uint32_t shadows_lost(uint32_t rounds)
+{
+    return test_ref_is(REF_RIG) ? rounds / 8 : 0;
+}
+
 /* The instruction after STI runs before the pending interrupt. */
 static void sti_shadow_irq(void)
 {
     struct cpu *me = this_cpu();
-    uint32_t rounds = test_rounds(100);
+    uint32_t rounds = test_rounds(100), early = 0;
 
     for (uint32_t i = 0; i < rounds; i++) {
         uint32_t before = me->received[VEC];
@@ -97,8 +107,9 @@ static void sti_shadow_irq(void)
                          : "memory");
         CHECK(await_without_exits(&me->received[VEC], before + 1));
         cli();
-        CHECK(me->last_rip != after_sti);
+        early += me->last_rip == after_sti;
     }
+    CHECK(early <= shadows_lost(rounds));
 }
 
 static volatile uint32_t sequence, soft_at, hard_at;
@@ -119,17 +130,20 @@ static void on_hard(struct irq_frame *f)
 /* STI; INT n with an interrupt pending: the software interrupt is first. */
 static void sti_int(void)
 {
+    uint32_t rounds = test_rounds(50), early = 0;
+
     irq_set(VEC_SOFT, on_soft);
     irq_set(VEC, on_hard);
-    for (uint32_t i = 0; i < test_rounds(50); i++) {
+    for (uint32_t i = 0; i < rounds; i++) {
         sequence = 0;
         apic_self(VEC);
         __asm__ volatile("sti\n int %0" : : "i"(VEC_SOFT) : "memory");
         CHECK(await_without_exits(&sequence, 2));
         cli();
-        CHECK_EQ(soft_at, 1);
-        CHECK_EQ(hard_at, 2);
+        CHECK_EQ(soft_at + hard_at, 3);
+        early += hard_at == 1;
     }
+    CHECK(early <= shadows_lost(rounds));
 }
 
 static volatile uint64_t shadow_rip;
@@ -169,7 +183,7 @@ static void sti_shadow_nmi(void)
                          : "=m"(shadow_rip)
                          :
                          : "rax", "memory");
-    CHECK_EQ(nmis_in_shadow, 0);
+    CHECK(nmis_in_shadow <= shadows_lost(rounds));
     CHECK_EQ(this_cpu()->received[VEC_NMI] - before, rounds);
 }
 
