@@ -3,6 +3,7 @@
 #include "run_options.h"
 
 #include <argp.h>
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -96,8 +97,9 @@ static unsigned parse_cpus(struct argp_state *state, const char *option, const c
 
 static unsigned suffix_shift(const char *suffix)
 {
-    static const char letters[] = "KMGT";
-    const char *at = *suffix != '\0' ? strchr(letters, *suffix & ~0x20) : NULL;
+    static const char letters[4] = "KMGT";
+    const char *at =
+        isalpha((unsigned char)*suffix) ? memchr(letters, *suffix & ~0x20, sizeof(letters)) : NULL;
 
     if (*suffix == '\0') {
         return 0;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How a hypervisor embeds libvapic: the smallest run loop that is complete.
+ * How a hypervisor embeds libvapic: a small run loop in which every call has its place. Left out,
+ * and said where: timers, NMI, windows.
  *
  * Everything marked "hypervisor" is what yours already has: threads, a way to run a guest, a kick,
  * a clock. So that this file can be compiled and run anywhere, its guest is not a processor but a
@@ -172,7 +173,7 @@ static bool turn(struct vcpu *c)
 {
     uint32_t can = VAPIC_CAN_NMI | VAPIC_CAN_INIT;
     struct vapic_entry entry;
-    bool alive = true;
+    bool alive = true, entered;
 
     if (c->interrupts_enabled)
         can |= VAPIC_CAN_IRQ | VAPIC_IF;
@@ -186,9 +187,11 @@ static bool turn(struct vcpu *c)
     if (inject(c, &entry))
         vapic_commit(&c->apic, &entry);
     /* A kick that arrived since vapic_enter() must prevent the entry. */
-    if (!atomic_exchange(&c->kicked, false))
+    entered = !atomic_exchange(&c->kicked, false);
+    if (entered)
         alive = guest_step(c);
-    vapic_exit(&c->apic, entry.cr8, true);
+    /* Without an entry what was committed waits in the injection slot still. */
+    vapic_exit(&c->apic, entry.cr8, entered);
     return alive;
 }
 

@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The event loop: one thread that fires timers and watches file descriptors. Every timer of the
- * machine (the vCPUs' APIC timers, PIT, RTC, ACPI PM timer) and every host file descriptor hangs on
- * it.
+ * machine's devices (PIT, RTC, ACPI PM timer) and every host file descriptor hangs on it. (A vCPU's
+ * APIC timer does not: its expiry concerns that vCPU's thread alone, which a kick must reach in any
+ * case; kvm_vcpu.h argues that.)
  *
- * Why one thread with one timerfd: a vCPU thread cannot keep its own timer, as it is inside KVM_RUN
- * or waits on a condition, and a signal per timer costs a system call per arming as well as the
- * delivery of a signal. One thread that sleeps in epoll_wait() needs a system call only when a
- * timer becomes *the earliest*, is independent of the number of vCPUs, and gives each device one
- * place where its asynchronous work happens.
+ * Why one thread with one timerfd: a device has no thread of its own. One thread that sleeps in
+ * epoll_wait() needs a system call only when a timer becomes *the earliest*, and gives each device
+ * one place where its asynchronous work happens.
  *
  * Why no wake-up is lost or late: `lock` guards a binary min-heap of the armed timers and
  * `programmed`, the absolute CLOCK_MONOTONIC time for which the timerfd is set (UINT64_MAX: not

@@ -154,7 +154,7 @@ static unsigned list_filtered(const struct vmm_kvm *kvm, struct filtered list[4]
  */
 static int filter_msrs(const struct vmm_kvm *kvm, int vm)
 {
-    static uint8_t denied[1];
+    static uint64_t denied; /* KVM reads bitmaps in words of 64 bits */
     struct kvm_msr_filter filter = {.flags = KVM_MSR_FILTER_DEFAULT_ALLOW};
     struct kvm_enable_cap cap = {
         .cap = KVM_CAP_X86_USER_SPACE_MSR,
@@ -168,7 +168,7 @@ static int filter_msrs(const struct vmm_kvm *kvm, int vm)
         filter.ranges[i].flags = list[i].flags;
         filter.ranges[i].base = list[i].msr;
         filter.ranges[i].nmsrs = 1;
-        filter.ranges[i].bitmap = denied;
+        filter.ranges[i].bitmap = (uint8_t *)&denied;
     }
     if (ioctl(vm, KVM_ENABLE_CAP, &cap) != 0) {
         return -1;

@@ -2,7 +2,7 @@
 /*
  * The host's KVM, without any interrupt controller of its own: /dev/kvm, one virtual machine with
  * its memory and its MSR filter, and what a vCPU's CPUID says. Files kvm_*.c; the run loop is in
- * vcpu.c. Nothing here creates an irqchip, in whole or in part: every interrupt is libvapic's.
+ * kvm_vcpu.c. Nothing here creates an irqchip, in whole or in part: every interrupt is libvapic's.
  */
 #ifndef VMM_KVM_H
 #define VMM_KVM_H

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -89,6 +90,8 @@ static _Noreturn void child(int out_fd)
     for (int fd = 0; fd < 3 && null >= 0; fd++) {
         dup2(null, fd);
     }
+    /* A hanging child is of no use to anybody once the parent is gone. */
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     dup2(out_fd, 3);
     close_range(4, ~0u, 0);
     setsid();

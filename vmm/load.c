@@ -101,6 +101,9 @@ static int blob_from_fd(struct vmm_blob *blob, int fd, const char *option, struc
     if (st.st_size == 0) {
         return vmm_fail(err, "%s: %s is empty: give another file", option, blob->name);
     }
+    if (st.st_size > UINT32_MAX) {
+        return vmm_fail(err, "%s: %s has more than 4 GiB: give a smaller file", option, blob->name);
+    }
     data = malloc((size_t)st.st_size);
     if (data == NULL) {
         return vmm_fail(err, "%s: no memory to read %s (%lld bytes)", option, blob->name,
@@ -117,7 +120,7 @@ static int blob_from_fd(struct vmm_blob *blob, int fd, const char *option, struc
 
 int vmm_blob_read(struct vmm_blob *blob, const char *option, const char *path, struct vmm_err *err)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* or a FIFO blocks */
     int rc;
 
     *blob = (struct vmm_blob){.name = path};

@@ -16,7 +16,11 @@
 #define DRAIN_MS_AT_QUIT 2000u
 #define JOIN_SECONDS     60
 
-#define TRIPLE_FAULT     "triple fault; its registers:"
+/* So many resets by triple fault, each within this time after the boot, are a failure. */
+#define QUICK_FAULTS 8u
+#define QUICK_NS     1000000000u
+
+#define TRIPLE_FAULT "triple fault; its registers:"
 #define TRIPLE_FAULT_LOST                                                                          \
     "triple fault, in which KVM lost the registers; those of its last exit before:"
 
@@ -81,6 +85,15 @@ void vmm_machine_fail(struct vmm_machine *m, struct vmm_vcpu *v, const char *wha
     vmm_machine_request(m, VMM_WANT_FAIL, 0);
 }
 
+/* A guest that clears low memory looks as if it had meant its triple fault, again and again. */
+static bool gets_nowhere(struct vmm_machine *m)
+{
+    bool quick = vmm_clock_mono(&vmm_clock_host) - m->boot_ns < QUICK_NS;
+
+    m->quick_faults = quick ? m->quick_faults + 1 : 0;
+    return m->quick_faults > QUICK_FAULTS;
+}
+
 /*
  * On hardware every triple fault resets the machine; a user wants to see the ones that are bugs. A
  * guest that means it has emptied its IDT, or has set the BIOS's reset flag before. (KVM on AMD
@@ -91,8 +104,9 @@ void vmm_machine_triple_fault(struct vmm_machine *m, struct vmm_vcpu *v)
     unsigned value = get16(vmm_mem_at(&m->mem, VMM_BDA_RESET_FLAG, 2));
     struct vmm_kvm_regs now;
     bool empty_idt = vmm_kvm_save_regs(v->fd, &now) == 0 && now.sregs.idt.limit == 0;
+    bool meant = empty_idt || value == VMM_BDA_RESET_COLD || value == VMM_BDA_RESET_WARM;
 
-    if (empty_idt || value == VMM_BDA_RESET_COLD || value == VMM_BDA_RESET_WARM) {
+    if (meant && !gets_nowhere(m)) {
         vmm_machine_request(m, VMM_WANT_RESET, 0);
     } else {
         vmm_machine_fail(m, v, TRIPLE_FAULT);
@@ -268,6 +282,7 @@ static int boot(struct vmm_machine *m, uint64_t *want, struct vmm_err *err)
     }
     if (rc == 0) {
         m->boots++;
+        m->boot_ns = vmm_clock_mono(&vmm_clock_host);
         *want = wait_for_request(m);
         rc = join_cpus(m, err);
     }
@@ -331,15 +346,18 @@ const char *vmm_machine_failure(const struct vmm_machine *m)
 
 void vmm_machine_stats(struct vmm_machine *m, struct vmm_stats *stats, struct vmm_vcpu_stats *cpu)
 {
+    uint64_t messages = 0; /* the I/O APIC is the only device that sends any */
+
     for (unsigned i = 0; i < m->config.cpus; i++) {
         cpu[i] = m->cpu[i].stats;
         vapic_get_stats(&m->cpu[i].apic, &cpu[i].apic);
+        messages += cpu[i].apic.msis_received;
     }
     *stats = (struct vmm_stats){
         .cpu = cpu,
         .cpus = m->config.cpus,
         .vectors = (const uint64_t(*)[256])m->vectors,
-        .ioapic_interrupts = atomic_load(&m->ioapic_interrupts),
+        .ioapic_interrupts = messages,
         .boots = m->boots,
         .seconds = m->seconds,
         .engine = "kvm",

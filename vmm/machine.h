@@ -108,7 +108,9 @@ struct vmm_machine {
     char failure[1200]; /* guarded by want_lock */
 
     uint64_t boots;
-    _Atomic uint64_t ioapic_interrupts;
+    uint64_t boot_ns;      /* when the last one began */
+    unsigned quick_faults; /* resets by triple fault in a row, each soon after the boot */
+    bool signalled;        /* the event thread's: a signal has asked for the end */
     double seconds;
 };
 

@@ -39,6 +39,12 @@ static void on_signal(void *ctx, uint32_t events)
 
     (void)events;
     if (read(m->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+        /* The second one: the way out by the first is blocked, by KVM or the console's reader. */
+        if (m->signalled) {
+            vmm_term_leave();
+            _exit(128 + (int)info.ssi_signo);
+        }
+        m->signalled = true;
         vmm_machine_request(m, VMM_WANT_SIGNAL, (int)info.ssi_signo);
     }
 }
@@ -109,9 +115,7 @@ static void on_wire(void *ctx, unsigned gsi, bool level)
     if (gsi < 16) {
         vmm_pic_set_line(&m->devices.pic, gsi, level);
     }
-    if (vapic_gsi_set(&m->vm, gsi == 0 ? 2 : gsi, gsi == 2 ? 1 : 0, level) > 0) {
-        atomic_fetch_add_explicit(&m->ioapic_interrupts, 1, memory_order_relaxed);
-    }
+    vapic_gsi_set(&m->vm, gsi == 0 ? 2 : gsi, gsi == 2 ? 1 : 0, level);
 }
 
 /* The 8259's INTR is wired to LINT0 of the boot processor. */

@@ -50,7 +50,7 @@ struct vmm_stats {
     const struct vmm_vcpu_stats *cpu; /* by vCPU */
     unsigned cpus;
     const uint64_t (*vectors)[256]; /* injected vectors by vCPU; NULL: not counted */
-    uint64_t ioapic_interrupts;     /* lines of the I/O APIC that raised an interrupt */
+    uint64_t ioapic_interrupts;     /* accepted from the I/O APIC, per target */
     uint64_t boots;
     double seconds;
     const char *engine;

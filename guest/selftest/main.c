@@ -16,6 +16,7 @@
 #include "x86.h"
 
 #define ROUNDS   10000u
+#define PASSES   8u
 #define VEC_SELF 0x50
 #define PATIENCE 100000u
 
@@ -51,8 +52,13 @@ _Noreturn void guest_main(const char *command_line)
     irq_init();
     cpu_init(0);
     apic_setup();
-    timed_loop(); /* warms caches and translations */
+    /* The best of several: the others met a cold cache or lost the processor. */
     cycles = timed_loop();
+    for (uint32_t i = 1; i < PASSES; i++) {
+        uint64_t again = timed_loop();
+
+        cycles = again < cycles ? again : cycles;
+    }
     irqs = self_ipi_count();
     print("selftest instructions=%u cycles=%lu irqs=%u\n", 2 * ROUNDS, cycles, irqs);
     debug_exit(irqs == 1 ? 0 : 1);
