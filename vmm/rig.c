@@ -18,6 +18,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -50,6 +51,7 @@ struct stream {
 
 struct rig {
     const struct vmm_rig_config *cfg;
+    const sigset_t *unblocked; /* the signal mask while waiting */
     struct vmm_rig_machine machine;
     struct stream stream[VMM_RIG_CHANNELS_MAX];
     enum state state;
@@ -123,19 +125,36 @@ static void show_log(int log)
     }
 }
 
-static bool write_all(int fd, const char *data, size_t size)
+/* False when a reader that stalls has used up the patience that signals leave it. */
+static bool may_wait(time_t *until)
 {
+    if (stop_signals == 1 && *until == 0)
+        *until = now() + GRACE_SECONDS;
+    return stop_signals < 2 && (*until == 0 || now() < *until);
+}
+
+/*
+ * Signals are let in while the reader is waited for; a write of at most PIPE_BUF bytes to a
+ * descriptor that is ready does not block.
+ */
+static bool write_all(const struct rig *rig, int fd, const char *data, size_t size)
+{
+    const struct timespec second = {.tv_sec = 1};
+    time_t until = 0;
+
     while (size > 0) {
-        ssize_t done = write(fd, data, size);
+        struct pollfd ready = {.fd = fd, .events = POLLOUT};
+        ssize_t done;
 
-        if (done < 0 && errno == EINTR && stop_signals < 2)
-            continue;
-        if (done < 0 && errno == EAGAIN) {
-            struct pollfd ready = {.fd = fd, .events = POLLOUT};
-
-            poll(&ready, 1, 1000);
-            continue;
+        if (!may_wait(&until)) {
+            errno = ETIMEDOUT;
+            return false;
         }
+        if (ppoll(&ready, 1, &second, rig->unblocked) <= 0)
+            continue;
+        done = write(fd, data, size < PIPE_BUF ? size : PIPE_BUF);
+        if (done < 0 && (errno == EINTR || errno == EAGAIN))
+            continue;
         if (done <= 0)
             return false;
         data += done;
@@ -238,7 +257,7 @@ static void take_bytes(struct rig *rig, unsigned index, const char *data, size_t
         take_control(rig, data, size);
         return;
     }
-    if (stream->to >= 0 && !write_all(stream->to, data, size))
+    if (stream->to >= 0 && !write_all(rig, stream->to, data, size))
         fail(rig, "cannot pass on the command's output: %s", strerror(errno));
 }
 
@@ -269,7 +288,7 @@ static void stop_command(struct rig *rig)
 {
     static const char order[] = "kill TERM\n";
 
-    write_all(rig->machine.channel[VMM_RIG_PORT_CONTROL - 1], order, strlen(order));
+    write_all(rig, rig->machine.channel[VMM_RIG_PORT_CONTROL - 1], order, strlen(order));
     enter(rig, STOPPING, GRACE_SECONDS);
 }
 
@@ -336,7 +355,7 @@ static void check_deadline(struct rig *rig)
 }
 
 /* One round: wait for a channel, for input, for a signal, or for a second. */
-static void step(struct rig *rig, const sigset_t *unblocked)
+static void step(struct rig *rig)
 {
     struct pollfd fds[VMM_RIG_CHANNELS_MAX + 1] = {0};
     unsigned channels = rig->machine.channels;
@@ -349,7 +368,7 @@ static void step(struct rig *rig, const sigset_t *unblocked)
         fds[VMM_RIG_PORT_CONSOLE - 1].events |= POLLOUT;
     fds[channels] = (struct pollfd){.fd = want_input ? STDIN_FILENO : -1, .events = POLLIN};
 
-    if (ppoll(fds, channels + 1, &second, unblocked) > 0) {
+    if (ppoll(fds, channels + 1, &second, rig->unblocked) > 0) {
         for (unsigned i = 0; i < channels && rig->state != FAILED; i++) {
             if (fds[i].revents & ~POLLOUT)
                 receive(rig, i);
@@ -367,7 +386,7 @@ static void step(struct rig *rig, const sigset_t *unblocked)
 }
 
 /* One start of the host, to the end of the command. */
-static void run_once(struct rig *rig, const struct vmm_rig_boot *boot, const sigset_t *unblocked)
+static void run_once(struct rig *rig, const struct vmm_rig_boot *boot)
 {
     rig->frozen = false;
     rig->line_length = 0;
@@ -377,16 +396,16 @@ static void run_once(struct rig *rig, const struct vmm_rig_boot *boot, const sig
         return;
     }
     while (rig->state != DONE && rig->state != FAILED)
-        step(rig, unblocked);
+        step(rig);
     if (rig->state == FAILED && stop_signals == 0)
         show_log(rig->machine.log);
     vmm_rig_qemu_stop(&rig->machine);
 }
 
-static int run_attempts(struct rig *rig, const struct vmm_rig_boot *boot, const sigset_t *unblocked)
+static int run_attempts(struct rig *rig, const struct vmm_rig_boot *boot)
 {
     for (unsigned attempt = 1; attempt <= BOOT_ATTEMPTS; attempt++) {
-        run_once(rig, boot, unblocked);
+        run_once(rig, boot);
         if (rig->state == DONE)
             return 0;
         if (!rig->frozen || stop_signals > 0)
@@ -426,7 +445,7 @@ static void close_outputs(struct rig *rig)
     }
 }
 
-static int boot_and_run(struct rig *rig, const sigset_t *unblocked)
+static int boot_and_run(struct rig *rig)
 {
     struct vmm_rig_host host;
     struct vmm_rig_boot boot = {.cfg = rig->cfg, .host = &host};
@@ -439,7 +458,7 @@ static int boot_and_run(struct rig *rig, const sigset_t *unblocked)
         return -1;
     result = open_outputs(rig);
     if (result == 0)
-        result = run_attempts(rig, &boot, unblocked);
+        result = run_attempts(rig, &boot);
     close_outputs(rig);
     close(boot.initramfs);
     return result;
@@ -493,8 +512,9 @@ int vmm_rig_run(const struct vmm_rig_config *cfg, int *status, struct vmm_err *e
     rig.stream[VMM_RIG_PORT_CONSOLE - 1].to = STDOUT_FILENO;
     rig.stream[VMM_RIG_PORT_STDERR - 1].to = STDERR_FILENO;
     take_signals(&signals);
+    rig.unblocked = &signals.mask;
     rig.escapes = vmm_term_enter(STDIN_FILENO);
-    result = boot_and_run(&rig, &signals.mask);
+    result = boot_and_run(&rig);
     if (rig.escapes)
         vmm_term_leave();
     give_back_signals(&signals);

@@ -221,8 +221,9 @@ static int pack_args(struct vmm_cpio *cpio, const struct vmm_rig_config *cfg, st
     int result = 0;
 
     for (size_t i = 0; i < cfg->nargs && result == 0; i++) {
-        if (strlen(cfg->args[i].text) >= PATH_MAX)
-            return vmm_fail(err, "rig: argument %zu has more than %d characters", i, PATH_MAX - 1);
+        if (cfg->args[i].kind != VMM_RIG_TEXT && strlen(cfg->args[i].text) >= PATH_MAX)
+            return vmm_fail(err, "rig: a file name of more than %d characters: give a shorter one",
+                            PATH_MAX - 1);
         if (cfg->args[i].kind == VMM_RIG_SELF)
             result = pack_self(cpio, &cfg->args[i], err);
         else if (cfg->args[i].kind == VMM_RIG_IN)
