@@ -64,6 +64,7 @@ static int read_limits(struct vmm_kvm *kvm, struct vmm_err *err)
     kvm->max_cpus = (unsigned)max;
     kvm->max_id = (unsigned)(max_id > max ? max_id : max);
     kvm->sync_regs = sync > 0 && (sync & KVM_SYNC_X86_REGS) != 0;
+    kvm->forgets_shadow = vmm_shadow_is_forgotten();
     return 0;
 }
 

@@ -23,6 +23,7 @@ struct vmm_kvm {
     unsigned max_cpus;
     unsigned max_id;              /* vCPU IDs are below it */
     bool sync_regs;               /* general registers come with every exit */
+    bool forgets_shadow;          /* see kvm_shadow.c */
     bool tsc_offset;              /* a vCPU's TSC offset can be set */
     bool tsc_adjust;              /* guests have IA32_TSC_ADJUST */
     struct kvm_cpuid2 *supported; /* CPUID that this host can give to a guest */
@@ -44,6 +45,8 @@ void vmm_kvm_close(struct vmm_kvm *kvm);
 /* A new virtual machine with this memory. Returns its descriptor, or -1 with the error set. */
 int vmm_kvm_create_vm(const struct vmm_kvm *kvm, const struct vmm_mem *mem, struct vmm_err *err);
 
+/* Does the host's processor forget the shadow of STI? See kvm_shadow.c. */
+bool vmm_shadow_is_forgotten(void);
 /* Is the host's processor AMD's (or Hygon's)? Decides which topology leaves a guest reads. */
 bool vmm_kvm_is_amd(const struct vmm_kvm *kvm);
 

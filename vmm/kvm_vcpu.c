@@ -87,6 +87,7 @@ int vmm_vcpu_open(struct vmm_vcpu *v, int vm_fd, struct vmm_err *err)
     v->run->kvm_valid_regs = kvm->sync_regs ? KVM_SYNC_X86_REGS : 0;
     v->irq_ready = false;
     v->interrupt_flag = false;
+    v->held = false;
     v->incomplete = false;
     v->nmi_masked = false;
     v->nmi_given = false;
@@ -221,6 +222,7 @@ static void cpu_event(struct vmm_vcpu *v, const struct vapic_entry *entry)
     if (v->incomplete) {
         vmm_vcpu_finish(v);
     }
+    v->held = false;
     v->irq_ready = false;
     v->interrupt_flag = false;
     v->nmi_masked = false;
@@ -281,6 +283,11 @@ static bool must_finish(const struct vmm_vcpu *v, const struct vapic_entry *entr
            (entry->irq_window && v->interrupt_flag);
 }
 
+static bool wants_irq(const struct vapic_entry *entry)
+{
+    return entry->inject == VAPIC_INJECT_VECTOR || entry->inject == VAPIC_INJECT_EXTINT;
+}
+
 /*
  * Asks the APIC what to do until there is nothing more to inject. While an instruction is
  * unfinished nothing may be injected: if it ends in #GP the interrupt would be lost or delivered
@@ -300,6 +307,9 @@ static struct vapic_now prepare(struct vmm_vcpu *v, struct vapic_entry *entry)
             cpu_event(v, entry);
         } else if (v->incomplete && must_finish(v, entry)) {
             vmm_vcpu_finish(v);
+        } else if (wants_irq(entry) && vmm_shadow_before_hlt(v)) {
+            v->held = true;
+            v->irq_ready = false;
         } else if (entry->inject != VAPIC_INJECT_NONE) {
             inject(v, entry);
         } else if (entry->runnable && v->nmi_masked && entry->nmi_window) {
@@ -320,7 +330,8 @@ static void enter_guest(struct vmm_vcpu *v, const struct vapic_entry *entry, str
 
     vmm_clock_arm(v, now);
     run->cr8 = entry->cr8;
-    run->request_interrupt_window = entry->irq_window;
+    run->request_interrupt_window = entry->irq_window && !v->held;
+    v->held = false;
     v->stats.runs++;
     rc = ioctl(v->fd, KVM_RUN, 0);
     __atomic_store_n(&run->immediate_exit, 0, __ATOMIC_RELAXED);

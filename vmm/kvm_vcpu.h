@@ -50,6 +50,7 @@ struct vmm_vcpu {
 
     bool irq_ready;      /* KVM's injection slot is free and the guest takes interrupts */
     bool interrupt_flag; /* RFLAGS.IF */
+    bool held;           /* an interrupt waits for the HLT after STI; see kvm_shadow.c */
     bool incomplete;     /* KVM still has to finish the instruction that exited */
     bool nmi_given;      /* an NMI was given to KVM, and may still be in service */
     bool nmi_masked;     /* halted in an NMI handler: a further NMI does not end the halt */
@@ -90,6 +91,9 @@ void vmm_vcpu_exit(struct vmm_vcpu *v);
 
 /* Lets KVM finish the instruction of the last exit, without entering the guest. */
 void vmm_vcpu_finish(struct vmm_vcpu *v);
+
+/* kvm_shadow.c: must an interrupt wait, because the guest stands between STI and HLT? */
+bool vmm_shadow_before_hlt(const struct vmm_vcpu *v);
 
 /* kvm_clock.c; false: the host gives no timer. */
 bool vmm_clock_start(struct vmm_vcpu *v);
