@@ -17,13 +17,16 @@ results=build/results-long
 rm -rf "$results"
 mkdir -p "$results"
 
-# linux_288: success is what the guest reports after it has counted its processors.
+# linux_288: success is what the guest reports after it has counted its processors. All but four
+# come up by hot-plug: while it boots, Linux lets every idle processor tick, and 288 of them are more
+# than an emulator keeps up with.
 linux_288()
 {
     log=$results/linux-288.log
     timeout 5400 "$build/cli/vapic" run \
         --kernel build/deps/vmlinuz --initrd build/deps/guest-linux.cpio \
-        --append "console=ttyS0 quiet panic=-1 vapic.cpus=288 vapic.apic=x2apic vapic.load=0" \
+        --append "console=ttyS0 quiet panic=-1 maxcpus=4 nowatchdog vapic.hotplug \
+                  vapic.cpus=288 vapic.apic=x2apic vapic.load=0" \
         --cpus 288 --mem 1G --apic x2apic --stats text >"$log" 2>&1 </dev/null
     status=$?
     grep -q '^vapic-success' "$log" && [ "$status" -eq 0 ] && return 0
