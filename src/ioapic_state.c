@@ -18,6 +18,7 @@
  * (reserved bits, remote IRR of an edge-triggered entry) is refused, not repaired: such a record
  * was damaged. Delivery status is recomputed, so any value of it loads.
  */
+#include "bytes.h"
 #include "ioapic_pin.h"
 
 #define RECORD_MAGIC   0x414F4976u
@@ -26,23 +27,6 @@
 #define PIN_SIZE       16u
 
 _Static_assert(VAPIC_IOAPIC_RECORD(1) == HEADER_SIZE + PIN_SIZE, "the header says the same");
-
-/* ---- Little-endian fields at any alignment ---- */
-
-static void put_le(uint8_t *to, uint64_t value, unsigned bytes)
-{
-    for (unsigned n = 0; n < bytes; n++)
-        to[n] = (uint8_t)(value >> 8 * n);
-}
-
-static uint64_t get_le(const uint8_t *from, unsigned bytes)
-{
-    uint64_t value = 0;
-
-    for (unsigned n = 0; n < bytes; n++)
-        value |= (uint64_t)from[n] << 8 * n;
-    return value;
-}
 
 /* ---- Save ---- */
 

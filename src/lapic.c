@@ -9,6 +9,7 @@
  *
  * Everything here runs on the owner's thread but for the last section, which any thread may call.
  */
+#include "bytes.h"
 #include "internal.h"
 
 /* ---- Life cycle ---- */
@@ -16,14 +17,6 @@
 static const uint32_t known_features = VAPIC_FEATURE_X2APIC | VAPIC_FEATURE_TSC_DEADLINE |
                                        VAPIC_FEATURE_CMCI | VAPIC_FEATURE_EOI_SUPPRESS |
                                        VAPIC_FEATURE_AMD | VAPIC_FEATURE_AMD_EXT;
-
-static void clear(void *memory, size_t size)
-{
-    uint8_t *p = memory;
-
-    for (size_t i = 0; i < size; i++)
-        p[i] = 0;
-}
 
 /* 6 names the CMCI entry, so one is not to be had without the other [SDM3 12.4.8]. */
 static bool max_lvt_valid(const struct vapic_config *c)
@@ -50,8 +43,8 @@ int vapic_init(struct vapic *v, size_t v_size, struct vapic_vm *vm,
     if (v == NULL || vm == NULL || config == NULL || !config_valid(config) || page == NULL ||
         ((uintptr_t)page & (APIC_PAGE_SIZE - 1)) != 0 || ((uintptr_t)v & 63) != 0)
         return VAPIC_E_ARG;
-    clear(v, sizeof(*v));
-    clear(page, APIC_PAGE_SIZE);
+    zero_bytes(v, sizeof(*v));
+    zero_bytes(page, APIC_PAGE_SIZE);
     v->vm = vm;
     v->page = page;
     v->id = config->id;

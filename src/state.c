@@ -4,30 +4,8 @@
  * that image lacks. Whatever is loaded may be hostile: it is checked or normalized to something a
  * guest could have brought about itself, and a refused load has changed nothing.
  */
+#include "bytes.h"
 #include "internal.h"
-
-/* ---- Little-endian bytes, at any alignment ---- */
-
-static void put(uint8_t *bytes, uint64_t value, uint32_t size)
-{
-    for (uint32_t i = 0; i < size; i++)
-        bytes[i] = (uint8_t)(value >> (8 * i));
-}
-
-static uint64_t get(const uint8_t *bytes, uint32_t size)
-{
-    uint64_t value = 0;
-
-    for (uint32_t i = 0; i < size; i++)
-        value |= (uint64_t)bytes[i] << (8 * i);
-    return value;
-}
-
-static void wipe(uint8_t *bytes, size_t size)
-{
-    for (size_t i = 0; i < size; i++)
-        bytes[i] = 0;
-}
 
 /* ---- The image ---- */
 
@@ -52,16 +30,16 @@ int vapic_save_image(struct vapic *v, enum vapic_image kind, void *image, size_t
     if (kind != VAPIC_IMAGE_ID8 && kind != VAPIC_IMAGE_ID32)
         return VAPIC_E_ARG;
     vapic_lapic_harvest(v);
-    wipe(out, size);
+    zero_bytes(out, size);
     for (uint32_t n = 0; (row = vapic_reg_row(n)) != NULL; n++)
         for (uint32_t i = 0; i < row->count && row->offset < VAPIC_IMAGE_SIZE; i++)
-            put(out + row->offset + 16 * i, image_word(v, kind, row->offset + 16 * i, now), 4);
+            put_le(out + row->offset + 16 * i, image_word(v, kind, row->offset + 16 * i, now), 4);
     return VAPIC_OK;
 }
 
 static uint32_t word_at(const uint8_t *image, uint32_t offset)
 {
-    return (uint32_t)get(image + offset, 4);
+    return (uint32_t)get_le(image + offset, 4);
 }
 
 static uint32_t image_id(const uint8_t *image, enum vapic_image kind)
@@ -214,21 +192,21 @@ int vapic_save_record(struct vapic *v, void *record, size_t size, struct vapic_n
 
     if (size < VAPIC_RECORD_SIZE)
         return VAPIC_E_SIZE;
-    wipe(out, size);
-    put(out + RECORD_MAGIC, RECORD_MAGIC_VALUE, 4);
-    put(out + RECORD_VERSION, RECORD_VERSION_VALUE, 2);
-    put(out + RECORD_LENGTH, RECORD_END, 2);
-    put(out + RECORD_BASE, v->apic_base, 8);
-    put(out + RECORD_WHEN, saved_when(v, now), 8);
-    put(out + RECORD_CLOCK, vapic_timer_deadline(v).clock, 1);
-    put(out + RECORD_TIMER, v->timer_flags, 1);
-    put(out + RECORD_ACTIVITY, v->activity, 1);
-    put(out + RECORD_ESR_LATCH, v->esr_latch, 1);
-    put(out + RECORD_INJECT, v->injected_kind, 1);
-    put(out + RECORD_VECTOR, v->injected, 1);
-    put(out + RECORD_EVENTS, vapic_load32(&v->events, VAPIC_ACQUIRE) & SAVED_EVENTS, 4);
+    zero_bytes(out, size);
+    put_le(out + RECORD_MAGIC, RECORD_MAGIC_VALUE, 4);
+    put_le(out + RECORD_VERSION, RECORD_VERSION_VALUE, 2);
+    put_le(out + RECORD_LENGTH, RECORD_END, 2);
+    put_le(out + RECORD_BASE, v->apic_base, 8);
+    put_le(out + RECORD_WHEN, saved_when(v, now), 8);
+    put_le(out + RECORD_CLOCK, vapic_timer_deadline(v).clock, 1);
+    put_le(out + RECORD_TIMER, v->timer_flags, 1);
+    put_le(out + RECORD_ACTIVITY, v->activity, 1);
+    put_le(out + RECORD_ESR_LATCH, v->esr_latch, 1);
+    put_le(out + RECORD_INJECT, v->injected_kind, 1);
+    put_le(out + RECORD_VECTOR, v->injected, 1);
+    put_le(out + RECORD_EVENTS, vapic_load32(&v->events, VAPIC_ACQUIRE) & SAVED_EVENTS, 4);
     for (uint32_t i = 0; i < 14; i++)
-        put(out + RECORD_EXT + 4 * i, reg(v, ext_regs[i]), 4);
+        put_le(out + RECORD_EXT + 4 * i, reg(v, ext_regs[i]), 4);
     return VAPIC_OK;
 }
 
@@ -236,11 +214,11 @@ static int check_header(const uint8_t *in, size_t size)
 {
     if (size < RECORD_END)
         return VAPIC_E_SIZE;
-    if (get(in + RECORD_MAGIC, 4) != RECORD_MAGIC_VALUE)
+    if (get_le(in + RECORD_MAGIC, 4) != RECORD_MAGIC_VALUE)
         return VAPIC_E_FORMAT;
-    if (get(in + RECORD_VERSION, 2) > RECORD_VERSION_VALUE)
+    if (get_le(in + RECORD_VERSION, 2) > RECORD_VERSION_VALUE)
         return VAPIC_E_VERSION;
-    if (get(in + RECORD_VERSION, 2) == 0 || get(in + RECORD_LENGTH, 2) != RECORD_END)
+    if (get_le(in + RECORD_VERSION, 2) == 0 || get_le(in + RECORD_LENGTH, 2) != RECORD_END)
         return VAPIC_E_FORMAT;
     return VAPIC_OK;
 }
@@ -294,9 +272,9 @@ static int check_record(const struct vapic *v, const uint8_t *in, size_t size)
 
     if (result != VAPIC_OK)
         return result;
-    if (get(in + RECORD_BASE, 8) != v->apic_base)
+    if (get_le(in + RECORD_BASE, 8) != v->apic_base)
         return VAPIC_E_BASE;
-    if (!events_plausible((uint32_t)get(in + RECORD_EVENTS, 4)) ||
+    if (!events_plausible((uint32_t)get_le(in + RECORD_EVENTS, 4)) ||
         !activity_plausible(v, in[RECORD_ACTIVITY]) || !injected_plausible(v, in) ||
         !timer_plausible(v, in))
         return VAPIC_E_FORMAT;
@@ -309,7 +287,7 @@ static void load_ext(struct vapic *v, const uint8_t *in)
         const struct vapic_reg *row = vapic_reg_at(ext_regs[i]);
 
         if (has_reg(v, row))
-            set_reg(v, ext_regs[i], (uint32_t)get(in + RECORD_EXT + 4 * i, 4) & row->writable);
+            set_reg(v, ext_regs[i], (uint32_t)get_le(in + RECORD_EXT + 4 * i, 4) & row->writable);
     }
 }
 
@@ -326,10 +304,10 @@ int vapic_load_record(struct vapic *v, const void *record, size_t size, struct v
     v->injected_kind = in[RECORD_INJECT];
     v->injected = in[RECORD_VECTOR];
     load_ext(v, in);
-    vapic_store32(&v->events, (uint32_t)get(in + RECORD_EVENTS, 4), VAPIC_SEQ_CST);
+    vapic_store32(&v->events, (uint32_t)get_le(in + RECORD_EVENTS, 4), VAPIC_SEQ_CST);
     /* Somebody has to look at them. */
     vapic_or64(&v->pid.control, PID_ON, VAPIC_SEQ_CST);
-    vapic_timer_load(v, in[RECORD_TIMER], get(in + RECORD_WHEN, 8), now);
+    vapic_timer_load(v, in[RECORD_TIMER], get_le(in + RECORD_WHEN, 8), now);
     if (entry != NULL) {
         *entry = (struct vapic_entry){0};
         entry->inject = (enum vapic_inject)v->injected_kind;

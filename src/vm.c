@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The VM object: its configuration, and how the caller's memory is divided. [init] only. */
+#include "bytes.h"
 #include "internal.h"
 
 struct layout {
@@ -58,14 +59,6 @@ size_t vapic_vm_memory(const struct vapic_vm_config *config)
     return config != NULL && lay_out(config, &l) ? l.total : 0;
 }
 
-static void zero(void *memory, size_t size)
-{
-    uint8_t *p = memory;
-
-    for (size_t i = 0; i < size; i++)
-        p[i] = 0;
-}
-
 static void place(struct vapic_vm *vm, uint8_t *memory, const struct layout *l)
 {
     vm->slots = (struct vapic_slot *)(void *)(memory + l->slots);
@@ -97,8 +90,8 @@ int vapic_vm_init(struct vapic_vm *vm, size_t vm_size, const struct vapic_vm_con
         return VAPIC_E_ARG;
     if (size < l.total)
         return VAPIC_E_SIZE;
-    zero(vm, sizeof(*vm));
-    zero(memory, l.total);
+    zero_bytes(vm, sizeof(*vm));
+    zero_bytes(memory, l.total);
     place(vm, memory, &l);
     vm->host = *host;
     vm->ctx = ctx;
