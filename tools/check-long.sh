@@ -18,8 +18,8 @@ rm -rf "$results"
 mkdir -p "$results"
 
 # linux_288: success is what the guest reports after it has counted its processors. All but four
-# come up by hot-plug: while it boots, Linux lets every idle processor tick, and 288 of them are more
-# than an emulator keeps up with.
+# come up by hot-plug: while it boots, Linux lets every idle processor tick, and 288 of them are
+# more than an emulator keeps up with.
 linux_288()
 {
     log=$results/linux-288.log
