@@ -15,6 +15,7 @@ one failure more, so that no failure can hide behind its own count. A phase that
 a failure, too.
 """
 
+import collections
 import json
 import pathlib
 import re
@@ -23,7 +24,7 @@ from dataclasses import dataclass, field
 
 PLAN = re.compile(r"^1\.\.(\d+)")
 LINE = re.compile(r"^(not )?ok\b\s*(.*)")
-SKIP = re.compile(r"#\s*skip", re.IGNORECASE)
+SKIP = re.compile(r"#\s*skip\S*\s*(.*)", re.IGNORECASE)
 
 
 @dataclass
@@ -34,12 +35,14 @@ class Count:
     failed: int = 0
     skipped: int = 0
     notes: list = field(default_factory=list)
+    skips: collections.Counter = field(default_factory=collections.Counter)
 
     def add(self, other):
         self.passed += other.passed
         self.failed += other.failed
         self.skipped += other.skipped
         self.notes += other.notes
+        self.skips += other.skips
 
     def fail(self, note):
         self.failed += 1
@@ -68,9 +71,10 @@ def count_tap(name, text):
         if not match:
             continue
         seen += 1
-        if SKIP.search(match[2]):
+        skip = SKIP.search(match[2])
+        if skip:
             count.skipped += 1
-            count.notes.append(f"{name}: skipped: {match[2]}")
+            count.skips[f"{name}: {skip[1]}"] += 1
         elif match[1]:
             count.fail(f"{name}: {match[2]}")
             explaining = True
@@ -129,6 +133,8 @@ def main():
         skipped = f", {count.skipped} skipped" if count.skipped else ""
         print(f"  {path.stem:<20} {count.passed} ok, {count.failed} not ok{skipped}")
         total.add(count)
+    for why, number in sorted(total.skips.items()):
+        print(f"  - {number} skipped, {why}")
     for note in total.notes:
         print(f"  ! {note}")
     print(f"{total.passed} passed, {total.failed} failed")
