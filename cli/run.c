@@ -36,10 +36,10 @@ static int complain(const struct vmm_err *err)
 
 static int read_files(const struct run_options *o, struct guest_files *files, struct vmm_err *err)
 {
-    *files = (struct guest_files){
-        .kernel = {vmm_guest_builtin, vmm_guest_builtin_size, "builtin"},
-    };
-    if (o->kernel != NULL && vmm_blob_read(&files->kernel, "--kernel", o->kernel, err) != 0) {
+    *files = (struct guest_files){0};
+    if (o->kernel == NULL) {
+        files->kernel = (struct vmm_blob){vmm_guest_builtin, vmm_guest_builtin_size, "builtin"};
+    } else if (vmm_blob_read(&files->kernel, "--kernel", o->kernel, err) != 0) {
         return -1;
     }
     if (o->initrd != NULL) {
@@ -296,10 +296,12 @@ int cli_run(int argc, char **argv)
 
     run_options_parse(&options, argc, argv);
     if (read_files(&options, &files, &err) != 0 || rehearse(&options, &files, &err) != 0) {
-        return complain(&err);
+        status = complain(&err);
+    } else if (choose_engine(options.engine) == RUN_ENGINE_KVM) {
+        status = run_kvm(&options, &files);
+    } else {
+        status = run_rig(&options);
     }
-    status = choose_engine(options.engine) == RUN_ENGINE_KVM ? run_kvm(&options, &files)
-                                                             : run_rig(&options);
     free_files(&options, &files);
     return status;
 }
