@@ -407,10 +407,10 @@ static struct vapic_sent scan(struct vapic_vm *vm, const struct vapic_msg *msg)
     uint32_t top = vapic_load32(&vm->top, VAPIC_ACQUIRE); /* pairs with publish() */
     struct vapic_sent total = nobody();
 
-    if (picks_one(msg))
-        return send_to_one(vm, msg, NULL);
     if (unique_physical(vm, msg))
         return scan_unique(vm, msg);
+    if (picks_one(msg))
+        return send_to_one(vm, msg, NULL);
     if ((msg->icr & APIC_ICR_SHORTHAND) == APIC_ICR_ALL_EXCL && only_posts(vm, msg->icr) &&
         !from_device(msg))
         return post_to_others(vm, msg);

@@ -58,7 +58,6 @@ static inline bool count_unchanged(const struct vapic_vm *vm, uint32_t seq)
     return vapic_load32(&vm->seq, VAPIC_RELAXED) == seq;
 }
 
-/* Targets that the arrays found; as many as an x2APIC cluster has. */
 #define SMALL_SET 16u /* targets that are resolved by the arrays; an x2APIC cluster's worth */
 
 struct targets {

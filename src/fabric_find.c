@@ -206,8 +206,8 @@ bool vapic_fabric_find(struct vapic_vm *vm, const struct vapic_msg *msg, struct 
             return false;
         complete =
             msg->icr & APIC_ICR_LOGICAL ? find_logical(vm, msg, set) : find_physical(vm, msg, set);
-        if (complete && count_unchanged(vm, seq))
-            return true;
+        if (count_unchanged(vm, seq))
+            return complete;
     }
     return false;
 }

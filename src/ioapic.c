@@ -119,7 +119,7 @@ static uint64_t claim(uint64_t word)
     return (word & ~(PIN_CLAIM | PIN_STARVED)) | count | IOAPIC_RTE_RIRR;
 }
 
-/* ACQ_REL throughout: who acts on a word sees what its writer did before, as `seq` in send_level.
+/* ACQ_REL throughout: who acts on a word sees what its writer did before, as `seq` in send_once.
  */
 static bool replace(struct vapic_pin *pin, uint64_t *seen, uint64_t next)
 {

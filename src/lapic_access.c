@@ -377,7 +377,7 @@ static const write_fn writers[REG_SLOTS] = {
     [APIC_EACR >> 4] = write_plain,
     [APIC_SEOI >> 4] = write_seoi,
     [APIC_IER >> 4] = EIGHT(write_plain),
-    /* Extended LVT entries have no forced mask [APM2 16.4]. */
+    /* Extended LVT entries have no forced mask [APM2 16.4.5]. */
     [APIC_EILVT >> 4] = write_plain,
     write_plain,
     write_plain,

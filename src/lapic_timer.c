@@ -298,6 +298,8 @@ void vapic_timer_load(struct vapic *v, uint8_t flags, uint64_t when, struct vapi
     v->timer_when = when;
     if (counts(v) && flags & VAPIC_TIMER_ARMED)
         v->timer_when = add_saturating(now.ns, smaller(when, longest));
-    vapic_timer_retell(v);
+    /* The host's timer may be used up while ours runs: tell it again. */
+    if (v->timer_flags & VAPIC_TIMER_ARMED)
+        vapic_timer_retell(v);
     tell_host(v);
 }

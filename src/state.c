@@ -25,6 +25,8 @@ int vapic_save_image(struct vapic *v, enum vapic_image kind, void *image, size_t
     uint8_t *out = image;
     const struct vapic_reg *row;
 
+    if (v == NULL || image == NULL)
+        return VAPIC_E_ARG;
     if (size != VAPIC_IMAGE_SIZE)
         return VAPIC_E_SIZE;
     if (kind != VAPIC_IMAGE_ID8 && kind != VAPIC_IMAGE_ID32)
@@ -42,29 +44,36 @@ static uint32_t word_at(const uint8_t *image, uint32_t offset)
     return (uint32_t)get_le(image + offset, 4);
 }
 
-static uint32_t image_id(const uint8_t *image, enum vapic_image kind)
+/*
+ * The x2APIC ID that an image gives a vCPU in x2APIC mode: its own, or one that was written in
+ * xAPIC mode and kept on the switch. The low byte that an ID8 image holds can tell that apart only
+ * where the vCPU's own ID has no more.
+ */
+static uint32_t image_id(const struct vapic *v, const uint8_t *image, enum vapic_image kind)
 {
-    return kind == VAPIC_IMAGE_ID8 ? word_at(image, APIC_ID) >> 24 : word_at(image, APIC_ID);
+    uint32_t id = word_at(image, APIC_ID);
+
+    if (kind == VAPIC_IMAGE_ID32)
+        return id;
+    return v->id <= 0xFF && knob(v->vm, VAPIC_KNOB_X2APIC_KEEPS_WRITTEN_ID) ? id >> 24 : v->id;
 }
 
-/* An ID that was written in xAPIC mode and kept on the switch to x2APIC. */
-static bool keeps_id(const struct vapic *v, uint32_t id)
+static bool may_have_id(const struct vapic *v, uint32_t id)
 {
-    return id <= 0xFF && knob(v->vm, VAPIC_KNOB_X2APIC_KEEPS_WRITTEN_ID);
+    return id == v->id || (id <= 0xFF && knob(v->vm, VAPIC_KNOB_X2APIC_KEEPS_WRITTEN_ID));
 }
 
 /* ID, LDR, DFR; in x2APIC mode ID and LDR follow from the vCPU [SDM3 12.12.10.2]. */
 static void load_identity(struct vapic *v, const uint8_t *image, enum vapic_image kind)
 {
-    uint32_t id = image_id(image, kind);
+    uint32_t id = image_id(v, image, kind);
 
     set_reg(v, APIC_DFR, word_at(image, APIC_DFR) | 0x0FFFFFFF);
-    if (in_x2apic(v) && keeps_id(v, id)) {
+    if (in_x2apic(v)) {
         set_reg(v, APIC_ID, id);
         set_reg(v, APIC_LDR, LDR_OF_ID(id));
-    }
-    if (in_x2apic(v))
         return;
+    }
     set_reg(v, APIC_ID, word_at(image, APIC_ID) & 0xFF000000);
     set_reg(v, APIC_LDR, word_at(image, APIC_LDR) & 0xFF000000);
 }
@@ -129,12 +138,13 @@ static void load_registers(struct vapic *v, const uint8_t *image, enum vapic_ima
 int vapic_load_image(struct vapic *v, enum vapic_image kind, const void *image, size_t size,
                      struct vapic_now now)
 {
+    if (v == NULL || image == NULL)
+        return VAPIC_E_ARG;
     if (size != VAPIC_IMAGE_SIZE)
         return VAPIC_E_SIZE;
     if (kind != VAPIC_IMAGE_ID8 && kind != VAPIC_IMAGE_ID32)
         return VAPIC_E_ARG;
-    if (in_x2apic(v) && kind == VAPIC_IMAGE_ID32 && image_id(image, kind) != v->id &&
-        !keeps_id(v, image_id(image, kind)))
+    if (in_x2apic(v) && !may_have_id(v, image_id(v, image, kind)))
         return VAPIC_E_ID;
     load_registers(v, image, kind, now);
     if (v->index != VAPIC_NO_INDEX)
@@ -190,6 +200,8 @@ int vapic_save_record(struct vapic *v, void *record, size_t size, struct vapic_n
 {
     uint8_t *out = record;
 
+    if (v == NULL || record == NULL)
+        return VAPIC_E_ARG;
     if (size < VAPIC_RECORD_SIZE)
         return VAPIC_E_SIZE;
     zero_bytes(out, size);
@@ -246,7 +258,7 @@ static bool timer_plausible(const struct vapic *v, const uint8_t *in)
         return false;
     if (in[RECORD_CLOCK] == VAPIC_CLOCK_TSC)
         return mode == APIC_TIMER_DEADLINE;
-    return in[RECORD_CLOCK] == VAPIC_CLOCK_NS &&
+    return in[RECORD_CLOCK] == VAPIC_CLOCK_NS && reg(v, APIC_TMICT) != 0 &&
            (mode == APIC_TIMER_ONESHOT || mode == APIC_TIMER_PERIODIC);
 }
 
@@ -295,8 +307,11 @@ int vapic_load_record(struct vapic *v, const void *record, size_t size, struct v
                       struct vapic_entry *entry)
 {
     const uint8_t *in = record;
-    int result = check_record(v, in, size);
+    int result;
 
+    if (v == NULL || record == NULL)
+        return VAPIC_E_ARG;
+    result = check_record(v, in, size);
     if (result != VAPIC_OK)
         return result;
     v->activity = in[RECORD_ACTIVITY];

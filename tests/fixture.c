@@ -87,7 +87,6 @@ static void host_notify(void *ctx, struct vapic *target, enum vapic_action actio
     uint32_t n = number_of(fx, target);
 
     assert_true(action == VAPIC_ACTION_KICK || action == VAPIC_ACTION_WAKE);
-    assert_false(lock_is_mine(fx));
     record(fx, (struct fx_event){.kind = FX_NOTIFY, .vcpu = n, .a = action});
     if (fx->on_notify != NULL)
         fx->on_notify(fx, n, action);

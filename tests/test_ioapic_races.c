@@ -300,6 +300,17 @@ static void rewrite_ldr_again(void)
     meanwhile.after = rewrite_ldr_again;
 }
 
+/* The last change, before the sender takes the lock, gives vCPU 0 the ID that is asked for. */
+static void rewrite_ldr_until_the_last_round(void)
+{
+    rewrite_ldr_again();
+    meanwhile.after = rewrite_ldr_until_the_last_round;
+    if (deliveries == UNLOCKED_ROUNDS) {
+        fx_set(fx, 0, APIC_ID, NOBODY << 24);
+        meanwhile.after = NULL;
+    }
+}
+
 static void a_map_that_never_rests_ends_under_the_lock(void **state)
 {
     (void)state;
@@ -311,6 +322,20 @@ static void a_map_that_never_rests_ends_under_the_lock(void **state)
     assert_false(fx->locked);
     assert_false(rirr());
     fx_set(fx, 0, APIC_ID, NOBODY << 24); /* somebody after all: the pin was not forgotten */
+    assert_true(rirr());
+    assert_int_equal(fx_take(fx, 0), VECTOR);
+    end();
+}
+
+/* Found under the lock after all: the target is told, with the lock held. */
+static void found_under_the_lock(void **state)
+{
+    (void)state;
+
+    begin(NOBODY);
+    meanwhile.after = rewrite_ldr_until_the_last_round;
+    assert_int_equal(set(true), 1);
+    assert_int_equal(deliveries, UNLOCKED_ROUNDS + 1);
     assert_true(rirr());
     assert_int_equal(fx_take(fx, 0), VECTOR);
     end();
@@ -396,6 +421,7 @@ int main(void)
         cmocka_unit_test(map_changes_back_and_forth_while_nobody_is_found),
         cmocka_unit_test(map_changes_in_vain_then_for_good),
         cmocka_unit_test(a_map_that_never_rests_ends_under_the_lock),
+        cmocka_unit_test(found_under_the_lock),
         cmocka_unit_test(raise_and_eoi_in_both_orders),
         cmocka_unit_test(raise_and_unmask_in_both_orders),
         cmocka_unit_test(two_eois_of_one_message),

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The local vector table: masks, delivery modes, the LINT inputs as edges and levels, ExtINT, the
- * performance counter's mask, CMCI and AMD's extended entries. [SDM3 12.5.1] [APM2 16.4]
+ * performance counter's mask, CMCI and AMD's extended entries. [SDM3 12.5.1] [APM2 16.4.5]
  */
 #include "fixture.h"
 

@@ -386,7 +386,7 @@ static void version_is_read_only(void **state)
 
 /* ---- Writable bits ---- */
 
-/* What a write of all ones leaves, after a write of zeros. [SDM3 12.5.1] [APM2 16.4] */
+/* What a write of all ones leaves, after a write of zeros. [SDM3 12.5.1] [APM2 16.4.5] */
 struct mask_row {
     uint32_t offset;
     uint32_t zeros, ones; /* manual profile */

@@ -956,6 +956,61 @@ static void kept_id(void **state)
     fx_free(fx);
 }
 
+static const struct fx_options wide_keeper = {
+    .ids = (uint32_t[]){0x1FF},
+    .x2apic = true,
+    .config = {.knobs = VAPIC_PROFILE_MANUAL | VAPIC_KNOB_X2APIC_KEEPS_WRITTEN_ID,
+               .knobs_set = true}};
+
+/* The low byte of a wide ID says nothing: the vCPU keeps its own. */
+static void kept_id_is_not_the_low_byte_of_a_wide_one(void **state)
+{
+    struct fx *fx = fx_new(&wide_keeper);
+    uint8_t image[VAPIC_IMAGE_SIZE];
+
+    (void)state;
+    save_image(fx, VAPIC_IMAGE_ID8, image);
+    assert_int_equal(load_image(fx, VAPIC_IMAGE_ID8, image), VAPIC_OK);
+    assert_int_equal(fx_get(fx, 0, APIC_ID), 0x1FF);
+    fx_free(fx);
+}
+
+static void own_id_ends_a_kept_one(void **state)
+{
+    struct fx *fx = fx_new(&wide_keeper);
+    uint8_t own[VAPIC_IMAGE_SIZE], kept[VAPIC_IMAGE_SIZE];
+
+    (void)state;
+    save_image(fx, VAPIC_IMAGE_ID32, own);
+    memcpy(kept, own, sizeof(kept));
+    put(kept, APIC_ID, 7);
+    assert_int_equal(load_image(fx, VAPIC_IMAGE_ID32, kept), VAPIC_OK);
+    assert_int_equal(fx_get(fx, 0, APIC_ID), 7);
+    assert_int_equal(load_image(fx, VAPIC_IMAGE_ID32, own), VAPIC_OK);
+    assert_int_equal(fx_get(fx, 0, APIC_ID), 0x1FF);
+    fx_free(fx);
+}
+
+/* The image alone would fire an expired one-shot again; the record knows better, and the host too.
+ */
+static void record_of_an_expired_timer_cancels(void **state)
+{
+    struct fx *fx = fx_new(&(struct fx_options){0});
+    struct fx_event event;
+    struct saved saved;
+
+    (void)state;
+    fx_write(fx, 0, APIC_LVT_TIMER, VECTOR);
+    fx_write(fx, 0, APIC_TMICT, COUNT);
+    fx->now.ns += UINT64_C(10) * COUNT;
+    assert_int_equal(fx_take_eoi(fx, 0), VECTOR);
+    save(fx, &saved);
+    load(fx, &saved);
+    event = fx_nth(fx, FX_ARM, fx_count(fx, FX_ARM) - 1);
+    assert_int_equal(event.a, VAPIC_CLOCK_NONE);
+    fx_free(fx);
+}
+
 /* ---- Reboot: firmware's view after the VMM has loaded a fresh base and image ---- */
 
 static void reboot_by_loading_reset_state(void **state)
@@ -980,6 +1035,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(image_holds_each_register),
+        cmocka_unit_test(kept_id_is_not_the_low_byte_of_a_wide_one),
+        cmocka_unit_test(own_id_ends_a_kept_one),
+        cmocka_unit_test(record_of_an_expired_timer_cancels),
         cmocka_unit_test(image_is_zero_elsewhere),
         cmocka_unit_test(image_arguments),
         cmocka_unit_test(posted_interrupts_are_merged_first),

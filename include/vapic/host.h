@@ -47,8 +47,9 @@ struct vapic_host {
     /*
      * The VM's configuration lock. Taken for changes that rewrite the destination map: adding and
      * removing vCPUs, guest writes of APIC_BASE, ID, LDR, DFR, the enable bit of SVR, INIT, state
-     * loads, routes. Never taken on delivery, EOI or entry without such a change. Not recursive.
-     * May wait.
+     * loads, routes. Never taken on delivery, EOI or entry without such a change of one's own, but
+     * for one last resort: a level-triggered pin whose target keeps changing under its message.
+     * Not recursive. May wait.
      */
     void (*lock)(void *ctx);
     void (*unlock)(void *ctx);

@@ -27,8 +27,9 @@
  * Threads. "Owner" is the thread that runs the vCPU; a function marked [owner] may be called by it
  * only (or by anybody while the vCPU is known not to run, as before it starts). [any] functions may
  * be called from any thread at any time after the object was initialized. [config] functions take
- * the host's configuration lock themselves and must not be called with it held. [init] functions
- * need exclusive use of the object.
+ * the host's configuration lock themselves and must not be called with it held; nor must those
+ * [any] functions that can make an I/O APIC pin send (section 6), and EOIs. [init] functions need
+ * exclusive use of the object.
  *
  * Manual citations: [SDM3 n] is the Intel Software Developer's Manual, volume 3, in the section
  * numbering of 2024 and later (the APIC is chapter 12); [APM2 n] is AMD's Architecture Programmer's
@@ -444,11 +445,12 @@ void vapic_eoi(struct vapic *v);
 
 /* What only the vCPU thread knows before an entry. */
 enum vapic_can {
-    VAPIC_CAN_IRQ = 1u << 0,    /* IF=1, no STI/MOV SS shadow, GIF=1, injection slot free */
-    VAPIC_CAN_NMI = 1u << 1,    /* no NMI in service, no shadow, injection slot free */
-    VAPIC_CAN_SMI = 1u << 2,    /* SMM is supported and not active */
-    VAPIC_CAN_INIT = 1u << 3,   /* not blocked by SMM, VMX root operation, GIF=0 */
-    VAPIC_IF = 1u << 4,         /* RFLAGS.IF, for waking a halted vCPU */
+    VAPIC_CAN_IRQ = 1u << 0,  /* IF=1, no STI/MOV SS shadow, GIF=1, injection slot free */
+    VAPIC_CAN_NMI = 1u << 1,  /* no NMI in service, no shadow, injection slot free */
+    VAPIC_CAN_SMI = 1u << 2,  /* SMM is supported and not active */
+    VAPIC_CAN_INIT = 1u << 3, /* not blocked by SMM, VMX root operation, GIF=0; when it was, the */
+                              /* host enters again after RSM, VMXOFF, STGI by itself */
+    VAPIC_IF = 1u << 4,       /* RFLAGS.IF, for waking a halted vCPU */
     VAPIC_NMI_MASKED = 1u << 5, /* an NMI is in service: limits what is remembered to one */
     VAPIC_INCOMPLETE = 1u << 6, /* an exit awaits completion by the host: inject nothing now */
 };
@@ -514,7 +516,7 @@ bool vapic_not_delivered(struct vapic *v);
  */
 void vapic_exit(struct vapic *v, uint8_t cr8, bool delivered);
 
-/* The guest executed HLT. vapic_enter() says when it goes on. [SDM3 12.8.4] [owner] */
+/* The guest executed HLT. vapic_enter() says when it goes on. [SDM2 HLT] [owner] */
 void vapic_halt(struct vapic *v);
 
 /*
@@ -706,7 +708,8 @@ uint64_t vapic_ioapic_entry(const struct vapic_ioapic *io, uint32_t pin);
 
 /* How the image holds the ID while in x2APIC mode. */
 enum vapic_image {
-    VAPIC_IMAGE_ID8,  /* id << 24, as KVM without 32-bit IDs; ignored on load */
+    VAPIC_IMAGE_ID8,  /* id << 24, as KVM without 32-bit IDs; ignored on load, unless the knob */
+                      /* X2APIC_KEEPS_WRITTEN_ID gives it a meaning */
     VAPIC_IMAGE_ID32, /* the full ID; checked on load */
 };
 
