@@ -3,7 +3,7 @@
  * GSIs and messages of devices: MSI decoding, GSI routes, EOI broadcast, acknowledge notifiers.
  *
  * Owns vm->routes, vm->watch and what is derived from them. Called by device threads, by the EOI of
- * a local APIC (eoi_from_vcpu), and by ioapic.c for pins whose GSI is watched.
+ * a local APIC (vapic_eoi_from_vcpu), and by ioapic.c for pins whose GSI is watched.
  *
  * A route is one 64-bit word per GSI, so that any thread reads it whole without a lock:
  *

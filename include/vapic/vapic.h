@@ -320,7 +320,7 @@ struct vapic {
     struct vapic_vm *vm;
     uint64_t *vector_counts;
     uint32_t id;
-    uint32_t index; /* in the VM's dense array; VAPIC_NO_INDEX while not added */
+    uint32_t index; /* in the dense array; atomic: add and remove write, any thread reads */
     uint32_t features;
     uint8_t version;
     uint8_t max_lvt;
