@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The destination map as its writers (fabric_map.c) and its readers (fabric.c, fabric_find.c) both
- * see it. How these keep out of each other's way is told at the head of fabric.c. The readers' loads
- * are acquires, pairing with the writers' release stores: see seq_begin().
+ * see it. How these keep out of each other's way is told at the head of fabric.c. The readers'
+ * loads are acquires, pairing with the writers' release stores: see seq_begin().
  */
 #ifndef VAPIC_FABRIC_H
 #define VAPIC_FABRIC_H
