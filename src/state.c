@@ -222,6 +222,22 @@ int vapic_save_record(struct vapic *v, void *record, size_t size, struct vapic_n
     return VAPIC_OK;
 }
 
+static bool all_zero(const uint8_t *in, size_t from, size_t to)
+{
+    for (size_t i = from; i < to; i++)
+        if (in[i] != 0)
+            return false;
+    return true;
+}
+
+/* Bytes without a meaning yet: a later version may give them one, and then says so by its number.
+ */
+static bool unused_are_zero(const uint8_t *in, size_t size)
+{
+    return all_zero(in, RECORD_VECTOR + 1, RECORD_EVENTS) &&
+           all_zero(in, RECORD_EVENTS + 4, RECORD_EXT) && all_zero(in, RECORD_END, size);
+}
+
 static int check_header(const uint8_t *in, size_t size)
 {
     if (size < RECORD_END)
@@ -230,7 +246,8 @@ static int check_header(const uint8_t *in, size_t size)
         return VAPIC_E_FORMAT;
     if (get_le(in + RECORD_VERSION, 2) > RECORD_VERSION_VALUE)
         return VAPIC_E_VERSION;
-    if (get_le(in + RECORD_VERSION, 2) == 0 || get_le(in + RECORD_LENGTH, 2) != RECORD_END)
+    if (get_le(in + RECORD_VERSION, 2) == 0 || get_le(in + RECORD_LENGTH, 2) != RECORD_END ||
+        !unused_are_zero(in, size))
         return VAPIC_E_FORMAT;
     return VAPIC_OK;
 }
@@ -241,7 +258,7 @@ static bool injected_plausible(const struct vapic *v, const uint8_t *in)
     uint8_t kind = in[RECORD_INJECT];
 
     if (kind == VAPIC_INJECT_VECTOR)
-        return vector_bit(v, APIC_ISR, in[RECORD_VECTOR]);
+        return in[RECORD_VECTOR] >= APIC_FIRST_VECTOR && vector_bit(v, APIC_ISR, in[RECORD_VECTOR]);
     return kind <= VAPIC_INJECT_SMI;
 }
 

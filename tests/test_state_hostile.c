@@ -323,6 +323,42 @@ static void record_of_something_else(void **state)
     fx_free(fx);
 }
 
+/* What has no meaning yet is zero, or the record was written by somebody else. */
+static void record_with_unused_bytes(void **state)
+{
+    static const size_t unused[] = {30, 31, 36, 39, 96, 500, VAPIC_RECORD_SIZE - 1};
+    uint8_t record[VAPIC_RECORD_SIZE];
+    struct fx *fx = with_record(record);
+
+    (void)state;
+    for (size_t n = 0; n < sizeof(unused) / sizeof(unused[0]); n++) {
+        record[unused[n]] = 1;
+        fx_equal((unsigned)load_record(fx, record, sizeof(record)), (unsigned)VAPIC_E_FORMAT,
+                 "byte %zu", unused[n]);
+        record[unused[n]] = 0;
+    }
+    assert_int_equal(load_record(fx, record, sizeof(record)), VAPIC_OK);
+    fx_free(fx);
+}
+
+/* Vector 8 in service, and acknowledged but not taken: injecting it would be a double fault. */
+static void record_that_injects_an_exception(void **state)
+{
+    uint8_t record[VAPIC_RECORD_SIZE], image[VAPIC_IMAGE_SIZE];
+    struct fx *fx = with_record(record);
+
+    (void)state;
+    assert_int_equal(vapic_save_image(&fx->v[0], VAPIC_IMAGE_ID32, image, sizeof(image), fx->now),
+                     VAPIC_OK);
+    image[APIC_ISR + 1] |= 1;
+    assert_int_equal(vapic_load_image(&fx->v[0], VAPIC_IMAGE_ID32, image, sizeof(image), fx->now),
+                     VAPIC_OK);
+    record[28] = VAPIC_INJECT_VECTOR;
+    record[29] = 8;
+    assert_int_equal(load_record(fx, record, sizeof(record)), VAPIC_E_FORMAT);
+    fx_free(fx);
+}
+
 /* The record belongs to the base that was loaded before it. */
 static void record_of_another_base(void **state)
 {
@@ -423,6 +459,8 @@ int main(void)
         cmocka_unit_test(record_sizes),
         cmocka_unit_test(record_of_a_newer_version),
         cmocka_unit_test(record_of_something_else),
+        cmocka_unit_test(record_with_unused_bytes),
+        cmocka_unit_test(record_that_injects_an_exception),
         cmocka_unit_test(record_of_another_base),
         cmocka_unit_test(records_with_one_wrong_byte),
         cmocka_unit_test(random_records),
