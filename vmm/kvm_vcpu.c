@@ -52,8 +52,15 @@ static int setup_vcpu(struct vmm_vcpu *v, struct vmm_err *err)
 {
     const struct vmm_kvm *kvm = &v->machine->kvm;
     struct vmm_kvm_cpu_config config = v->machine->cpu_config;
-    int khz = ioctl(v->fd, KVM_GET_TSC_KHZ, 0);
+    int khz;
 
+    /*
+     * 0: the host's rate as it is now. A new vCPU has the rate that KVM found when it was loaded;
+     * if Linux has calibrated the TSC anew since, and the processor cannot scale, KVM leaves the
+     * vCPU with a factor of zero, and its TSC then reads 0 here whatever the guest reads.
+     */
+    ioctl(v->fd, KVM_SET_TSC_KHZ, 0);
+    khz = ioctl(v->fd, KVM_GET_TSC_KHZ, 0);
     v->tsc_khz = khz > 0 ? (uint32_t)khz : 1000000;
     config.apic_id = v->index;
     config.tsc_khz = khz > 0 ? (uint32_t)khz : 0;
