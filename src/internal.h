@@ -307,7 +307,6 @@ int vapic_lapic_write_base(struct vapic *v, uint64_t value); /* a guest WRMSR */
 
 /* ---- lapic_timer.c ---- */
 
-void vapic_timer_reset(struct vapic *v);
 void vapic_timer_write_lvt(struct vapic *v, uint32_t value);
 void vapic_timer_write_initial(struct vapic *v, uint32_t count, struct vapic_now now);
 void vapic_timer_write_divide(struct vapic *v, uint32_t value, struct vapic_now now);

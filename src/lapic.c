@@ -110,7 +110,7 @@ void vapic_lapic_reset_registers(struct vapic *v, bool init)
     v->esr_latch = 0;
     v->injected_kind = VAPIC_INJECT_NONE;
     vapic_fabric_forget_load(v);
-    vapic_timer_reset(v);
+    vapic_timer_stop(v);
     vapic_lapic_recount(v);
 }
 

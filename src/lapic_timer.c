@@ -92,11 +92,6 @@ void vapic_timer_stop(struct vapic *v)
     tell_host(v);
 }
 
-void vapic_timer_reset(struct vapic *v)
-{
-    vapic_timer_stop(v);
-}
-
 /* The period that a reload uses: a tiny one would keep the host busy with nothing else. */
 static uint64_t period_ns(const struct vapic *v)
 {
