@@ -5,11 +5,13 @@
  * rules that go with them are in the code that cites the manual. Only what takes part in APIC
  * virtualization is here: this is no VMX header.
  *
- * [SDM3 26] VMCS, [SDM3 28] entries, [SDM3 29] exits, [SDM3 31] APIC virtualization (2024 numbering).
- * Capabilities, field encodings and exit reasons are in its appendices.
+ * By the numbering of 2024: [SDM3 26] VMCS, [SDM3 28] entries, [SDM3 29] exits, [SDM3 31] APIC
+ * virtualization; capabilities, field encodings and exit reasons are in the appendices.
  */
 #ifndef VAPIC_ARCH_APICV_H
 #define VAPIC_ARCH_APICV_H
+
+#include <stdint.h>
 
 /* ---------------------------------------------------------------------------------------------- */
 /* Capability MSRs                                                                                */
