@@ -120,13 +120,12 @@
 #define VMCS_GUEST_INTERRUPTIBILITY 0x4824u
 #define VMCS_GUEST_ACTIVITY         0x4826u
 #define VMCS_EXIT_QUALIFICATION     0x6400u
-#define VMCS_GUEST_LINEAR_ADDRESS   0x640Au
 #define VMCS_GUEST_RIP              0x681Eu
 #define VMCS_GUEST_RFLAGS           0x6820u
 #define VMCS_GUEST_PENDING_DEBUG    0x6822u
 
 /* How many of them there are: a model of a VMCS keeps this many values. */
-#define APICV_VMCS_FIELDS 42u
+#define APICV_VMCS_FIELDS 41u
 
 /* Guest interrupt status [SDM3 26.4.2]. */
 #define VMX_STATUS_RVI(status)    ((uint8_t)(status))
@@ -200,14 +199,12 @@
 #define VMX_CR_GPR_SHIFT 8
 
 /* Qualification of exit 48, EPT violation [SDM3 29.2.1]. */
-#define VMX_EPT_QUAL_READ         (1u << 0)
-#define VMX_EPT_QUAL_WRITE        (1u << 1)
-#define VMX_EPT_QUAL_FETCH        (1u << 2)
-#define VMX_EPT_QUAL_READABLE     (1u << 3)
-#define VMX_EPT_QUAL_WRITABLE     (1u << 4)
-#define VMX_EPT_QUAL_EXECUTABLE   (1u << 5)
-#define VMX_EPT_QUAL_LINEAR_VALID (1u << 7)
-#define VMX_EPT_QUAL_FINAL        (1u << 8) /* the access itself, not one of the page walk */
+#define VMX_EPT_QUAL_READ       (1u << 0)
+#define VMX_EPT_QUAL_WRITE      (1u << 1)
+#define VMX_EPT_QUAL_FETCH      (1u << 2)
+#define VMX_EPT_QUAL_READABLE   (1u << 3)
+#define VMX_EPT_QUAL_WRITABLE   (1u << 4)
+#define VMX_EPT_QUAL_EXECUTABLE (1u << 5)
 
 /* ---------------------------------------------------------------------------------------------- */
 /* MSR bitmap                                                                                     */
