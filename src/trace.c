@@ -7,6 +7,7 @@
  * vapic_trace_emit() is called from everywhere by the TRACE macro, the rest by hosts.
  */
 #include "internal.h"
+#include "vapic/accel.h"
 #include "vapic/arch/ioapic.h"
 #include "vapic/arch/msi.h"
 
@@ -66,6 +67,15 @@ static void put_hex(struct writer *w, const char *before, uint64_t value)
     put_number(w, value, 16);
 }
 
+/* At least `digits` digits, zeros before. */
+static void put_hex_padded(struct writer *w, const char *before, uint32_t value, unsigned digits)
+{
+    put(w, before);
+    for (unsigned n = digits; n > 1 && value >> (n - 1) * 4 == 0; n--)
+        put_char(w, '0');
+    put_number(w, value, 16);
+}
+
 static void put_dec(struct writer *w, const char *before, uint64_t value)
 {
     put(w, before);
@@ -117,7 +127,7 @@ static void put_entry(struct writer *w, uint64_t entry)
     put(w, entry & IOAPIC_RTE_MASKED ? "|masked)" : ")");
 }
 
-/* ---- One function per event ---- */
+/* ---- One function per form of text; `arg` has what vapic.h says beside the event ---- */
 
 struct register_name {
     uint16_t offset;
@@ -271,6 +281,76 @@ static void format_cpu_event(struct writer *w, const uint64_t *arg)
     put_hex(w, " vector 0x", arg[2]);
 }
 
+/* The reasons of a set, in the order of their bits; bits without a name as one number. */
+static void put_inhibits(struct writer *w, uint64_t set)
+{
+    static const char *const reasons[] = {
+#define VAPIC_X(name, number, avic, apicv, text) [number] = #name,
+        VAPIC_INHIBITS(VAPIC_X)
+#undef VAPIC_X
+    };
+    const unsigned count = sizeof(reasons) / sizeof(reasons[0]);
+    const char *before = " ";
+
+    for (unsigned n = 0; n < count; n++) {
+        if (set >> n & 1) {
+            put(w, before);
+            put(w, reasons[n]);
+            before = "|";
+        }
+    }
+    if (set >> count != 0) {
+        put(w, before);
+        put_hex(w, "0x", set >> count << count);
+    }
+}
+
+static void format_inhibit(struct writer *w, const uint64_t *arg)
+{
+    put(w, arg[1] ? "set" : "cleared");
+    put_dec(w, " reason=", arg[0]);
+    put_hex(w, ", inhibits=0x", arg[2]);
+    put_inhibits(w, arg[2]);
+}
+
+static void format_incomplete_ipi(struct writer *w, const uint64_t *arg)
+{
+    put_hex_padded(w, "icrh:icrl=0x", (uint32_t)arg[0], 8);
+    put_hex_padded(w, ":", (uint32_t)arg[1], 8);
+    put_dec(w, ", id=", arg[2]);
+    put_dec(w, ", index=", arg[3]);
+}
+
+static void format_unaccelerated(struct writer *w, const uint64_t *arg)
+{
+    put_hex(w, "offset=0x", arg[0]);
+    put_char(w, '(');
+    put_register(w, arg[0]);
+    put(w, arg[1] & 1 ? "), trap, " : "), fault, ");
+    put(w, arg[1] & 2 ? "write" : "read");
+    put_hex(w, ", vec=0x", arg[2]);
+}
+
+static void format_doorbell(struct writer *w, const uint64_t *arg)
+{
+    put_dec(w, "vcpuid=", arg[0]);
+    put_dec(w, ", apicid=", arg[1]);
+}
+
+/* The tracepoint pads the upper half less. */
+static void format_slowpath(struct writer *w, const uint64_t *arg)
+{
+    put_hex_padded(w, "icrh:icrl=0x", (uint32_t)arg[0], 6);
+    put_hex_padded(w, ":", (uint32_t)arg[1], 8);
+    put_dec(w, ", index=", arg[2]);
+}
+
+static void format_ga_log(struct writer *w, const uint64_t *arg)
+{
+    put_dec(w, "vmid=", arg[0]);
+    put_dec(w, ", vcpuid=", arg[1]);
+}
+
 static void (*const formats[])(struct writer *w, const uint64_t *arg) = {
     [VAPIC_EVENT_APIC] = format_apic,
     [VAPIC_EVENT_APIC_IPI] = format_apic_ipi,
@@ -285,7 +365,21 @@ static void (*const formats[])(struct writer *w, const uint64_t *arg) = {
     [VAPIC_EVENT_TIMER] = format_timer,
     [VAPIC_EVENT_BASE] = format_base,
     [VAPIC_EVENT_CPU_EVENT] = format_cpu_event,
+    [VAPIC_EVENT_APICV_INHIBIT_CHANGED] = format_inhibit,
+    [VAPIC_EVENT_AVIC_INCOMPLETE_IPI] = format_incomplete_ipi,
+    [VAPIC_EVENT_AVIC_UNACCELERATED_ACCESS] = format_unaccelerated,
+    [VAPIC_EVENT_AVIC_DOORBELL] = format_doorbell,
+    [VAPIC_EVENT_AVIC_KICK_VCPU_SLOWPATH] = format_slowpath,
+    [VAPIC_EVENT_AVIC_GA_LOG] = format_ga_log,
+    [VAPIC_EVENT_APICV_ACCEPT_IRQ] = format_accept,
+    [VAPIC_EVENT_PV_EOI] = format_eoi,
 };
+
+/* Their texts begin with the vCPU. */
+static bool names_vcpu(uint32_t kind)
+{
+    return kind == VAPIC_EVENT_AVIC_INCOMPLETE_IPI || kind == VAPIC_EVENT_AVIC_UNACCELERATED_ACCESS;
+}
 
 static const char *const names[] = {
 #define VAPIC_X(name, text) [VAPIC_EVENT_##name] = (text),
@@ -305,6 +399,10 @@ size_t vapic_event_format(const struct vapic_event *event, char *text, size_t si
 {
     struct writer w = {.text = text, .size = size};
 
+    if (names_vcpu(event->kind)) {
+        put_dec(&w, "vcpu=", event->vcpu);
+        put(&w, ", ");
+    }
     if ((uint32_t)event->kind < VAPIC_EVENT_COUNT)
         formats[event->kind](&w, event->arg);
     else

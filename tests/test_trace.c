@@ -23,6 +23,12 @@ struct text_row {
         {VAPIC_EVENT_##kind, 0, {__VA_ARGS__}}, text                                               \
     }
 
+/* The same of a vCPU other than 0. */
+#define ROW_OF(vcpu, kind, text, ...)                                                              \
+    {                                                                                              \
+        {VAPIC_EVENT_##kind, vcpu, {__VA_ARGS__}}, text                                            \
+    }
+
 static const struct text_row text_rows[] = {
     ROW(APIC, "apic_read APIC_LVR = 0x50014", 0, APIC_LVR, 0x50014),
     ROW(APIC, "apic_write APIC_EOI = 0x0", 1, APIC_EOI, 0),
@@ -65,7 +71,42 @@ static const struct text_row text_rows[] = {
     ROW(CPU_EVENT, "apicid 1 INIT vector 0x0", 1, VAPIC_CPU_INIT, 0),
     ROW(CPU_EVENT, "apicid 1 SIPI vector 0x9f", 1, VAPIC_CPU_SIPI, 0x9F),
     ROW(CPU_EVENT, "apicid 1 ? vector 0x0", 1, 9, 0),
-    {{(enum vapic_event_kind)VAPIC_EVENT_COUNT, 0, {0}}, "unknown event 13"},
+    ROW(APICV_INHIBIT_CHANGED, "set reason=8, inhibits=0x120 APIC_ID_MODIFIED|IRQWIN", 8, 1, 0x120),
+    ROW(APICV_INHIBIT_CHANGED, "cleared reason=8, inhibits=0x20 APIC_ID_MODIFIED", 8, 0, 0x20),
+    ROW(APICV_INHIBIT_CHANGED, "set reason=9, inhibits=0x200 PIT_REINJ", 9, 1, 0x200),
+    ROW(APICV_INHIBIT_CHANGED, "cleared reason=4, inhibits=0x0", 4, 0, 0),
+    ROW(APICV_INHIBIT_CHANGED,
+        "set reason=12, inhibits=0x1fff DISABLED|HYPERV|ABSENT|BLOCKIRQ|PHYSICAL_ID_ALIASED|"
+        "APIC_ID_MODIFIED|APIC_BASE_MODIFIED|NESTED|IRQWIN|PIT_REINJ|SEV|LOGICAL_ID_ALIASED|"
+        "PHYSICAL_ID_TOO_BIG",
+        12, 1, 0x1FFF),
+    ROW(APICV_INHIBIT_CHANGED, "set reason=10, inhibits=0x6400 SEV|0x6000", 10, 1, 0x6400),
+    ROW(APICV_INHIBIT_CHANGED, "set reason=63, inhibits=0x8000000000000000 0x8000000000000000", 63,
+        1, 1ull << 63),
+    ROW_OF(3, AVIC_INCOMPLETE_IPI, "vcpu=3, icrh:icrl=0x01000000:000040fb, id=1, index=1",
+           0x01000000, 0x40FB, 1, 1),
+    ROW(AVIC_INCOMPLETE_IPI, "vcpu=0, icrh:icrl=0x00000000:000c00fb, id=0, index=511", 0, 0xC00FB,
+        0, 511),
+    ROW(AVIC_INCOMPLETE_IPI, "vcpu=0, icrh:icrl=0xfedcba98:87654321, id=4, index=0", 0xFEDCBA98,
+        0x87654321, 4, 0),
+    ROW_OF(4095, AVIC_UNACCELERATED_ACCESS,
+           "vcpu=4095, offset=0xb0(APIC_EOI), trap, write, vec=0x51", 0xB0, 3, 0x51),
+    ROW(AVIC_UNACCELERATED_ACCESS, "vcpu=0, offset=0xc0(APIC_RRR), fault, read, vec=0x0", 0xC0, 0,
+        0),
+    ROW(AVIC_UNACCELERATED_ACCESS, "vcpu=0, offset=0x390(APIC_TMCCT), fault, read, vec=0x0", 0x390,
+        0, 0),
+    ROW(AVIC_UNACCELERATED_ACCESS, "vcpu=0, offset=0x500(0x500), fault, write, vec=0x0", 0x500, 2,
+        0),
+    ROW_OF(2, AVIC_DOORBELL, "vcpuid=1, apicid=17", 1, 17),
+    ROW(AVIC_KICK_VCPU_SLOWPATH, "icrh:icrl=0x2000000:000008fb, index=2", 0x2000000, 0x8FB, 2),
+    ROW(AVIC_KICK_VCPU_SLOWPATH, "icrh:icrl=0x00012c:000000fb, index=300", 0x12C, 0xFB, 300),
+    ROW(AVIC_KICK_VCPU_SLOWPATH, "icrh:icrl=0x000000:000000fb, index=0", 0, 0xFB, 0),
+    ROW(AVIC_GA_LOG, "vmid=7, vcpuid=3", 7, 3),
+    ROW(APICV_ACCEPT_IRQ, "apicid 1a vec 236 (Fixed|edge)", 0x1A, 0, 0, 236),
+    ROW(APICV_ACCEPT_IRQ, "apicid 0 vec 49 (LowPrio|level)", 0, 1, 1, 49),
+    ROW(PV_EOI, "apicid 1f vector 236", 0x1F, 236),
+    ROW(PV_EOI, "apicid 0 vector -1", 0, 0xFFFFFFFF),
+    {{(enum vapic_event_kind)VAPIC_EVENT_COUNT, 0, {0}}, "unknown event 21"},
 };
 
 static void texts_are_those_of_linux(void **state)
@@ -118,10 +159,27 @@ static void a_short_buffer_gets_what_fits_and_a_terminator(void **state)
 static void names(void **state)
 {
     static const char *const expected[] = {
-        "kvm_apic",        "kvm_apic_ipi",    "kvm_apic_accept_irq", "kvm_eoi",
-        "kvm_inj_virq",    "kvm_msi_set_irq", "kvm_ioapic_set_irq",  "kvm_ioapic_delayed_eoi_inj",
-        "kvm_set_irq",     "kvm_ack_irq",     "vapic_timer",         "vapic_apic_base",
+        "kvm_apic",
+        "kvm_apic_ipi",
+        "kvm_apic_accept_irq",
+        "kvm_eoi",
+        "kvm_inj_virq",
+        "kvm_msi_set_irq",
+        "kvm_ioapic_set_irq",
+        "kvm_ioapic_delayed_eoi_inj",
+        "kvm_set_irq",
+        "kvm_ack_irq",
+        "vapic_timer",
+        "vapic_apic_base",
         "vapic_cpu_event",
+        "kvm_apicv_inhibit_changed",
+        "kvm_avic_incomplete_ipi",
+        "kvm_avic_unaccelerated_access",
+        "kvm_avic_doorbell",
+        "kvm_avic_kick_vcpu_slowpath",
+        "kvm_avic_ga_log",
+        "kvm_apicv_accept_irq",
+        "kvm_pv_eoi",
     };
     (void)state;
 

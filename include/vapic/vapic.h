@@ -64,6 +64,8 @@ extern "C" {
     X(VAPIC_OK, 0, "success")                                                                      \
     X(VAPIC_GP, 1, "the access raises #GP(0) in the guest")                                        \
     X(VAPIC_UNCLAIMED, 2, "the address or MSR is not this APIC's")                                 \
+    X(VAPIC_EMULATE, 3, "nothing has happened yet: emulate the instruction")                       \
+    X(VAPIC_ADVANCE, 4, "done, but RIP must move past the instruction")                            \
     X(VAPIC_E_ARG, -1, "an argument is out of its documented range")                               \
     X(VAPIC_E_SIZE, -2, "a structure or buffer size does not match this library")                  \
     X(VAPIC_E_BUSY, -3, "the object is in use")                                                    \
@@ -815,7 +817,16 @@ const struct vapic_reg *vapic_reg_row(uint32_t n);
     X(ACK_IRQ, "kvm_ack_irq")                           /* ioapic, pin */                          \
     X(TIMER, "vapic_timer")                             /* apicid, mode, when */                   \
     X(BASE, "vapic_apic_base")                          /* apicid, old, new */                     \
-    X(CPU_EVENT, "vapic_cpu_event")                     /* apicid, enum vapic_cpu_event, vector */
+    X(CPU_EVENT, "vapic_cpu_event")                     /* apicid, enum vapic_cpu_event, vector */ \
+    X(APICV_INHIBIT_CHANGED, "kvm_apicv_inhibit_changed") /* reason, set, inhibits */              \
+    X(AVIC_INCOMPLETE_IPI, "kvm_avic_incomplete_ipi")     /* icr high, icr low, id, index */       \
+    /* offset; bit 0 trap, bit 1 write; vector: */                                                 \
+    X(AVIC_UNACCELERATED_ACCESS, "kvm_avic_unaccelerated_access")                                  \
+    X(AVIC_DOORBELL, "kvm_avic_doorbell")                     /* vcpuid, the processor's apicid */ \
+    X(AVIC_KICK_VCPU_SLOWPATH, "kvm_avic_kick_vcpu_slowpath") /* icr high, icr low, index */       \
+    X(AVIC_GA_LOG, "kvm_avic_ga_log")                         /* vmid, vcpuid */                   \
+    X(APICV_ACCEPT_IRQ, "kvm_apicv_accept_irq")               /* as kvm_apic_accept_irq */         \
+    X(PV_EOI, "kvm_pv_eoi")                                   /* apicid, vector */
 
 enum vapic_event_kind {
 #define VAPIC_X(name, text) VAPIC_EVENT_##name,
