@@ -15,12 +15,20 @@
 
 struct vapic;
 struct vapic_ioapic;
+struct vapic_msr_pass;
 
 /* What the caller of a posting function has to do for the target, see vapic_post(). */
 enum vapic_action {
     VAPIC_ACTION_NONE, /* the target's own thread looks before it next enters the guest */
     VAPIC_ACTION_KICK, /* the target may be in the guest: make it exit */
     VAPIC_ACTION_WAKE, /* the target's thread sleeps after vapic_block(): wake it */
+    /*
+     * The target is in the guest and accelerated: signal its processor, without making it exit.
+     * AMD: WRMSR C001011Bh with the host APIC ID; Intel: an IPI with the notification vector. The ID
+     * is vapic_doorbell_id()'s; ringing the processor one runs on is needless but harmless. Only VMs
+     * with vapic_accel_init() see this action.
+     */
+    VAPIC_ACTION_DOORBELL,
 };
 
 /* A moment, as the host knows it. */
@@ -101,6 +109,61 @@ struct vapic_host {
      * thread that wrote the EOI. Must not wait. Optional: without it re-delivery is immediate.
      */
     void (*ioapic_delay)(void *ctx, struct vapic_ioapic *io, uint32_t pin, uint64_t delay_ns);
+
+    /* ---- The rest is for VMs with a back end (accel.h); vapic_accel_init() demands it ---- */
+
+    /* The host-physical address of caller's memory that was given to the library: a register page,
+     * struct vapic, the tables. Any thread. Must not wait. */
+    uint64_t (*physical)(void *ctx, const void *memory);
+
+    /*
+     * Makes every vCPU of the VM that is in the guest leave it, and returns when each has been seen
+     * outside (vapic_in_guest() false) at least once since the call. Vcpus that are outside or
+     * asleep are left alone: nobody is woken. Called with the configuration lock held, possibly on
+     * the thread of a vCPU (which is outside). May wait.
+     */
+    void (*kick_all)(void *ctx);
+
+    /*
+     * Map the APIC access page at FEE00000h in the guest's nested page tables, or withdraw it; true
+     * is a permission (the host may map it lazily at a fault), false returns after no processor has
+     * a translation of it any more. Called with the configuration lock held. May wait; must not
+     * need a vCPU to make progress that waits for the configuration lock.
+     */
+    void (*access_page)(void *ctx, bool mapped);
+
+    /* Drop what the vCPU's processor has cached of guest page FEE00000h before the vCPU is next
+     * entered. On the vCPU's thread. Must not wait. */
+    void (*flush)(void *ctx, struct vapic *v);
+
+    /* Which x2APIC MSRs exit from now on: vapic_pass_to_msrpm(), vapic_pass_to_bitmap() write them
+     * into a map; AMD hosts also clear clean bit 1. On the vCPU's thread. Must not wait. */
+    void (*intercept)(void *ctx, struct vapic *v, const struct vapic_msr_pass *pass);
+
+    /*
+     * Intel: in L1's VMCS (vmcs01), field `field` (its encoding), set the bits of `mask` to those of
+     * `value`; the others are the host's. vmcs01 is current. On the vCPU's thread. Must not wait.
+     */
+    void (*control)(void *ctx, struct vapic *v, uint32_t field, uint64_t mask, uint64_t value);
+
+    /* Intel: the guest interrupt status field of vmcs01 (RVI, SVI), as it is now. */
+    uint16_t (*interrupt_status)(void *ctx, struct vapic *v);
+
+    /* A spin lock on a word of the library's (0: free), with host interrupts off while it is held.
+     * Held for a few dozen instructions, by load, put, block and device attachment only. */
+    void (*spin_lock)(void *ctx, uint32_t *word);
+    void (*spin_unlock)(void *ctx, uint32_t *word);
+
+    /* Intel: a fixed IPI to the processor that runs this thread, with the wake-up vector. */
+    void (*self_ipi)(void *ctx, uint8_t vector);
+
+    /*
+     * AMD: the 128-bit remapping entry of `irte` (vapic_irte.ctx) becomes `value`, in one piece.
+     * `invalidate`: its cached form must be invalidated too (otherwise only fields changed that an
+     * IOMMU never caches). Called with a spin lock of the library held. Must not wait. Optional:
+     * vapic_irte_attach() needs it.
+     */
+    void (*irte)(void *ctx, void *irte_ctx, const uint64_t value[2], bool invalidate);
 };
 
 #endif
