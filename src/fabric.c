@@ -305,7 +305,7 @@ static ALWAYS_INLINE uint32_t sole_target(const struct vapic_vm *vm, uint32_t ic
     uint64_t ident;
 
     if (UNLIKELY(icr & NOT_COMMON || dest >= vm->id_bound || dest == APIC_DEST_ALL_8 ||
-                 vm->trace != NULL || !count_begin(vm, &seq)))
+                 vapic_traced(vm) || !count_begin(vm, &seq)))
         return 0;
     at = vapic_load16(&vm->by_id[dest], VAPIC_ACQUIRE);
     if (UNLIKELY(at == 0 || vapic_load32(&vm->odd_ids, VAPIC_ACQUIRE) != 0))
@@ -320,7 +320,7 @@ static ALWAYS_INLINE uint32_t sole_target(const struct vapic_vm *vm, uint32_t ic
 
 static bool only_posts(const struct vapic_vm *vm, uint32_t icr)
 {
-    return !(icr & (APIC_ICR_LEVEL | (APIC_ICR_DM & ~APIC_DM_LOWEST))) && vm->trace == NULL;
+    return !(icr & (APIC_ICR_LEVEL | (APIC_ICR_DM & ~APIC_DM_LOWEST))) && !vapic_traced(vm);
 }
 
 /* accept_and_notify() for such a message to another vCPU than the sender. */

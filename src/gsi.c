@@ -118,8 +118,8 @@ static NOINLINE int send_msi_traced(struct vapic_vm *vm, uint64_t address, uint3
 
 int vapic_msi(struct vapic_vm *vm, uint64_t address, uint32_t data)
 {
-    return UNLIKELY(vm->trace != NULL) ? send_msi_traced(vm, address, data)
-                                       : send_msi(vm, address, data);
+    return UNLIKELY(vapic_traced(vm)) ? send_msi_traced(vm, address, data)
+                                      : send_msi(vm, address, data);
 }
 
 static uint64_t pack_msi(const struct vapic_msg *msg)

@@ -22,13 +22,19 @@ static inline bool knob(const struct vapic_vm *vm, enum vapic_knob k)
     return (vm->knobs & (uint32_t)k) != 0;
 }
 
+/* Does anybody listen? It may change at any time. */
+static inline bool vapic_traced(const struct vapic_vm *vm)
+{
+    return vapic_load_ptr(&vm->trace, VAPIC_RELAXED) != NULL;
+}
+
 void vapic_trace_emit(struct vapic_vm *vm, enum vapic_event_kind kind, uint32_t vcpu,
                       const uint64_t arg[4]);
 
 /* One predictable branch when nobody listens. */
 #define TRACE(vm, kind, vcpu, a, b, c, d)                                                          \
     do {                                                                                           \
-        if (UNLIKELY((vm)->trace != NULL))                                                         \
+        if (UNLIKELY(vapic_traced(vm)))                                                            \
             vapic_trace_emit(vm, VAPIC_EVENT_##kind, vcpu, (const uint64_t[4]){a, b, c, d});       \
     } while (0)
 

@@ -386,7 +386,7 @@ static inline void end_of_interrupt(struct vapic *v, uint8_t vector)
     clear_vector(v, APIC_ISR, &v->isr_words, vector);
     update_ppr(v);
     v->stats.eois++;
-    if (UNLIKELY(level || vapic_eoi_is_watched(v->vm) || v->vm->trace != NULL))
+    if (UNLIKELY(level || vapic_eoi_is_watched(v->vm) || vapic_traced(v->vm)))
         tell_of_eoi(v, vector, level);
 }
 

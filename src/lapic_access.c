@@ -278,7 +278,7 @@ static inline void send_self(struct vapic *v, uint32_t icr, bool level)
     if (!vapic_lapic_accept_local(v, (uint8_t)icr, level))
         return;
     v->stats.ipi_targets++;
-    if (UNLIKELY(v->vm->count_received || v->vm->trace != NULL))
+    if (UNLIKELY(v->vm->count_received || vapic_traced(v->vm)))
         note_self_ipi(v, icr);
 }
 
@@ -332,7 +332,7 @@ static NOINLINE void send_traced(struct vapic *v, uint32_t icr, uint32_t dest)
 
 static void send_ipi(struct vapic *v, uint32_t icr, uint32_t dest)
 {
-    if (UNLIKELY(v->vm->trace != NULL))
+    if (UNLIKELY(vapic_traced(v->vm)))
         send_traced(v, icr, dest);
     else
         send_untraced(v, icr, dest);
@@ -459,7 +459,7 @@ static inline bool is_plain_mmio_read(const struct vapic *v, uint32_t offset, si
     const struct vapic_reg *row = mmio_row(v, offset);
 
     return size == 4 && (offset & 15) == 0 && row != NULL && row->access & VAPIC_X_R &&
-           readers[offset >> 4] == NULL && v->vm->trace == NULL;
+           readers[offset >> 4] == NULL && !vapic_traced(v->vm);
 }
 
 void vapic_mmio_read(struct vapic *v, uint32_t offset, void *data, size_t size,
@@ -504,7 +504,7 @@ static inline void mmio_write_word(struct vapic *v, uint32_t offset, uint32_t va
 {
     const struct vapic_reg *row = mmio_row(v, offset);
 
-    if (LIKELY(row != NULL && row->access & VAPIC_X_W && v->vm->trace == NULL))
+    if (LIKELY(row != NULL && row->access & VAPIC_X_W && !vapic_traced(v->vm)))
         write_word(v, offset, value, now);
     else
         mmio_write_uncommon(v, offset, value, now);
@@ -551,7 +551,7 @@ static inline int x2apic_read(struct vapic *v, uint32_t msr, uint64_t *value, st
 
     if (UNLIKELY(msr_row(v, msr, VAPIC_X2_R) == NULL))
         return VAPIC_GP;
-    if (UNLIKELY(offset == APIC_ICR || readers[offset >> 4] != NULL || v->vm->trace != NULL))
+    if (UNLIKELY(offset == APIC_ICR || readers[offset >> 4] != NULL || vapic_traced(v->vm)))
         return x2apic_read_uncommon(v, offset, value, now);
     *value = reg(v, offset);
     return VAPIC_OK;
@@ -623,12 +623,12 @@ static int x2apic_write(struct vapic *v, uint32_t msr, uint64_t value, struct va
 
     /* What guests write most by far has no rules but these two. */
     if (offset == APIC_ICR &&
-        LIKELY(in_x2apic(v) && !(value & APIC_ICR_X2_RESERVED) && v->vm->trace == NULL))
+        LIKELY(in_x2apic(v) && !(value & APIC_ICR_X2_RESERVED) && !vapic_traced(v->vm)))
         return store_and_send(v, value);
     row = msr_row(v, msr, VAPIC_X2_W);
     if (UNLIKELY(row == NULL))
         return VAPIC_GP;
-    if (UNLIKELY(value & (row->reserved | RESERVED_BY_FEATURE) || v->vm->trace != NULL))
+    if (UNLIKELY(value & (row->reserved | RESERVED_BY_FEATURE) || vapic_traced(v->vm)))
         return x2apic_write_uncommon(v, offset, value, now);
     return store_by_msr(v, offset, value, now);
 }

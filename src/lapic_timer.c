@@ -65,7 +65,7 @@ static void tell_host(struct vapic *v)
         return;
     v->told_clock = (uint8_t)d.clock;
     v->told_when = d.when;
-    if (UNLIKELY(v->vm->trace != NULL))
+    if (UNLIKELY(vapic_traced(v->vm)))
         tell_host_traced(v, d);
     else
         call_host(v, d);

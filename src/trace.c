@@ -13,8 +13,8 @@
 
 void vapic_trace(struct vapic_vm *vm, vapic_trace_fn fn, void *ctx)
 {
-    vm->trace_ctx = ctx;
-    vm->trace = fn;
+    vapic_store_ptr(&vm->trace_ctx, ctx, VAPIC_RELAXED);
+    vapic_store_ptr(&vm->trace, fn, VAPIC_RELEASE);
 }
 
 void vapic_trace_emit(struct vapic_vm *vm, enum vapic_event_kind kind, uint32_t vcpu,
@@ -22,8 +22,10 @@ void vapic_trace_emit(struct vapic_vm *vm, enum vapic_event_kind kind, uint32_t 
 {
     struct vapic_event event = {
         .kind = kind, .vcpu = vcpu, .arg = {arg[0], arg[1], arg[2], arg[3]}};
+    vapic_trace_fn fn = vapic_load_ptr(&vm->trace, VAPIC_ACQUIRE);
 
-    vm->trace(vm->trace_ctx, &event);
+    if (fn != NULL)
+        fn(vapic_load_ptr(&vm->trace_ctx, VAPIC_RELAXED), &event);
 }
 
 /* ---- Writing text without a C library ---- */
@@ -382,7 +384,7 @@ static bool names_vcpu(uint32_t kind)
 }
 
 static const char *const names[] = {
-#define VAPIC_X(name, text) [VAPIC_EVENT_##name] = (text),
+#define VAPIC_X(name, event) [VAPIC_EVENT_##name] = #event,
     VAPIC_EVENTS(VAPIC_X)
 #undef VAPIC_X
 };

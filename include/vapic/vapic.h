@@ -226,8 +226,8 @@ struct vapic_vm {
     uint32_t far_ids;             /* added vCPUs whose ID does not fit a logical x2APIC ID */
     uint32_t starved;             /* atomic: pins whose last message nobody accepted may exist */
     struct vapic_ioapic *ioapics; /* attached ones, linked; published with release */
-    vapic_trace_fn trace;         /* NULL: off */
-    void *trace_ctx;
+    vapic_trace_fn trace;         /* NULL: off; atomic */
+    void *trace_ctx;              /* atomic */
 };
 
 /*
@@ -805,31 +805,31 @@ const struct vapic_reg *vapic_reg_row(uint32_t n);
  * arg[1], ... are.
  */
 #define VAPIC_EVENTS(X)                                                                            \
-    X(APIC, "kvm_apic")                       /* bit 0 write, bit 1 MSR; MSR or offset; value */   \
-    X(APIC_IPI, "kvm_apic_ipi")               /* icr low, destination */                           \
-    X(APIC_ACCEPT_IRQ, "kvm_apic_accept_irq") /* apicid, delivery mode, trigger mode, vector */    \
-    X(EOI, "kvm_eoi")                         /* apicid, vector */                                 \
-    X(INJ_VIRQ, "kvm_inj_virq")               /* vector, soft, reinjected */                       \
-    X(MSI_SET_IRQ, "kvm_msi_set_irq")         /* address, data */                                  \
-    X(IOAPIC_SET_IRQ, "kvm_ioapic_set_irq")   /* pin, entry, coalesced */                          \
-    X(IOAPIC_DELAYED_EOI, "kvm_ioapic_delayed_eoi_inj") /* entry */                                \
-    X(SET_IRQ, "kvm_set_irq")                           /* gsi, level, source */                   \
-    X(ACK_IRQ, "kvm_ack_irq")                           /* ioapic, pin */                          \
-    X(TIMER, "vapic_timer")                             /* apicid, mode, when */                   \
-    X(BASE, "vapic_apic_base")                          /* apicid, old, new */                     \
-    X(CPU_EVENT, "vapic_cpu_event")                     /* apicid, enum vapic_cpu_event, vector */ \
-    X(APICV_INHIBIT_CHANGED, "kvm_apicv_inhibit_changed") /* reason, set, inhibits */              \
-    X(AVIC_INCOMPLETE_IPI, "kvm_avic_incomplete_ipi")     /* icr high, icr low, id, index */       \
+    X(APIC, kvm_apic)                       /* bit 0 write, bit 1 MSR; MSR or offset; value */     \
+    X(APIC_IPI, kvm_apic_ipi)               /* icr low, destination */                             \
+    X(APIC_ACCEPT_IRQ, kvm_apic_accept_irq) /* apicid, delivery mode, trigger mode, vector */      \
+    X(EOI, kvm_eoi)                         /* apicid, vector */                                   \
+    X(INJ_VIRQ, kvm_inj_virq)               /* vector, soft, reinjected */                         \
+    X(MSI_SET_IRQ, kvm_msi_set_irq)         /* address, data */                                    \
+    X(IOAPIC_SET_IRQ, kvm_ioapic_set_irq)   /* pin, entry, coalesced */                            \
+    X(IOAPIC_DELAYED_EOI, kvm_ioapic_delayed_eoi_inj) /* entry */                                  \
+    X(SET_IRQ, kvm_set_irq)                           /* gsi, level, source */                     \
+    X(ACK_IRQ, kvm_ack_irq)                           /* ioapic, pin */                            \
+    X(TIMER, vapic_timer)                             /* apicid, mode, when */                     \
+    X(BASE, vapic_apic_base)                          /* apicid, old, new */                       \
+    X(CPU_EVENT, vapic_cpu_event)                     /* apicid, enum vapic_cpu_event, vector */   \
+    X(APICV_INHIBIT_CHANGED, kvm_apicv_inhibit_changed) /* reason, set, inhibits */                \
+    X(AVIC_INCOMPLETE_IPI, kvm_avic_incomplete_ipi)     /* icr high, icr low, id, index */         \
     /* offset; bit 0 trap, bit 1 write; vector: */                                                 \
-    X(AVIC_UNACCELERATED_ACCESS, "kvm_avic_unaccelerated_access")                                  \
-    X(AVIC_DOORBELL, "kvm_avic_doorbell")                     /* vcpuid, the processor's apicid */ \
-    X(AVIC_KICK_VCPU_SLOWPATH, "kvm_avic_kick_vcpu_slowpath") /* icr high, icr low, index */       \
-    X(AVIC_GA_LOG, "kvm_avic_ga_log")                         /* vmid, vcpuid */                   \
-    X(APICV_ACCEPT_IRQ, "kvm_apicv_accept_irq")               /* as kvm_apic_accept_irq */         \
-    X(PV_EOI, "kvm_pv_eoi")                                   /* apicid, vector */
+    X(AVIC_UNACCELERATED_ACCESS, kvm_avic_unaccelerated_access)                                    \
+    X(AVIC_DOORBELL, kvm_avic_doorbell)                     /* vcpuid, the processor's apicid */   \
+    X(AVIC_KICK_VCPU_SLOWPATH, kvm_avic_kick_vcpu_slowpath) /* icr high, icr low, index */         \
+    X(AVIC_GA_LOG, kvm_avic_ga_log)                         /* vmid, vcpuid */                     \
+    X(APICV_ACCEPT_IRQ, kvm_apicv_accept_irq)               /* as kvm_apic_accept_irq */           \
+    X(PV_EOI, kvm_pv_eoi)                                   /* apicid, vector */
 
 enum vapic_event_kind {
-#define VAPIC_X(name, text) VAPIC_EVENT_##name,
+#define VAPIC_X(name, event) VAPIC_EVENT_##name,
     VAPIC_EVENTS(VAPIC_X)
 #undef VAPIC_X
         VAPIC_EVENT_COUNT
@@ -852,7 +852,9 @@ size_t vapic_event_format(const struct vapic_event *event, char *text, size_t si
 
 /*
  * Calls `fn` for each event of this VM, on the thread where it happens; NULL turns tracing off,
- * which costs one predictable branch per event. The function must not call the library. [init]
+ * which costs one predictable branch per event. The function must not call the library. It may be
+ * called for a while after it was turned off, until the threads that are in the library have left
+ * it; another `fn` or `ctx` may only be given after that. [any]
  */
 void vapic_trace(struct vapic_vm *vm, vapic_trace_fn fn, void *ctx);
 
