@@ -119,6 +119,7 @@ struct vapic_sil_knobs {
     bool entry255_special;     /* x2AVIC: physical index 255 is never valid */
     bool fetch_redirected;     /* instruction fetches from the APIC page read the backing page */
     bool idle_hlt_ignores_irr; /* the idle-HLT intercept looks at V_IRQ and V_NMI only */
+    bool x2_busy_dropped;      /* x2AVIC: ICR bit 12 is dropped, not a must-be-zero bit (#GP) */
     /* Intel */
     bool eoi_icr_reads_need_arv;    /* MMIO reads of 0B0h, 300h exit with VID but without ARV */
     bool ipiv_without_vid;          /* IPIV alone virtualizes a 300h write */
@@ -181,6 +182,7 @@ struct vapic_sil_guest {
     bool interrupt_flag; /* RFLAGS.IF */
     bool shadow;         /* blocking by STI or MOV SS; ends at the next completed instruction */
     bool gif;            /* AMD: the (virtual) global interrupt flag */
+    bool nmi_masked;     /* AMD, with V_NMI_ENABLE: the driver's IRET clears it */
     bool halted;         /* activity state HLT, or HLT not intercepted */
 };
 
@@ -221,6 +223,22 @@ struct vapic_sil_cpu {
         uint16_t write_offset;
         uint8_t write_size;
     } operation;
+    struct { /* AMD: what VMRUN loaded; fields whose clean bit is set keep the last run's values */
+        bool held; /* there was such a run, of the VMCB at vmcb_hpa */
+        uint8_t *vmcb;
+        uint32_t intercept_cr, intercept3, intercept5;
+        uint32_t asid;
+        uint64_t int_ctl; /* V_TPR, V_IRQ, ... are live here */
+        uint64_t np_enable;
+        uint64_t bar, backing, logical, physical;
+        uint64_t msrpm;
+        uint64_t x2msrs[8]; /* the permission map's bits of MSRs 800h to 8FFh */
+        uint64_t injected;  /* EVENTINJ, not delivered yet */
+        uint64_t vectoring; /* the event whose delivery is under way */
+        struct {
+            uint64_t hpa, entry;
+        } seen[8]; /* with quirk_1235: physical table entries of late */
+    } svm;
     struct {                              /* Intel: what the VM entry loaded */
         uint32_t pin, primary, secondary; /* controls in effect */
         uint64_t tertiary;
