@@ -113,6 +113,17 @@ static bool accept_event(struct vapic *v, uint32_t icr)
     }
 }
 
+/* KVM prints the second line for a target that is accelerated. */
+static NOINLINE void trace_accepted(struct vapic *v, uint32_t icr)
+{
+    uint32_t mode = icr & APIC_ICR_DM;
+    bool level = (icr & APIC_ICR_LEVEL) != 0;
+
+    TRACE(v->vm, APIC_ACCEPT_IRQ, v->index, v->id, mode >> 8, level, icr & APIC_ICR_VECTOR);
+    if (mode <= APIC_DM_LOWEST && is_active(v))
+        TRACE(v->vm, APICV_ACCEPT_IRQ, v->index, v->id, mode >> 8, level, icr & APIC_ICR_VECTOR);
+}
+
 static struct vapic_sent accept_one(struct vapic_vm *vm, uint32_t index,
                                     const struct vapic_msg *msg)
 {
@@ -127,9 +138,8 @@ static struct vapic_sent accept_one(struct vapic_vm *vm, uint32_t index,
         sent.accepted = 1;
         sent.action = (uint8_t)post_notify(v);
     }
-    if (sent.accepted)
-        TRACE(vm, APIC_ACCEPT_IRQ, index, v->id, mode >> 8, (msg->icr & APIC_ICR_LEVEL) != 0,
-              msg->icr & APIC_ICR_VECTOR);
+    if (UNLIKELY(sent.accepted && vapic_traced(vm)))
+        trace_accepted(v, msg->icr);
     return sent;
 }
 
@@ -495,6 +505,33 @@ void vapic_fabric_ipi(struct vapic *v, uint32_t icr, uint32_t dest)
     action = post(target, (uint8_t)icr, false, false, &coalesced);
     if (action != VAPIC_ACTION_NONE)
         vm->host.notify(vm->ctx, target, action);
+}
+
+static void kick(struct vapic_vm *vm, uint32_t index)
+{
+    struct vapic *target = vm->slots[index].vcpu;
+    enum vapic_action action = vapic_accel_notify(target);
+
+    if (action != VAPIC_ACTION_NONE)
+        vm->host.notify(vm->ctx, target, action);
+}
+
+void vapic_fabric_kick(struct vapic *v, uint32_t icr, uint32_t dest)
+{
+    struct vapic_msg msg = {icr, dest, v->index, 0};
+    struct vapic_vm *vm = v->vm;
+    uint32_t top = vapic_load32(&vm->top, VAPIC_ACQUIRE); /* pairs with publish() */
+    struct targets set;
+
+    if (vapic_fabric_find(vm, &msg, &set)) {
+        for (uint32_t i = 0; i < set.count; i++)
+            if (set.index[i] != v->index)
+                kick(vm, set.index[i]);
+        return;
+    }
+    for (uint32_t i = 0; i < top; i++)
+        if (i != v->index && vapic_fabric_concerns(vm, load_ident(vm, i), i, &msg))
+            kick(vm, i);
 }
 
 enum vapic_action vapic_post(struct vapic *v, uint8_t vector, bool level, bool *accepted)

@@ -122,6 +122,8 @@ static void set_ident(struct vapic_vm *vm, uint32_t index, uint64_t ident)
     vapic_store64(&slot->ident, ident, VAPIC_RELEASE);
     for_chains(vm, ident, index, chain_insert);
     count_idents(vm, old, ident);
+    if (UNLIKELY(vm->backend != NULL))
+        vapic_alias_change(vm, slot->id, old, ident);
 }
 
 static void lock(struct vapic_vm *vm)
@@ -145,6 +147,8 @@ void vapic_fabric_update(struct vapic *v)
         set_ident(vm, v->index, ident);
         seq_end(vm);
     }
+    if (UNLIKELY(v->accel != NULL))
+        vapic_accel_identity(v);
     unlock(vm);
     vapic_ioapic_map_changed(vm);
 }
@@ -194,6 +198,8 @@ int vapic_add(struct vapic *v)
         result = VAPIC_E_FULL;
     else
         publish(v, index);
+    if (UNLIKELY(v->accel != NULL) && result == VAPIC_OK)
+        vapic_accel_added(v);
     unlock(vm);
     if (result == VAPIC_OK)
         vapic_ioapic_map_changed(vm);
@@ -213,6 +219,8 @@ int vapic_remove(struct vapic *v)
     chain_remove(vm, id_head(vm, v->id), LINK_ID, index);
     vapic_store32(&vm->far_ids, vm->far_ids - (v->id >> 20 != 0), VAPIC_RELEASE);
     seq_end(vm);
+    if (UNLIKELY(v->accel != NULL))
+        vapic_accel_removed(v);
     unlock(vm);
     vapic_store32(&v->index, VAPIC_NO_INDEX, VAPIC_RELEASE); /* pairs with vapic_post() */
     /* Senders that resolved this vCPU before may be about to post to it. */

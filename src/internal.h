@@ -6,6 +6,9 @@
 #ifndef VAPIC_INTERNAL_H
 #define VAPIC_INTERNAL_H
 
+#include "mutant.h"
+#include "pv.h"
+#include "vapic/accel.h"
 #include "vapic/arch/atomic.h"
 #include "vapic/vapic.h"
 
@@ -14,6 +17,13 @@
 /* Apart, so that the path that does not go there saves no registers for it. */
 #define NOINLINE      __attribute__((noinline))
 #define ALWAYS_INLINE inline __attribute__((always_inline))
+
+/* Where a post goes: fixed for the VM's life, whether or not a vCPU is active (accel/post.c). */
+enum post {
+    POST_PIR,   /* no back end: PIR, and the trigger mode beside it */
+    POST_PAGE,  /* AVIC: TMR and IRR in the page */
+    POST_SPLIT, /* APICv: edge into PIR, level into vapic.level[], which no hardware reads */
+};
 
 /* ---- Knobs, tracing ---- */
 
@@ -49,6 +59,17 @@ static inline uint32_t reg(const struct vapic *v, uint32_t offset)
 static inline void set_reg(struct vapic *v, uint32_t offset, uint32_t value)
 {
     vapic_store32((uint32_t *)(void *)(v->page + offset), value, VAPIC_RELAXED);
+}
+
+/* In an AVIC VM senders, and the processor for them, write IRR and TMR of the page at any time. */
+static inline void set_reg_bits(struct vapic *v, uint32_t offset, uint32_t bits)
+{
+    vapic_or32((uint32_t *)(void *)(v->page + offset), bits, VAPIC_RELAXED);
+}
+
+static inline void clear_reg_bits(struct vapic *v, uint32_t offset, uint32_t bits)
+{
+    vapic_and32((uint32_t *)(void *)(v->page + offset), ~bits, VAPIC_RELAXED);
 }
 
 /* ISR, TMR and IRR: bit n%32 of the word at base + 10h * (n/32) [SDM3 12.8.4]. */
@@ -122,6 +143,15 @@ static inline bool has_reg(const struct vapic *v, const struct vapic_reg *row)
     return !in_x2apic(v) || (v->features & VAPIC_FEATURE_AMD && knob(v->vm, VAPIC_KNOB_APR));
 }
 
+/*
+ * Where the upper half of the ICR lives: APICv in x2APIC mode has one 64-bit register at 300h
+ * [SDM3 31.5], everything else a second word at 310h [APM2 15.29.10].
+ */
+static inline uint32_t vapic_lapic_icr_high_offset(const struct vapic *v)
+{
+    return v->vm->post == POST_SPLIT && in_x2apic(v) ? APIC_ICR + 4 : APIC_ICR2;
+}
+
 static inline bool sw_enabled(const struct vapic *v)
 {
     return (reg(v, APIC_SVR) & APIC_SVR_ENABLE) != 0;
@@ -129,22 +159,24 @@ static inline bool sw_enabled(const struct vapic *v)
 
 /* ---- Events of struct vapic: any thread sets, the owner consumes ---- */
 
-#define EV_INIT              (1u << 0)
-#define EV_SIPI              (1u << 1)
-#define EV_NMI_SHIFT         2 /* two bits: 0, 1 or 2 NMIs pend */
-#define EV_NMI               (3u << EV_NMI_SHIFT)
-#define EV_SMI               (1u << 4)
-#define EV_LINE0             (1u << 5) /* levels of the LINT inputs */
-#define EV_LINE1             (1u << 6)
-#define EV_EDGE0             (1u << 7) /* a rise that the owner has not looked at yet */
-#define EV_EDGE1             (1u << 8)
-#define EV_THERMAL           (1u << 9) /* one event of a local source; order as in local_lvts[] */
-#define EV_PMC               (1u << 10)
-#define EV_CMCI              (1u << 11)
-#define EV_EILVT0            (1u << 12) /* and the three after it */
-#define EV_LOCAL_SHIFT       9
-#define EV_LOCAL             (0x7Fu << EV_LOCAL_SHIFT)
-#define EV_OWNER             (EV_EDGE0 | EV_EDGE1 | EV_LOCAL) /* for vapic_lapic_local_events() */
+#define EV_INIT        (1u << 0)
+#define EV_SIPI        (1u << 1)
+#define EV_NMI_SHIFT   2 /* two bits: 0, 1 or 2 NMIs pend */
+#define EV_NMI         (3u << EV_NMI_SHIFT)
+#define EV_SMI         (1u << 4)
+#define EV_LINE0       (1u << 5) /* levels of the LINT inputs */
+#define EV_LINE1       (1u << 6)
+#define EV_EDGE0       (1u << 7) /* a rise that the owner has not looked at yet */
+#define EV_EDGE1       (1u << 8)
+#define EV_THERMAL     (1u << 9) /* one event of a local source; order as in local_lvts[] */
+#define EV_PMC         (1u << 10)
+#define EV_CMCI        (1u << 11)
+#define EV_EILVT0      (1u << 12) /* and the three after it */
+#define EV_LOCAL_SHIFT 9
+#define EV_LOCAL       (0x7Fu << EV_LOCAL_SHIFT)
+#define EV_ILLEGAL     (1u << 26) /* a vector below 16 was sent here, AVIC only */
+/* for vapic_lapic_local_events() */
+#define EV_OWNER             (EV_EDGE0 | EV_EDGE1 | EV_LOCAL | EV_ILLEGAL)
 #define EV_SIPI_VECTOR_SHIFT 16
 #define EV_SIPI_VECTOR       (0xFFu << EV_SIPI_VECTOR_SHIFT)
 #define EV_REMOTE            (1u << 24) /* remote read: ends HLT, nothing else */
@@ -156,9 +188,13 @@ enum presence {
     PRESENCE_OUTSIDE = VAPIC_ACTION_NONE,
     PRESENCE_GUEST = VAPIC_ACTION_KICK,
     PRESENCE_BLOCKED = VAPIC_ACTION_WAKE,
+    /* in the guest and accelerated: a vector needs no exit, an event does */
+    PRESENCE_ACCEL = VAPIC_ACTION_DOORBELL,
 };
 
+#ifndef PID_ON
 #define PID_ON 1u
+#endif
 
 /*
  * Protocol "post". Sender: the vector's bit in PIR (or an event bit), then ON, then reads presence.
@@ -173,11 +209,20 @@ enum presence {
  */
 static inline enum vapic_action post_notify(struct vapic *v)
 {
-    if (vapic_or64(&v->pid.control, PID_ON, VAPIC_SEQ_CST) & PID_ON)
-        return VAPIC_ACTION_NONE;
+    uint64_t before = vapic_or64(&v->pid.control, PID_ON, VAPIC_SEQ_CST);
+    uint32_t where = vapic_load32(&v->presence, VAPIC_SEQ_CST);
+
+    /* A doorbell may answer for ON, and no doorbell makes the owner look at events. */
+    if (UNLIKELY(where == PRESENCE_ACCEL))
+        return VAPIC_ACTION_KICK;
     /* enum presence says what its place asks of the sender. */
-    return (enum vapic_action)vapic_load32(&v->presence, VAPIC_SEQ_CST);
+    return before & PID_ON ? VAPIC_ACTION_NONE : (enum vapic_action)where;
 }
+
+/* post_vector() in a VM with a back end, and its second half alone: `vector` is pending already,
+ * somebody has to look. accel/post.c. Any thread. */
+enum vapic_action vapic_accel_post(struct vapic *v, uint32_t vector, bool level, bool *coalesced);
+enum vapic_action vapic_accel_notify(struct vapic *v);
 
 /*
  * The trigger mode goes before the vector's bit: the owner that sees the bit in PIR (acquire in
@@ -189,8 +234,11 @@ static inline enum vapic_action post_vector(struct vapic *v, uint32_t vector, bo
 {
     uint32_t word = vector >> 6;
     uint64_t bit = UINT64_C(1) << (vector & 63);
-    bool was_level = (vapic_load64(&v->level[word], VAPIC_RELAXED) & bit) != 0;
+    bool was_level;
 
+    if (UNLIKELY(v->vm->post != POST_PIR))
+        return vapic_accel_post(v, vector, level, coalesced);
+    was_level = (vapic_load64(&v->level[word], VAPIC_RELAXED) & bit) != 0;
     if (UNLIKELY(was_level != level)) {
         if (level)
             vapic_or64(&v->level[word], bit, VAPIC_RELAXED);
@@ -271,6 +319,9 @@ void vapic_fabric_ipi(struct vapic *v, uint32_t icr, uint32_t dest);
 /* Lowest-priority arbitration counts from zero again. Owner. */
 void vapic_fabric_forget_load(struct vapic *v);
 
+/* Notifies the targets of an IPI that the hardware has posted already. Owner, no lock. */
+void vapic_fabric_kick(struct vapic *v, uint32_t icr, uint32_t dest);
+
 /* vapic_send() that also notifies a single target. Any thread, no lock. */
 struct vapic_sent vapic_fabric_deliver(struct vapic_vm *vm, struct vapic_msg msg);
 
@@ -289,6 +340,7 @@ void vapic_lapic_error(struct vapic *v, uint32_t esr_bit);
 void vapic_lapic_ack(struct vapic *v, uint8_t vector);
 void vapic_lapic_unack(struct vapic *v, uint8_t vector); /* back from ISR to IRR */
 void vapic_lapic_specific_eoi(struct vapic *v, uint8_t vector);
+void vapic_lapic_auto_eoi(struct vapic *v, uint8_t vector); /* out of service, and nobody is told */
 /* The class that TPR must fall below for the next vector to pass; 0 when TPR is not in its way. */
 uint8_t vapic_lapic_tpr_threshold(const struct vapic *v);
 bool vapic_lapic_extint(const struct vapic *v); /* INTR is asserted and reaches the core */
@@ -306,6 +358,50 @@ uint32_t vapic_lapic_version(const struct vapic *v);
 
 void vapic_lapic_load_svr(struct vapic *v, uint32_t value); /* stores, without consequences */
 uint32_t vapic_lapic_lvt_value(const struct vapic *v, uint32_t offset, uint32_t value);
+
+/* Sends an IPI as a write of ICR does, without storing anything but the cleared busy bit. Owner. */
+void vapic_lapic_send(struct vapic *v, uint32_t icr, uint32_t dest);
+/* What a guest's write of a register does, whatever the page holds now; false: not writable. */
+bool vapic_lapic_write(struct vapic *v, uint32_t offset, uint32_t value, struct vapic_now now);
+
+/* ---- inhibit.c, alias.c, accel/accel.c: all of them return at once without a back end ---- */
+
+#define INHIBIT_BIT(name) (1u << VAPIC_INHIBIT_##name)
+
+/* Physical IDs below 100h, bits of a flat LDR, bits of 16 clusters. */
+#define VAPIC_CLAIMS (256u + 8u + 64u)
+
+/* The lock is held; `reason` is an enum vapic_inhibit. The caller is outside the guest. */
+void vapic_inhibit_locked(struct vapic_vm *vm, uint32_t reason, bool set);
+/* One more, or one less, vCPU waits for an interrupt window. No lock held, outside the guest. */
+void vapic_inhibit_irqwin(struct vapic_vm *vm, bool more);
+/* The number of vCPUs with AutoEOI vectors is (not) zero. No lock held, outside the guest. */
+void vapic_inhibit_hyperv(struct vapic_vm *vm, bool any);
+/* Withdraws the APIC access page for good. Under the lock. */
+void vapic_inhibit_withdraw_page(struct vapic_vm *vm);
+/* A vCPU's identity word changes. Under the lock. */
+void vapic_alias_change(struct vapic_vm *vm, uint32_t id, uint64_t old, uint64_t new);
+/* The destination map has been rebuilt: the three reasons that depend on it. Under the lock. */
+void vapic_alias_evaluate(struct vapic_vm *vm);
+
+/* Before the presence is announced: interrupt windows, pending changes of the inhibition. */
+void vapic_accel_prepare(struct vapic *v, uint32_t can);
+/* Has nothing changed since? After the presence was announced. */
+bool vapic_accel_prepared(const struct vapic *v);
+void vapic_accel_enter(struct vapic *v, const struct vapic_entry *entry);
+void vapic_accel_exit(struct vapic *v);
+void vapic_accel_block(struct vapic *v);
+bool vapic_accel_must_look(struct vapic *v); /* instead of sleeping */
+void vapic_accel_unblock(struct vapic *v);
+/* ID, LDR, DFR, mode or enablement changed; the map has them. Under the lock, owner. */
+void vapic_accel_identity(struct vapic *v);
+void vapic_accel_added(struct vapic *v);   /* under the lock */
+void vapic_accel_removed(struct vapic *v); /* under the lock */
+
+static inline bool is_active(const struct vapic *v)
+{
+    return vapic_load32(&v->active, VAPIC_RELAXED) != 0;
+}
 
 /* ---- lapic_base.c ---- */
 

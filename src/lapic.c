@@ -106,9 +106,14 @@ void vapic_lapic_reset_registers(struct vapic *v, bool init)
     set_reg(v, APIC_LVR, vapic_lapic_version(v));
     if (knob(v->vm, VAPIC_KNOB_LINT0_EXTINT) && v->apic_base & APIC_BASE_BSP)
         set_reg(v, APIC_LVT_LINT0, APIC_DM_EXTINT);
+    if (UNLIKELY(v->vm->post == POST_SPLIT))
+        set_reg(v, APIC_ICR + 4, 0);
     v->fresh = true;
+    v->isr_touched = true;
     v->esr_latch = 0;
     v->injected_kind = VAPIC_INJECT_NONE;
+    if (UNLIKELY(v->pv != NULL))
+        vapic_pv_reset(v);
     vapic_fabric_forget_load(v);
     vapic_timer_stop(v);
     vapic_lapic_recount(v);
@@ -169,11 +174,20 @@ void vapic_get_stats(const struct vapic *v, struct vapic_stats *stats)
 
 /* ---- IRR, ISR, priority [SDM3 12.8.3] [SDM3 12.8.4] ---- */
 
+/* In an AVIC VM IRR and TMR are written by others at any time. */
+static inline bool shares_irr(const struct vapic *v)
+{
+    return UNLIKELY(v->vm->post == POST_PAGE);
+}
+
 static inline void set_vector(struct vapic *v, uint32_t base, uint8_t *words, uint32_t vector)
 {
     uint32_t offset = base + (vector >> 5) * 16u;
 
-    set_reg(v, offset, reg(v, offset) | 1u << (vector & 31));
+    if (shares_irr(v))
+        set_reg_bits(v, offset, 1u << (vector & 31));
+    else
+        set_reg(v, offset, reg(v, offset) | 1u << (vector & 31));
     *words |= (uint8_t)(1u << (vector >> 5));
 }
 
@@ -182,7 +196,10 @@ static inline void clear_vector(struct vapic *v, uint32_t base, uint8_t *words, 
     uint32_t offset = base + (vector >> 5) * 16u;
     uint32_t value = reg(v, offset) & ~(1u << (vector & 31));
 
-    set_reg(v, offset, value);
+    if (shares_irr(v))
+        clear_reg_bits(v, offset, 1u << (vector & 31));
+    else
+        set_reg(v, offset, value);
     if (value == 0)
         *words &= (uint8_t) ~(1u << (vector >> 5));
 }
@@ -274,7 +291,12 @@ static inline void accept_into_irr(struct vapic *v, uint32_t vector, bool level)
     uint32_t tmr = APIC_TMR + (vector >> 5) * 16u;
     uint32_t bit = 1u << (vector & 31);
 
-    set_reg(v, tmr, level ? reg(v, tmr) | bit : reg(v, tmr) & ~bit);
+    if (!shares_irr(v))
+        set_reg(v, tmr, level ? reg(v, tmr) | bit : reg(v, tmr) & ~bit);
+    else if (level)
+        set_reg_bits(v, tmr, bit);
+    else
+        clear_reg_bits(v, tmr, bit);
     set_vector(v, APIC_IRR, &v->irr_words, vector);
 }
 
@@ -311,6 +333,51 @@ static inline void fold(struct vapic *v, uint32_t word, uint32_t pir, uint32_t l
 }
 
 /*
+ * AVIC: what was posted is in the page already; only the hint is missing. Vectors below 16 that
+ * were posted there have been checked by whoever posted them, and no processor delivers them.
+ */
+static void harvest_page(struct vapic *v)
+{
+    for (uint32_t i = 0; i < 8 && UNLIKELY(v->fresh); i++)
+        clear_reg_bits(v, APIC_IRR + 16 * i, 0xFFFFFFFF);
+    v->irr_words = nonzero_words(v, APIC_IRR);
+}
+
+/*
+ * APICv: PIR holds edges, which hardware may have taken over before; level[] holds levels, which
+ * only this function takes. A vector that is pending in both was level-triggered last or first:
+ * the level counts, or its EOI would be lost.
+ */
+static void harvest_split(struct vapic *v)
+{
+    for (uint32_t i = 0; i < 4; i++) {
+        uint64_t edge = 0, level = 0;
+
+        /* Acquire: what the senders wrote before they posted. */
+        if (vapic_load64(&v->pid.pir[i], VAPIC_RELAXED) != 0)
+            edge = vapic_xchg64(&v->pid.pir[i], 0, VAPIC_ACQUIRE);
+        if (vapic_load64(&v->level[i], VAPIC_RELAXED) != 0)
+            level = vapic_xchg64(&v->level[i], 0, VAPIC_ACQUIRE);
+        if (LIKELY((edge | level) == 0) || UNLIKELY(v->fresh))
+            continue;
+        if (i == 0) {
+            edge = strip_illegal(v, edge);
+            level = strip_illegal(v, level);
+        }
+        fold(v, 2 * i, (uint32_t)(edge | level), (uint32_t)level);
+        fold(v, 2 * i + 1, (uint32_t)((edge | level) >> 32), (uint32_t)(level >> 32));
+    }
+}
+
+static NOINLINE void harvest_accel(struct vapic *v)
+{
+    if (v->vm->post == POST_PAGE)
+        harvest_page(v);
+    else
+        harvest_split(v);
+}
+
+/*
  * The last step of the owner's half of protocol "post" (internal.h). The exchange that takes a word
  * of PIR acquires what its senders wrote before, the trigger modes. ON is not touched: only
  * vapic_enter() clears it, and before it comes here, so that a harvest for a guest's read of IRR
@@ -322,6 +389,10 @@ static inline void fold(struct vapic *v, uint32_t word, uint32_t pir, uint32_t l
  */
 void vapic_lapic_harvest(struct vapic *v)
 {
+    if (UNLIKELY(v->vm->post != POST_PIR)) {
+        harvest_accel(v);
+        return;
+    }
     for (uint32_t i = 0; i < 4; i++) {
         if (vapic_load64(&v->pid.pir[i], VAPIC_RELAXED) == 0)
             continue;
@@ -342,6 +413,7 @@ void vapic_lapic_harvest(struct vapic *v)
 
 void vapic_lapic_ack(struct vapic *v, uint8_t vector)
 {
+    v->isr_touched = true;
     clear_vector(v, APIC_IRR, &v->irr_words, vector);
     set_vector(v, APIC_ISR, &v->isr_words, vector);
     update_ppr(v);
@@ -349,6 +421,7 @@ void vapic_lapic_ack(struct vapic *v, uint8_t vector)
 
 void vapic_lapic_unack(struct vapic *v, uint8_t vector)
 {
+    v->isr_touched = true;
     clear_vector(v, APIC_ISR, &v->isr_words, vector);
     set_vector(v, APIC_IRR, &v->irr_words, vector);
     update_ppr(v);
@@ -384,10 +457,17 @@ static inline void end_of_interrupt(struct vapic *v, uint8_t vector)
     bool level = vector_bit(v, APIC_TMR, vector);
 
     clear_vector(v, APIC_ISR, &v->isr_words, vector);
+    v->isr_touched = true;
     update_ppr(v);
     v->stats.eois++;
     if (UNLIKELY(level || vapic_eoi_is_watched(v->vm) || vapic_traced(v->vm)))
         tell_of_eoi(v, vector, level);
+}
+
+void vapic_lapic_auto_eoi(struct vapic *v, uint8_t vector)
+{
+    clear_vector(v, APIC_ISR, &v->isr_words, vector);
+    update_ppr(v);
 }
 
 void vapic_eoi(struct vapic *v)
@@ -396,6 +476,22 @@ void vapic_eoi(struct vapic *v)
 
     if (vector >= 0)
         end_of_interrupt(v, (uint8_t)vector);
+}
+
+/*
+ * AVIC's EOI of a level-triggered vector leaves the ISR bit to software or not, by processor; APICv
+ * has cleared it. Either way the register was written once, and the vector is not in service after.
+ */
+void vapic_trap_eoi(struct vapic *v, uint8_t vector)
+{
+    bool level = vector_bit(v, APIC_TMR, vector);
+
+    if (vector_bit(v, APIC_ISR, vector)) {
+        end_of_interrupt(v, vector);
+        return;
+    }
+    v->stats.eois++;
+    tell_of_eoi(v, vector, level);
 }
 
 /* AMD's specific EOI, out of order [APM2 16.7.1]. */
@@ -534,6 +630,8 @@ void vapic_lapic_local_events(struct vapic *v)
     for (uint32_t i = 0; i < LOCAL_LVTS; i++)
         if (events & 1u << (EV_LOCAL_SHIFT + i) && has_reg(v, vapic_reg_at(local_lvts[i])))
             vapic_lapic_fire_lvt(v, local_lvts[i]);
+    if (events & EV_ILLEGAL)
+        vapic_lapic_error(v, APIC_ESR_RECV_ILLEGAL);
     if (events & EV_EDGE0)
         lint_rose(v, 0);
     if (events & EV_EDGE1)

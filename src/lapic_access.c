@@ -384,9 +384,29 @@ static const write_fn writers[REG_SLOTS] = {
     write_plain,
 };
 
+void vapic_lapic_send(struct vapic *v, uint32_t icr, uint32_t dest)
+{
+    /* Hardware stores bit 12 as the guest wrote it; delivery is complete here [SDM3 12.6.1]. */
+    set_reg(v, APIC_ICR, reg(v, APIC_ICR) & ~APIC_ICR_BUSY);
+    send_ipi(v, icr & ~APIC_ICR_BUSY, dest);
+}
+
 static void write_word(struct vapic *v, uint32_t offset, uint32_t value, struct vapic_now now)
 {
     writers[offset >> 4](v, offset, value, now);
+}
+
+bool vapic_lapic_write(struct vapic *v, uint32_t offset, uint32_t value, struct vapic_now now)
+{
+    const struct vapic_reg *row = reg_at(offset);
+    uint8_t access = in_x2apic(v) ? VAPIC_X2_W : VAPIC_X_W;
+
+    if (row == NULL || !(row->access & access) || !has_reg(v, row))
+        return false;
+    TRACE(v->vm, APIC, v->index, 1 | (in_x2apic(v) ? 2 : 0),
+          in_x2apic(v) ? MSR_X2APIC_FIRST + (offset >> 4) : offset, value, 0);
+    write_word(v, offset, value, now);
+    return true;
 }
 
 /* ---- MMIO [SDM3 12.4.1] ---- */
@@ -540,7 +560,7 @@ static NOINLINE int x2apic_read_uncommon(struct vapic *v, uint32_t offset, uint6
 {
     *value = read_word(v, offset, now);
     if (offset == APIC_ICR)
-        *value |= (uint64_t)reg(v, APIC_ICR2) << 32;
+        *value |= (uint64_t)reg(v, vapic_lapic_icr_high_offset(v)) << 32;
     TRACE(v->vm, APIC, v->index, 0 | 2, MSR_X2APIC_FIRST + (offset >> 4), *value, 0);
     return VAPIC_OK;
 }
@@ -589,7 +609,7 @@ static inline int store_and_send(struct vapic *v, uint64_t value)
 {
     uint32_t icr = (uint32_t)value & ~APIC_ICR_BUSY, dest = (uint32_t)(value >> 32);
 
-    set_reg(v, APIC_ICR2, dest);
+    set_reg(v, vapic_lapic_icr_high_offset(v), dest);
     set_reg(v, APIC_ICR, icr);
     send_ipi(v, icr, dest);
     return VAPIC_OK;

@@ -47,13 +47,18 @@ static void enter_x2apic(struct vapic *v, enum mode from)
         id = reg(v, APIC_ID) >> 24;
     set_reg(v, APIC_ID, id);
     set_reg(v, APIC_LDR, LDR_OF_ID(id));
+    /* While the mode is still the old one; APICv keeps the new one's upper half elsewhere. */
     set_reg(v, APIC_ICR2, 0);
+    if (UNLIKELY(v->vm->post == POST_SPLIT))
+        set_reg(v, APIC_ICR + 4, 0);
 }
 
 static void enter_xapic(struct vapic *v)
 {
     set_reg(v, APIC_ID, (v->id & 0xFF) << 24);
     set_reg(v, APIC_ICR2, reg(v, APIC_ICR2) & 0xFF000000);
+    if (UNLIKELY(v->vm->post == POST_SPLIT))
+        set_reg(v, APIC_ICR + 4, 0); /* upper halves of xAPIC slots read as zero */
     if (knob(v->vm, VAPIC_KNOB_DISABLE_CLEARS_LDR))
         set_reg(v, APIC_LDR, 0);
 }
@@ -68,6 +73,16 @@ static void change_mode(struct vapic *v, enum mode from, enum mode to)
         vapic_timer_stop(v);
 }
 
+/* The hardware has one mapping, at the default address, for all vCPUs. */
+static void note_page(struct vapic *v)
+{
+    uint64_t page = v->apic_base & ~(uint64_t)(APIC_BASE_LOW_RESERVED | APIC_BASE_EN |
+                                               APIC_BASE_EXTD | APIC_BASE_BSP);
+
+    if (apic_enabled(v) && page != APIC_DEFAULT_BASE)
+        vapic_set_inhibit(v->vm, VAPIC_INHIBIT_APIC_BASE_MODIFIED, true);
+}
+
 static void apply_base(struct vapic *v, uint64_t value)
 {
     enum mode from = mode_of(v->apic_base), to = mode_of(value);
@@ -78,6 +93,8 @@ static void apply_base(struct vapic *v, uint64_t value)
     v->apic_base = value;
     if (v->index != VAPIC_NO_INDEX)
         vapic_fabric_update(v);
+    if (UNLIKELY(v->accel != NULL))
+        note_page(v);
 }
 
 int vapic_lapic_write_base(struct vapic *v, uint64_t value)

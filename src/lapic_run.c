@@ -29,6 +29,9 @@ static uint32_t events(const struct vapic *v)
 
 static void take_init(struct vapic *v, struct vapic_entry *entry)
 {
+    /* Who waits for all vCPUs to leave the guest may hold the lock that this one is about to take.
+     */
+    vapic_store32(&v->presence, PRESENCE_OUTSIDE, VAPIC_RELEASE);
     /* INIT forgets what waited for the processor before it; the wires keep their level. */
     vapic_and32(&v->events, ~(EV_INIT | EV_NMI | EV_SMI | EV_REMOTE | EV_OWNER), VAPIC_SEQ_CST);
     vapic_lapic_reset_registers(v, true);
@@ -89,7 +92,8 @@ static void limit_nmis(struct vapic *v)
 static void inject_vector(struct vapic *v, uint32_t can, struct vapic_entry *entry)
 {
     bool extint = vapic_lapic_extint(v);
-    int vector = vapic_lapic_pending(v);
+    /* An active vCPU's vectors are the processor's business. */
+    int vector = is_active(v) ? -1 : vapic_lapic_pending(v);
 
     if (!extint && vector < 0)
         return;
@@ -161,6 +165,8 @@ static void collect(struct vapic *v, uint32_t can, struct vapic_now now)
 {
     if (attention(v))
         take_posted(v);
+    else if (UNLIKELY(v->vm->post == POST_PAGE))
+        vapic_lapic_harvest(v); /* hardware that posts sets no ON */
     vapic_timer_run(v, now);
     if (can & VAPIC_NMI_MASKED)
         limit_nmis(v);
@@ -168,10 +174,31 @@ static void collect(struct vapic *v, uint32_t can, struct vapic_now now)
         v->injected_kind = VAPIC_INJECT_NONE; /* the slot is free: what was in it was taken */
 }
 
+/*
+ * Announces the entry. In a VM with a back end the state of the inhibition is settled before and
+ * looked at again after: protocol "inhibit" (inhibit.c).
+ */
+static void announce_entry(struct vapic *v, uint32_t can)
+{
+    if (UNLIKELY(v->pv != NULL))
+        vapic_pv_sync(v);
+    if (LIKELY(v->accel == NULL)) {
+        announce(v, PRESENCE_GUEST);
+        return;
+    }
+    for (;;) {
+        vapic_accel_prepare(v, can);
+        announce(v, is_active(v) ? PRESENCE_ACCEL : PRESENCE_GUEST);
+        if (vapic_accel_prepared(v))
+            return;
+        vapic_store32(&v->presence, PRESENCE_OUTSIDE, VAPIC_RELEASE);
+    }
+}
+
 void vapic_enter(struct vapic *v, uint32_t can, struct vapic_now now, struct vapic_entry *entry)
 {
     *entry = (struct vapic_entry){0};
-    announce(v, PRESENCE_GUEST);
+    announce_entry(v, can);
     collect(v, can, now);
     if (UNLIKELY(events(v) & (EV_INIT | EV_SIPI)))
         start_up(v, can, entry);
@@ -185,6 +212,10 @@ void vapic_enter(struct vapic *v, uint32_t can, struct vapic_now now, struct vap
     entry->cr8 = (uint8_t)(reg(v, APIC_TPR) >> 4);
     entry->tpr_threshold = vapic_lapic_tpr_threshold(v);
     entry->deadline = vapic_timer_deadline(v);
+    if (UNLIKELY(v->pv != NULL) && entry->runnable)
+        vapic_pv_enter(v);
+    if (UNLIKELY(v->accel != NULL))
+        vapic_accel_enter(v, entry);
 }
 
 static void commit_nmi(struct vapic *v)
@@ -205,6 +236,8 @@ static void commit_vector(struct vapic *v, uint8_t vector)
     if (v->vector_counts)
         v->vector_counts[vector]++;
     TRACE(v->vm, INJ_VIRQ, v->index, vector, 0, 0, 0);
+    if (UNLIKELY(v->pv != NULL) && vapic_pv_committed(v, vector))
+        vapic_lapic_auto_eoi(v, vector);
 }
 
 void vapic_commit(struct vapic *v, const struct vapic_entry *entry)
@@ -264,6 +297,12 @@ void vapic_exit(struct vapic *v, uint8_t cr8, bool delivered)
     vapic_store32(&v->presence, PRESENCE_OUTSIDE, VAPIC_RELEASE);
     if (delivered)
         v->injected_kind = VAPIC_INJECT_NONE;
+    if (UNLIKELY(v->pv != NULL))
+        vapic_pv_sync(v);
+    if (UNLIKELY(is_active(v))) {
+        vapic_accel_exit(v);
+        return;
+    }
     /* An unchanged CR8 says nothing about TPR[3:0]; a written one has cleared them. */
     if ((tpr >> 4) != (cr8 & 15u)) {
         set_reg(v, APIC_TPR, (cr8 & 15u) << 4);
@@ -278,14 +317,18 @@ void vapic_halt(struct vapic *v)
 
 bool vapic_block(struct vapic *v)
 {
+    if (UNLIKELY(v->accel != NULL))
+        vapic_accel_block(v);
     announce(v, PRESENCE_BLOCKED);
-    if (!attention(v))
+    if (!attention(v) && (LIKELY(v->accel == NULL) || !vapic_accel_must_look(v)))
         return true;
-    vapic_store32(&v->presence, PRESENCE_OUTSIDE, VAPIC_RELEASE);
+    vapic_unblock(v);
     return false;
 }
 
 void vapic_unblock(struct vapic *v)
 {
     vapic_store32(&v->presence, PRESENCE_OUTSIDE, VAPIC_RELEASE);
+    if (UNLIKELY(v->accel != NULL))
+        vapic_accel_unblock(v);
 }

@@ -16,6 +16,9 @@ static uint32_t image_word(const struct vapic *v, enum vapic_image kind, uint32_
         return vapic_timer_current(v, now);
     if (offset == APIC_ID && in_x2apic(v) && kind == VAPIC_IMAGE_ID8)
         return reg(v, APIC_ID) << 24;
+    /* The image has it in its xAPIC place, whatever the back end. */
+    if (offset == APIC_ICR2)
+        return reg(v, vapic_lapic_icr_high_offset(v));
     return reg(v, offset);
 }
 
@@ -31,6 +34,8 @@ int vapic_save_image(struct vapic *v, enum vapic_image kind, void *image, size_t
         return VAPIC_E_SIZE;
     if (kind != VAPIC_IMAGE_ID8 && kind != VAPIC_IMAGE_ID32)
         return VAPIC_E_ARG;
+    if (UNLIKELY(v->pv != NULL))
+        vapic_pv_sync(v);
     vapic_lapic_harvest(v);
     zero_bytes(out, size);
     for (uint32_t n = 0; (row = vapic_reg_row(n)) != NULL; n++)
@@ -109,7 +114,7 @@ static void load_icr(struct vapic *v, const uint8_t *image)
     uint32_t high = word_at(image, APIC_ICR2);
 
     set_reg(v, APIC_ICR, word_at(image, APIC_ICR) & ~APIC_ICR_BUSY);
-    set_reg(v, APIC_ICR2, in_x2apic(v) ? high : high & 0xFF000000);
+    set_reg(v, vapic_lapic_icr_high_offset(v), in_x2apic(v) ? high : high & 0xFF000000);
 }
 
 static void load_registers(struct vapic *v, const uint8_t *image, enum vapic_image kind,
@@ -130,6 +135,7 @@ static void load_registers(struct vapic *v, const uint8_t *image, enum vapic_ima
     set_reg(v, APIC_TDCR, word_at(image, APIC_TDCR) & 0xB);
     v->esr_latch = 0;
     v->injected_kind = VAPIC_INJECT_NONE;
+    v->isr_touched = true;
     vapic_fabric_forget_load(v);
     vapic_lapic_recount(v);
     vapic_timer_restore(v, word_at(image, APIC_TMCCT), now);

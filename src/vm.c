@@ -4,7 +4,7 @@
 #include "internal.h"
 
 struct layout {
-    size_t slots, by_id, by_hash, by_xid, by_flat, by_cluster, routes, watch, total;
+    size_t slots, by_id, by_hash, by_xid, by_flat, by_cluster, routes, watch, claims, total;
     uint32_t id_bound, hash_size;
 };
 
@@ -48,6 +48,7 @@ static bool lay_out(const struct vapic_vm_config *c, struct layout *l)
     l->by_cluster = take(&at, 64, sizeof(uint16_t));
     l->routes = take(&at, c->max_gsis, sizeof(uint64_t));
     l->watch = take(&at, c->max_gsis, sizeof(uint32_t));
+    l->claims = take(&at, VAPIC_CLAIMS, sizeof(uint16_t));
     l->total = at;
     return true;
 }
@@ -69,6 +70,7 @@ static void place(struct vapic_vm *vm, uint8_t *memory, const struct layout *l)
     vm->by_cluster = (uint16_t *)(void *)(memory + l->by_cluster);
     vm->routes = (uint64_t *)(void *)(memory + l->routes);
     vm->watch = (uint32_t *)(void *)(memory + l->watch);
+    vm->claims = (uint16_t *)(void *)(memory + l->claims);
     vm->id_bound = l->id_bound;
     vm->hash_mask = l->hash_size - 1;
 }

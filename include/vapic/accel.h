@@ -15,9 +15,9 @@
  *      interrupt handlers  vapic_wakeup() on the wake-up vector, vapic_ga_log() for the GA log
  *      devices             vapic_irte_attach() where the IOMMU can post
  *
- * The register page is the same with and without acceleration: nothing is copied when it is switched
- * on or off. While a vCPU is "active" the processor delivers its interrupts and vapic_entry.inject
- * names only what the hardware cannot deliver (NMI, SMI, ExtINT, INIT, SIPI).
+ * The register page is the same with and without acceleration: nothing is copied when it is
+ * switched on or off. While a vCPU is "active" the processor delivers its interrupts and
+ * vapic_entry.inject names only what the hardware cannot deliver (NMI, SMI, ExtINT, INIT, SIPI).
  *
  * docs/acceleration.md wires each back end into a VMRUN and a VMLAUNCH loop, field by field.
  */
@@ -121,7 +121,7 @@ int vapic_platform_init(struct vapic_platform *p, size_t size);
 /* A physical processor. The caller's memory, one per processor, never moved. Private. */
 struct vapic_pcpu {
     uint32_t apic_id;
-    uint32_t lock;        /* host.spin_lock() */
+    uint32_t lock;                    /* host.spin_lock() */
     struct vapic_accel_vcpu *blocked; /* APICv: vCPUs that sleep here; under `lock` */
 };
 
@@ -147,18 +147,18 @@ enum vapic_accel_feature {
     VAPIC_ACCEL_X2AVIC_EXT = 1u << 1, /* AMD: CPUID 8000000A:ECX[6]: IDs up to 4095 */
     VAPIC_ACCEL_EXT_LVT = 1u << 2,    /* AMD: CPUID 8000000A:EDX[27] */
     VAPIC_ACCEL_IPIV = 1u << 3, /* IPIs by hardware. AMD: clear it on family 17h and 18h (erratum */
-                                /* 1235), IsRunning is then never published; Intel: tertiary bit 4 */
+    /* 1235), IsRunning is then never published; Intel: tertiary bit 4 */
     VAPIC_ACCEL_XAPIC_HOST = 1u << 4, /* Intel: the host's APICs are in xAPIC mode (form of NDST) */
 };
 
 struct vapic_accel_config {
     enum vapic_accel_kind kind;
-    uint32_t features;      /* VAPIC_ACCEL_ masks */
-    bool disabled;          /* the host does not want it: inhibited by DISABLED for good */
-    uint32_t max_id;        /* highest APIC ID that a vCPU of this VM may ever have */
-    uint8_t notify_vector;  /* Intel: posted-interrupt notification vector of L1 */
-    uint8_t wakeup_vector;  /* Intel: notification vector while blocked */
-    uint32_t vm_tag;        /* AMD: names the VM in GA tags, 1 to FFFFFh; 0: no GA log */
+    uint32_t features;               /* VAPIC_ACCEL_ masks */
+    bool disabled;                   /* the host does not want it: inhibited by DISABLED for good */
+    uint32_t max_id;                 /* highest APIC ID that a vCPU of this VM may ever have */
+    uint8_t notify_vector;           /* Intel: posted-interrupt notification vector of L1 */
+    uint8_t wakeup_vector;           /* Intel: notification vector while blocked */
+    uint32_t vm_tag;                 /* AMD: names the VM in GA tags, 1 to FFFFFh; 0: no GA log */
     struct vapic_platform *platform; /* AMD: where GA log entries look for the VM; or NULL */
 };
 
@@ -169,15 +169,16 @@ struct vapic_accel {
     struct vapic_platform *platform;
     enum vapic_accel_kind kind;
     uint32_t features;
+    bool disabled;        /* DISABLED was set at the beginning: nothing changes any more */
     uint32_t max_id;      /* as configured */
     uint32_t table_limit; /* highest APIC ID that the hardware's table can hold */
     uint8_t notify_vector, wakeup_vector;
     uint32_t vm_tag;
     uint64_t *physical_table; /* AVIC physical APIC ID table, or APICv PID-pointer table */
     uint64_t physical_hpa;
-    uint32_t *logical_table;  /* AVIC logical APIC ID table */
+    uint32_t *logical_table; /* AVIC logical APIC ID table */
     uint64_t logical_hpa;
-    uint32_t devices;         /* IRTEs that post; atomic */
+    uint32_t devices; /* IRTEs that post; atomic */
 };
 
 /*
@@ -221,26 +222,28 @@ struct vapic_irte;
 /* One vCPU's acceleration. The caller's memory; the fields are private. */
 struct vapic_accel_vcpu {
     struct vapic *v;
-    void *vmcb;                 /* AVIC: vmcb01 */
-    struct vapic_pcpu *pcpu;    /* owner: where the thread runs; NULL: nowhere */
-    uint32_t served;            /* owner: generation of the VM's inhibits last taken notice of */
-    uint32_t own_reasons;       /* owner: this vCPU's own reasons (NESTED), a set */
-    bool irqwin;                /* owner: counts in the VM's interrupt-window requests */
-    bool loaded;                /* owner: published as running */
-    bool blocking;              /* owner: between vapic_block() and vapic_unblock() */
-    bool in_l2;                 /* owner: a nested guest is current */
+    void *vmcb;              /* AVIC: vmcb01 */
+    struct vapic_pcpu *pcpu; /* owner: where the thread runs; NULL: nowhere */
+    uint32_t served;         /* owner: generation of the VM's inhibits last taken notice of */
+    uint32_t own_reasons;    /* owner: this vCPU's own reasons (NESTED), a set */
+    uint32_t doorbell;       /* atomic, owner writes: host APIC ID + 1 to ring; 0: nowhere */
+    bool can_irq;            /* owner: an interrupt would end HLT, as vapic_enter() was told */
+    bool irqwin;             /* owner: counts in the VM's interrupt-window requests */
+    bool loaded;             /* owner: published as running */
+    bool blocking;           /* owner: between vapic_block() and vapic_unblock() */
+    bool in_l2;              /* owner: a nested guest is current */
     uint32_t written[VAPIC_TRAP_REGS]; /* owner: what the page held when the guest was entered */
     /* AVIC */
-    uint64_t entry;             /* software's copy of the physical table's entry, true IsRunning */
-    uint64_t *table_entry;      /* in the table; one 64-bit store at a time, hardware reads */
-    uint32_t logical_slot;      /* owner, under the configuration lock: slot + 1 in the table */
-    uint32_t lock;              /* host.spin_lock(): guards `irtes` and the pair entry + IRTEs */
+    uint64_t entry;        /* software's copy of the physical table's entry, true IsRunning */
+    uint64_t *table_entry; /* in the table; one 64-bit store at a time, hardware reads */
+    uint32_t logical_slot; /* owner, under the configuration lock: slot + 1 in the table */
+    uint32_t lock;         /* host.spin_lock(): guards `irtes` and the pair entry + IRTEs */
     struct vapic_irte *irtes;
     /* APICv */
     struct vapic_pcpu *wake_on; /* whose list of blocked vCPUs this one is on, or NULL */
     struct vapic_accel_vcpu *next_blocked, *prev_blocked; /* under wake_on->lock */
-    uint32_t scanned;           /* owner: generation of the routes that eoi_exit was made from */
-    uint64_t eoi_exit[4];       /* owner: EOI-exit bitmap wanted */
+    uint32_t scanned;     /* owner: generation of the routes that eoi_exit was made from */
+    uint64_t eoi_exit[4]; /* owner: EOI-exit bitmap wanted */
     /* owner: what the control block holds, to write only what differs */
     struct {
         bool valid;
@@ -324,11 +327,11 @@ void vapic_nested_exit(struct vapic *v);
 
 /* One AMD interrupt remapping entry that can post. The caller's memory; private. */
 struct vapic_irte {
-    struct vapic *v;           /* NULL: remapped */
-    struct vapic_irte *next;   /* under the vCPU's lock */
-    uint64_t posted[2];        /* what the entry holds in guest mode */
-    uint64_t remapped[2];      /* what it holds otherwise */
-    void *ctx;                 /* the host's */
+    struct vapic *v;         /* NULL: remapped */
+    struct vapic_irte *next; /* under the vCPU's lock */
+    uint64_t posted[2];      /* what the entry holds in guest mode */
+    uint64_t remapped[2];    /* what it holds otherwise */
+    void *ctx;               /* the host's */
 };
 
 /*

@@ -24,9 +24,9 @@ enum vapic_action {
     VAPIC_ACTION_WAKE, /* the target's thread sleeps after vapic_block(): wake it */
     /*
      * The target is in the guest and accelerated: signal its processor, without making it exit.
-     * AMD: WRMSR C001011Bh with the host APIC ID; Intel: an IPI with the notification vector. The ID
-     * is vapic_doorbell_id()'s; ringing the processor one runs on is needless but harmless. Only VMs
-     * with vapic_accel_init() see this action.
+     * AMD: WRMSR C001011Bh with the host APIC ID; Intel: an IPI with the notification vector. The
+     * ID is vapic_doorbell_id()'s; ringing the processor one runs on is needless but harmless. Only
+     * VMs with vapic_accel_init() see this action.
      */
     VAPIC_ACTION_DOORBELL,
 };
@@ -141,8 +141,9 @@ struct vapic_host {
     void (*intercept)(void *ctx, struct vapic *v, const struct vapic_msr_pass *pass);
 
     /*
-     * Intel: in L1's VMCS (vmcs01), field `field` (its encoding), set the bits of `mask` to those of
-     * `value`; the others are the host's. vmcs01 is current. On the vCPU's thread. Must not wait.
+     * Intel: in L1's VMCS (vmcs01), field `field` (its encoding), set the bits of `mask` to those
+     * of `value`; the others are the host's. vmcs01 is current. On the vCPU's thread. Must not
+     * wait.
      */
     void (*control)(void *ctx, struct vapic *v, uint32_t field, uint64_t mask, uint64_t value);
 

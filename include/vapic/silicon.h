@@ -226,7 +226,7 @@ struct vapic_sil_cpu {
     struct { /* AMD: what VMRUN loaded; fields whose clean bit is set keep the last run's values */
         bool held; /* there was such a run, of the VMCB at vmcb_hpa */
         uint8_t *vmcb;
-        uint32_t intercept_cr, intercept3, intercept5;
+        uint32_t intercept_cr, intercept3, intercept4, intercept5;
         uint32_t asid;
         uint64_t int_ctl; /* V_TPR, V_IRQ, ... are live here */
         uint64_t np_enable;

@@ -188,6 +188,10 @@ enum vapic_route_kind {
 
 struct vapic_slot;
 struct vapic_map;
+struct vapic_accel;
+struct vapic_accel_vcpu;
+struct vapic_backend;
+struct vapic_pv;
 
 /* Trace events, see section 8. */
 struct vapic_event;
@@ -226,6 +230,25 @@ struct vapic_vm {
     uint32_t far_ids;             /* added vCPUs whose ID does not fit a logical x2APIC ID */
     uint32_t starved;             /* atomic: pins whose last message nobody accepted may exist */
     struct vapic_ioapic *ioapics; /* attached ones, linked; published with release */
+    /* Acceleration (accel.h); constant after vapic_accel_init(): */
+    uint8_t post; /* enum post: where a post goes, active or not */
+    const struct vapic_backend *backend;
+    struct vapic_accel *accel;
+    uint16_t *claims; /* how many vCPUs claim a physical ID, a logical bit; under the lock */
+    /* Under the lock but for the upper half of `inhibits`; any thread reads: */
+    uint64_t inhibits;   /* reasons, and in bits 63:32 the open requests for interrupt windows */
+    uint32_t generation; /* of `inhibits`; odd while it changes; never 0 */
+    uint32_t routes_generation; /* of what EOI-exit bitmaps are made from; atomic, any thread */
+    bool page_mapped;           /* what host.access_page() was last told */
+    bool page_withdrawn;        /* and never will be told again */
+    uint32_t auto_eoi_vcpus;    /* vCPUs with AutoEOI vectors (pv.h) */
+    struct {
+        uint32_t modified;  /* enabled vCPUs in xAPIC mode whose ID is not their own */
+        uint32_t physical;  /* physical IDs below 100h that several claim */
+        uint32_t flat, cluster, x2apic; /* software-enabled vCPUs by logical mode */
+        uint32_t unusual;   /* of these, LDRs that no table can express */
+        uint32_t logical;   /* logical bits that several claim */
+    } aliases;
     vapic_trace_fn trace;         /* NULL: off; atomic */
     void *trace_ctx;              /* atomic */
 };
@@ -321,6 +344,9 @@ struct vapic {
     uint8_t *page;
     struct vapic_vm *vm;
     uint64_t *vector_counts;
+    struct vapic_accel_vcpu *accel; /* constant after vapic_accel_attach(); NULL: none */
+    struct vapic_pv *pv;            /* constant after vapic_pv_attach(); NULL: none */
+    uint32_t active;                /* atomic: the owner writes, any thread reads */
     uint32_t id;
     uint32_t index; /* in the dense array; atomic: add and remove write, any thread reads */
     uint32_t features;
@@ -335,6 +361,7 @@ struct vapic {
     uint8_t isr_words, irr_words; /* bit n: word n of ISR, IRR is not zero */
     uint8_t esr_latch;
     bool fresh;          /* since RESET or INIT the APIC has not been software enabled */
+    bool isr_touched;    /* ISR was changed by other means than the hardware */
     uint8_t timer_flags; /* armed, tick remembered */
     uint8_t told_clock;
     uint64_t apic_base;

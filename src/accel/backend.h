@@ -25,8 +25,8 @@ struct vapic_backend {
     void (*attach)(struct vapic *v);
 
     /*
-     * v->active or the APIC's mode may have changed (v->active has its new value, was_active the old
-     * one): write the controls for what is now; publish or withdraw as running. Under the
+     * v->active or the APIC's mode may have changed (v->active has its new value, was_active the
+     * old one): write the controls for what is now; publish or withdraw as running. Under the
      * configuration lock.
      */
     void (*refresh)(struct vapic *v, bool was_active);
@@ -37,7 +37,8 @@ struct vapic_backend {
      */
     void (*enter)(struct vapic *v, const struct vapic_entry *entry);
 
-    /* First step of vapic_exit() of an active vCPU: the page becomes the whole truth again (TPR). */
+    /* First step of vapic_exit() of an active vCPU: the page becomes the whole truth again (TPR).
+     */
     void (*exit)(struct vapic *v);
 
     /* vapic_load(), vapic_put(), vapic_block() (blocking: wants to be woken by hardware senders
@@ -57,7 +58,8 @@ struct vapic_backend {
 extern const struct vapic_backend vapic_avic_backend __attribute__((visibility("hidden")));
 extern const struct vapic_backend vapic_apicv_backend __attribute__((visibility("hidden")));
 
-/* Tables in the memory given to vapic_accel_init(); 0 when max_id and features do not go together. */
+/* Tables in the memory given to vapic_accel_init(); 0 when max_id and features do not go together.
+ */
 size_t vapic_avic_memory(const struct vapic_accel_config *config);
 size_t vapic_apicv_memory(const struct vapic_accel_config *config);
 /* Places them; under [init]. accel's plain fields are filled in already. */

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Inhibition: the reasons for which a VM's vCPUs must not be accelerated, and the protocol by which
+ * they take notice.
+ *
+ * Protocol "inhibit". A change that makes the set of reasons empty, or no longer empty, concerns
+ * every vCPU:
+ *
+ *      changer, under the configuration lock      vCPU, in vapic_enter()
+ *
+ *      generation := odd                   (1)    presence := in the guest             (a)
+ *      host.kick_all(): every vCPU that    (2)    generation == the one served?        (b)
+ *        is in the guest leaves it                  no:  presence := outside
+ *      reasons := new                                    lock; decide anew; unlock; go to (a)
+ *      access page withdrawn or allowed             yes: enter
+ *      generation := even                  (3)
+ *
+ * (1) and (a) are sequentially consistent read-modify-writes, and each side then looks at what the
+ * other one wrote: so either the vCPU sees the odd generation and retreats, or kick_all() finds it
+ * in the guest and waits. After (2) nobody is in the guest, nobody gets in before (3) without
+ * having waited for the lock, and whoever decides under the lock sees the new reasons. A vCPU that
+ * is being created has served generation 0, which never is: it decides at its first entry whatever
+ * happened before. A vCPU that sleeps is not woken: it decides when it next enters, and until then
+ * senders treat it alike in both states (they post and wake it).
+ *
+ * Why senders are right meanwhile: they read the presence after they have posted. A vCPU that has
+ * been switched off has passed vapic_enter(), which looks at everything that is posted after it
+ * has announced itself without acceleration; a doorbell that was meant for the time before is lost
+ * without harm.
+ *
+ * The reasons and the number of vCPUs that wait for an interrupt window share one 64-bit word.
+ * While another reason is in force a window changes the count and nothing else, by one
+ * compare-and-swap that fails when the other reasons change under it; so neither can be missed.
+ * Reason IRQWIN is derived from the count whenever the reasons are written.
+ */
+#include "accel/backend.h"
+
+#define COUNT_ONE  (UINT64_C(1) << 32)
+#define REASONS(w) ((uint32_t)(w))
+#define COUNT(w)   ((uint32_t)((w) >> 32))
+
+static const struct {
+    const char *name, *text;
+} reasons[] = {
+#define VAPIC_X(name, number, avic, apicv, text) [number] = {#name, text},
+    VAPIC_INHIBITS(VAPIC_X)
+#undef VAPIC_X
+};
+
+_Static_assert(sizeof(reasons) / sizeof(reasons[0]) == VAPIC_INHIBIT_COUNT, "one row per reason");
+
+const char *vapic_inhibit_name(uint32_t number)
+{
+    return number < VAPIC_INHIBIT_COUNT ? reasons[number].name : NULL;
+}
+
+const char *vapic_inhibit_text(uint32_t number)
+{
+    return number < VAPIC_INHIBIT_COUNT ? reasons[number].text : NULL;
+}
+
+static uint64_t load_word(const struct vapic_vm *vm)
+{
+    /* Acquire: who sees a reason gone may map what was withdrawn for it. */
+    return vapic_load64(&vm->inhibits, VAPIC_ACQUIRE);
+}
+
+struct vapic_inhibit_set vapic_inhibits(const struct vapic_vm *vm)
+{
+    return (struct vapic_inhibit_set){REASONS(load_word(vm))};
+}
+
+bool vapic_active(const struct vapic *v)
+{
+    return is_active(v);
+}
+
+bool vapic_in_guest(const struct vapic *v)
+{
+    /* SEQ_CST: step (2) of protocol "inhibit", behind the odd generation. */
+    uint32_t where = vapic_load32(&v->presence, VAPIC_SEQ_CST);
+
+    return where == PRESENCE_GUEST || where == PRESENCE_ACCEL;
+}
+
+bool vapic_access_page(const struct vapic_vm *vm)
+{
+    return vm->page_mapped;
+}
+
+/* ---- The APIC access page, under the lock ---- */
+
+static void tell_page(struct vapic_vm *vm, bool mapped)
+{
+    if (mapped == vm->page_mapped)
+        return;
+    vm->host.access_page(vm->ctx, mapped);
+    vm->page_mapped = mapped;
+}
+
+void vapic_inhibit_withdraw_page(struct vapic_vm *vm)
+{
+    tell_page(vm, false);
+    /* Behind the withdrawal: who sees it permitted no more must not find it mapped still. */
+    vm->page_withdrawn = true;
+}
+
+/* ---- Changing reasons, under the lock ---- */
+
+static void trace_change(struct vapic_vm *vm, uint32_t reason, bool set, uint32_t bits)
+{
+    TRACE(vm, APICV_INHIBIT_CHANGED, VAPIC_NO_INDEX, reason, set, bits, 0);
+}
+
+static uint64_t with_irqwin(const struct vapic_vm *vm, uint64_t word)
+{
+    uint64_t bit = INHIBIT_BIT(IRQWIN);
+
+    if (!(vm->backend->honours & bit))
+        return word;
+    return COUNT(word) != 0 ? word | bit : word & ~bit;
+}
+
+/* As Linux 7.1 and later print it: the change, and what became of IRQWIN with it. */
+static void trace_both(struct vapic_vm *vm, uint32_t reason, bool set, uint64_t word)
+{
+    trace_change(vm, reason, set, REASONS(word));
+    if (reason != VAPIC_INHIBIT_IRQWIN && vm->backend->honours & INHIBIT_BIT(IRQWIN))
+        trace_change(vm, VAPIC_INHIBIT_IRQWIN, COUNT(word) != 0, REASONS(with_irqwin(vm, word)));
+}
+
+static uint64_t changed(uint64_t word, uint32_t reason, bool set)
+{
+    uint64_t bit = UINT64_C(1) << reason;
+
+    return set ? word | bit : word & ~bit;
+}
+
+static bool flips(uint64_t old, uint64_t new)
+{
+    return (REASONS(old) == 0) != (REASONS(new) == 0);
+}
+
+static void store_word(struct vapic_vm *vm, uint32_t reason, bool set)
+{
+    uint64_t old = load_word(vm);
+
+    /* Only the count may change meanwhile: reasons are written under the lock. */
+    while (!vapic_cas64(&vm->inhibits, &old, with_irqwin(vm, changed(old, reason, set)),
+                        VAPIC_SEQ_CST))
+        ;
+}
+
+/* Steps (1) to (3). */
+static void flip(struct vapic_vm *vm, uint32_t reason, bool set)
+{
+    vapic_add32(&vm->generation, 1, VAPIC_SEQ_CST); /* (1): pairs with (a) and (b) */
+    vm->host.kick_all(vm->ctx);
+    store_word(vm, reason, set);
+    tell_page(vm, REASONS(load_word(vm)) == 0 && !vm->page_withdrawn);
+    /* Never 0, which means "nothing served". */
+    if (vm->generation == UINT32_MAX)
+        vapic_store32(&vm->generation, 1, VAPIC_RELEASE);
+    vapic_add32(&vm->generation, 1, VAPIC_SEQ_CST);
+}
+
+void vapic_inhibit_locked(struct vapic_vm *vm, uint32_t reason, bool set)
+{
+    uint64_t old = load_word(vm), new = changed(old, reason, set);
+
+    if (!(vm->backend->honours & 1u << reason))
+        return;
+    if (UNLIKELY(vm->trace != NULL))
+        trace_both(vm, reason, set, new);
+    new = with_irqwin(vm, new);
+    if (flips(old, new))
+        flip(vm, reason, set);
+    else if (new != old)
+        store_word(vm, reason, set);
+}
+
+static bool is_noop(const struct vapic_vm *vm, uint32_t reason, bool set)
+{
+    return ((load_word(vm) >> reason) & 1) == set && vm->trace == NULL;
+}
+
+static void set_reason(struct vapic_vm *vm, uint32_t reason, bool set)
+{
+    if (vm->backend == NULL || is_noop(vm, reason, set) || vm->accel->disabled)
+        return;
+    vm->host.lock(vm->ctx);
+    vapic_inhibit_locked(vm, reason, set);
+    vm->host.unlock(vm->ctx);
+}
+
+int vapic_set_inhibit(struct vapic_vm *vm, enum vapic_inhibit reason, bool set)
+{
+    if ((uint32_t)reason >= VAPIC_INHIBIT_COUNT || reason == VAPIC_INHIBIT_NESTED ||
+        reason == VAPIC_INHIBIT_IRQWIN)
+        return VAPIC_E_ARG;
+    set_reason(vm, reason, set);
+    return VAPIC_OK;
+}
+
+void vapic_inhibit_hyperv(struct vapic_vm *vm, bool any)
+{
+    set_reason(vm, VAPIC_INHIBIT_HYPERV, any);
+}
+
+/* ---- Interrupt windows ---- */
+
+static bool count_only(struct vapic_vm *vm, uint64_t delta)
+{
+    uint64_t old = load_word(vm);
+
+    while (REASONS(old) & ~INHIBIT_BIT(IRQWIN))
+        if (vapic_cas64(&vm->inhibits, &old, old + delta, VAPIC_SEQ_CST))
+            return true;
+    return false;
+}
+
+void vapic_inhibit_irqwin(struct vapic_vm *vm, bool more)
+{
+    uint64_t delta = more ? COUNT_ONE : (uint64_t)0 - COUNT_ONE;
+    uint32_t count;
+
+    if (count_only(vm, delta))
+        return;
+    vm->host.lock(vm->ctx);
+    count = COUNT(vapic_add64(&vm->inhibits, delta, VAPIC_SEQ_CST) + delta);
+    if (count == (more ? 1u : 0u))
+        vapic_inhibit_locked(vm, VAPIC_INHIBIT_IRQWIN, more);
+    vm->host.unlock(vm->ctx);
+}
