@@ -168,7 +168,8 @@ void vapic_inhibit_locked(struct vapic_vm *vm, uint32_t reason, bool set)
 {
     uint64_t old = load_word(vm), new = changed(old, reason, set);
 
-    if (!(vm->backend->honours & 1u << reason))
+    /* Of a VM that is disabled for good nothing more is told or changed, as in Linux. */
+    if (!(vm->backend->honours & 1u << reason) || vm->accel->disabled)
         return;
     if (UNLIKELY(vm->trace != NULL))
         trace_both(vm, reason, set, new);
@@ -184,27 +185,17 @@ static bool is_noop(const struct vapic_vm *vm, uint32_t reason, bool set)
     return ((load_word(vm) >> reason) & 1) == set && vm->trace == NULL;
 }
 
-static void set_reason(struct vapic_vm *vm, uint32_t reason, bool set)
-{
-    if (vm->backend == NULL || is_noop(vm, reason, set) || vm->accel->disabled)
-        return;
-    vm->host.lock(vm->ctx);
-    vapic_inhibit_locked(vm, reason, set);
-    vm->host.unlock(vm->ctx);
-}
-
 int vapic_set_inhibit(struct vapic_vm *vm, enum vapic_inhibit reason, bool set)
 {
     if ((uint32_t)reason >= VAPIC_INHIBIT_COUNT || reason == VAPIC_INHIBIT_NESTED ||
         reason == VAPIC_INHIBIT_IRQWIN)
         return VAPIC_E_ARG;
-    set_reason(vm, reason, set);
+    if (vm->backend == NULL || is_noop(vm, reason, set) || vm->accel->disabled)
+        return VAPIC_OK;
+    vm->host.lock(vm->ctx);
+    vapic_inhibit_locked(vm, reason, set);
+    vm->host.unlock(vm->ctx);
     return VAPIC_OK;
-}
-
-void vapic_inhibit_hyperv(struct vapic_vm *vm, bool any)
-{
-    set_reason(vm, VAPIC_INHIBIT_HYPERV, any);
 }
 
 /* ---- Interrupt windows ---- */

@@ -375,8 +375,6 @@ bool vapic_lapic_write(struct vapic *v, uint32_t offset, uint32_t value, struct 
 void vapic_inhibit_locked(struct vapic_vm *vm, uint32_t reason, bool set);
 /* One more, or one less, vCPU waits for an interrupt window. No lock held, outside the guest. */
 void vapic_inhibit_irqwin(struct vapic_vm *vm, bool more);
-/* The number of vCPUs with AutoEOI vectors is (not) zero. No lock held, outside the guest. */
-void vapic_inhibit_hyperv(struct vapic_vm *vm, bool any);
 /* Withdraws the APIC access page for good. Under the lock. */
 void vapic_inhibit_withdraw_page(struct vapic_vm *vm);
 /* A vCPU's identity word changes. Under the lock. */
@@ -401,6 +399,12 @@ void vapic_accel_removed(struct vapic *v); /* under the lock */
 static inline bool is_active(const struct vapic *v)
 {
     return vapic_load32(&v->active, VAPIC_RELAXED) != 0;
+}
+
+/* Does the processor deliver this vCPU's vectors when it runs now? Not those of L1 to L2. Owner. */
+static inline bool by_hardware(const struct vapic *v)
+{
+    return is_active(v) && !v->accel->in_l2;
 }
 
 /* ---- lapic_base.c ---- */

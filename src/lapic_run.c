@@ -93,7 +93,7 @@ static void inject_vector(struct vapic *v, uint32_t can, struct vapic_entry *ent
 {
     bool extint = vapic_lapic_extint(v);
     /* An active vCPU's vectors are the processor's business. */
-    int vector = is_active(v) ? -1 : vapic_lapic_pending(v);
+    int vector = by_hardware(v) ? -1 : vapic_lapic_pending(v);
 
     if (!extint && vector < 0)
         return;
@@ -188,7 +188,7 @@ static void announce_entry(struct vapic *v, uint32_t can)
     }
     for (;;) {
         vapic_accel_prepare(v, can);
-        announce(v, is_active(v) ? PRESENCE_ACCEL : PRESENCE_GUEST);
+        announce(v, by_hardware(v) ? PRESENCE_ACCEL : PRESENCE_GUEST);
         if (vapic_accel_prepared(v))
             return;
         vapic_store32(&v->presence, PRESENCE_OUTSIDE, VAPIC_RELEASE);
@@ -299,7 +299,8 @@ void vapic_exit(struct vapic *v, uint8_t cr8, bool delivered)
         v->injected_kind = VAPIC_INJECT_NONE;
     if (UNLIKELY(v->pv != NULL))
         vapic_pv_sync(v);
-    if (UNLIKELY(is_active(v))) {
+    /* The processor kept the page's TPR up to date itself, CR8 included. */
+    if (UNLIKELY(is_active(v) || v->vm->post == POST_SPLIT)) {
         vapic_accel_exit(v);
         return;
     }
@@ -317,9 +318,9 @@ void vapic_halt(struct vapic *v)
 
 bool vapic_block(struct vapic *v)
 {
+    announce(v, PRESENCE_BLOCKED);
     if (UNLIKELY(v->accel != NULL))
         vapic_accel_block(v);
-    announce(v, PRESENCE_BLOCKED);
     if (!attention(v) && (LIKELY(v->accel == NULL) || !vapic_accel_must_look(v)))
         return true;
     vapic_unblock(v);

@@ -120,6 +120,8 @@ static void load_icr(struct vapic *v, const uint8_t *image)
 static void load_registers(struct vapic *v, const uint8_t *image, enum vapic_image kind,
                            struct vapic_now now)
 {
+    if (UNLIKELY(v->pv != NULL))
+        vapic_pv_sync(v);
     /* Bits posted before are part of the old state; later ones come on top of the new. */
     vapic_lapic_harvest(v);
     vapic_timer_stop(v);
@@ -337,6 +339,8 @@ int vapic_load_record(struct vapic *v, const void *record, size_t size, struct v
     result = check_record(v, in, size);
     if (result != VAPIC_OK)
         return result;
+    if (UNLIKELY(v->pv != NULL))
+        vapic_pv_sync(v);
     v->activity = in[RECORD_ACTIVITY];
     v->esr_latch = in[RECORD_ESR_LATCH];
     v->injected_kind = in[RECORD_INJECT];

@@ -155,9 +155,6 @@ struct vapic_host {
     void (*spin_lock)(void *ctx, uint32_t *word);
     void (*spin_unlock)(void *ctx, uint32_t *word);
 
-    /* Intel: a fixed IPI to the processor that runs this thread, with the wake-up vector. */
-    void (*self_ipi)(void *ctx, uint8_t vector);
-
     /*
      * AMD: the 128-bit remapping entry of `irte` (vapic_irte.ctx) becomes `value`, in one piece.
      * `invalidate`: its cached form must be invalidated too (otherwise only fields changed that an

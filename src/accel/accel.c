@@ -3,12 +3,13 @@
  * What both back ends have in common: attaching, when a vCPU is accelerated, where it runs, writes
  * that the processor has stored already, and the calls from the core into the back end.
  *
- * A vCPU is active when no reason inhibits it or its VM, and its APIC is enabled, globally and by
- * software. (A processor delivers whatever IRR holds; an APIC that is software disabled holds it
- * back [SDM3 12.4.7.2].) The decision is made by the owner under the configuration lock, when the
- * generation of the VM's reasons is not the one it has served: protocol "inhibit" (inhibit.c).
- * Whatever else may change it (mode, enablement, state load, nesting) sets the served generation to
- * 0, so that the next entry decides anew; there is no second way.
+ * A vCPU is active when no reason inhibits it or its VM, and its APIC is globally enabled. (Not
+ * also software enabled: the access page is mapped for all vCPUs or for none, and one that is not
+ * active would find ordinary memory there instead of the SVR that it has to write.) The decision is
+ * made by the owner under the configuration lock, when the generation of the VM's reasons is not
+ * the one it has served: protocol "inhibit" (inhibit.c). Whatever else may change it (mode,
+ * enablement, state load, nesting) sets the served generation to 0, so that the next entry decides
+ * anew; there is no second way.
  */
 #include "../bytes.h"
 #include "backend.h"
@@ -40,7 +41,7 @@ static bool host_complete(const struct vapic_host *h, enum vapic_accel_kind kind
     if (!h->physical || !h->kick_all || !h->access_page || !h->flush || !h->intercept ||
         !h->spin_lock || !h->spin_unlock)
         return false;
-    return kind == VAPIC_ACCEL_AVIC || (h->control && h->interrupt_status && h->self_ipi);
+    return kind == VAPIC_ACCEL_AVIC || (h->control && h->interrupt_status);
 }
 
 static void join_platform(struct vapic_accel *accel)
@@ -193,8 +194,7 @@ void vapic_accel_identity(struct vapic *v)
 
 static bool may_be_active(const struct vapic *v)
 {
-    return (vapic_inhibits(v->vm).bits | v->accel->own_reasons) == 0 && apic_enabled(v) &&
-           sw_enabled(v);
+    return (vapic_inhibits(v->vm).bits | v->accel->own_reasons) == 0 && apic_enabled(v);
 }
 
 /*
@@ -379,8 +379,8 @@ bool vapic_doorbell_id(const struct vapic *v, uint32_t *apic_id)
 }
 
 /*
- * Protocol "block": not running (so that hardware that posts asks for a wake-up), then look again.
- * The withdrawal is ordered before the look by announce(), a SEQ_CST exchange in between.
+ * Protocol "block", after the presence has been announced: not running (so that hardware that posts
+ * asks for a wake-up), then look again. put() ends with a SEQ_CST read-modify-write.
  */
 void vapic_accel_block(struct vapic *v)
 {
@@ -430,4 +430,6 @@ void vapic_nested_exit(struct vapic *v)
         return;
     v->accel->in_l2 = false;
     set_own(v, VAPIC_INHIBIT_NESTED, false);
+    if (v->vm->backend->nested_exit != NULL)
+        v->vm->backend->nested_exit(v);
 }

@@ -42,10 +42,13 @@ struct vapic_backend {
     void (*exit)(struct vapic *v);
 
     /* vapic_load(), vapic_put(), vapic_block() (blocking: wants to be woken by hardware senders
-     * too), vapic_unblock(). v->accel->pcpu is set. put() returns after senders can see it; the
-     * caller's next look at what is pending is ordered behind it. */
+     * too), vapic_unblock(). v->accel->pcpu is set. put() ends with a SEQ_CST read-modify-write of
+     * what hardware senders read, so that the look at what is pending is ordered behind it. */
     void (*load)(struct vapic *v);
     void (*put)(struct vapic *v, bool blocking);
+
+    /* L1 is current again: writes what was put off while L2's control block was. NULL: nothing. */
+    void (*nested_exit)(struct vapic *v);
 
     /* ID, LDR, DFR, mode or enablement changed: tables that the hardware resolves IPIs with. Under
      * the configuration lock, owner. */
