@@ -179,6 +179,7 @@ static int run_kvm(const struct run_options *o, const struct guest_files *files)
         .mem = o->mem,
         .x2apic = o->apic != RUN_APIC_XAPIC,
         .tsc_deadline = o->timer != RUN_TIMER_ONESHOT,
+        .pv_eoi = o->pv_eoi,
         .count = o->stats != RUN_STATS_NONE,
         .trace = o->trace != NULL ? &trace : NULL,
         .in_fd = STDIN_FILENO,
@@ -237,6 +238,7 @@ static void rig_command(const struct run_options *o, const char *cpus, const cha
     add_option(c, "--timer", VMM_RIG_TEXT, run_timer_names[o->timer]);
     add_option(c, "--stats", VMM_RIG_TEXT, run_stats_names[o->stats]);
     add_option(c, "--append", VMM_RIG_TEXT, o->append);
+    add(c, VMM_RIG_TEXT, o->pv_eoi ? "--pv-eoi" : "--no-pv-eoi");
     if (o->kernel != NULL) {
         add_option(c, "--kernel", VMM_RIG_IN, o->kernel);
     }

@@ -30,6 +30,8 @@ enum key {
     KEY_APIC,
     KEY_TIMER,
     KEY_ENGINE,
+    KEY_PV_EOI,
+    KEY_NO_PV_EOI,
     KEY_STATS,
     KEY_TRACE,
     KEY_RIG_KERNEL,
@@ -53,6 +55,9 @@ static const struct argp_option option_table[] = {
      "auto, kvm (/dev/kvm), or rig (a small host under QEMU's TCG); auto takes kvm if it works "
      "at hardware speed",
      0},
+    {"pv-eoi", KEY_PV_EOI, NULL, 0,
+     "Offer KVM's PV EOI: most interrupts end without an exit (the default)", 0},
+    {"no-pv-eoi", KEY_NO_PV_EOI, NULL, 0, "Every end of an interrupt is a register write", 0},
     {"stats", KEY_STATS, "FORM", 0, "Counters at the end, on standard error: text, json, none", 0},
     {"trace", KEY_TRACE, "FILE", 0, "Write every APIC event to FILE", 0},
     {"rig-kernel", KEY_RIG_KERNEL, "FILE", 0, "The rig's host kernel (Debian's, fetched by make)",
@@ -178,6 +183,12 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case KEY_ENGINE:
         o->engine = (enum run_engine)choose(state, "engine", arg, run_engine_names);
         break;
+    case KEY_PV_EOI:
+        o->pv_eoi = true;
+        break;
+    case KEY_NO_PV_EOI:
+        o->pv_eoi = false;
+        break;
     case KEY_STATS:
         o->stats = (enum run_stats)choose(state, "stats", arg, run_stats_names);
         break;
@@ -216,7 +227,7 @@ void run_options_parse(struct run_options *options, int argc, char **argv)
     };
     static char name[] = "vapic run";
 
-    *options = (struct run_options){.append = "", .mem = DEFAULT_MEM};
+    *options = (struct run_options){.append = "", .mem = DEFAULT_MEM, .pv_eoi = true};
     argp_err_exit_status = CLI_USAGE;
     argv[0] = name;
     argp_parse(&parser, argc, argv, 0, NULL, options);

@@ -25,6 +25,7 @@ struct run_options {
     const char *rig_kernel; /* NULL: the one that `make` fetched */
     unsigned rig_cpus;      /* 0: the rig's default */
     bool rig_icount;
+    bool pv_eoi;
 };
 
 /* Prints what is wrong and ends the process with status 2 when the arguments are bad. */

@@ -134,6 +134,16 @@ static void paravirtual_features_need_no_kernel_apic(void **state)
     assert_int_equal(leaf(0x40000001, 0)->edx, 0);
 }
 
+/* Bit 6: the MSR behind it is libvapic's, so the host's KVM need not know it. */
+static void pv_eoi_is_ours_to_offer(void **state)
+{
+    (void)state;
+    for (int offered = 0; offered < 2; offered++) {
+        build((struct vmm_kvm_cpu_config){.cpus = 1, .pv_eoi = offered != 0});
+        assert_int_equal(leaf(0x40000001, 0)->eax >> 6 & 1, offered);
+    }
+}
+
 static void extended_destinations_need_x2apic(void **state)
 {
     (void)state;
@@ -228,6 +238,7 @@ int main(void)
         cmocka_unit_test(counts_that_do_not_fit_are_capped),
         cmocka_unit_test(only_the_last_cache_is_shared),
         cmocka_unit_test(paravirtual_features_need_no_kernel_apic),
+        cmocka_unit_test(pv_eoi_is_ours_to_offer),
         cmocka_unit_test(extended_destinations_need_x2apic),
         cmocka_unit_test(nothing_is_offered_that_does_not_work),
         cmocka_unit_test(timer_runs_always_and_its_clock_is_known),

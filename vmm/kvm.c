@@ -12,6 +12,7 @@
 
 #include "layout.h"
 #include "vapic/arch/apic.h"
+#include "vapic/pv.h"
 
 #define CPUID_ENTRIES_MAX    256u
 
@@ -131,13 +132,16 @@ struct filtered {
     uint32_t flags;
 };
 
+#define FILTERED_MAX 5u
+
 /* Which MSR accesses KVM shall leave to us; returns their number. */
-static unsigned list_filtered(const struct vmm_kvm *kvm, struct filtered list[4])
+static unsigned list_filtered(const struct vmm_kvm *kvm, struct filtered list[FILTERED_MAX])
 {
     unsigned n = 0;
 
     list[n++] = (struct filtered){MSR_APIC_BASE, KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE};
     list[n++] = (struct filtered){MSR_TSC_DEADLINE, KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE};
+    list[n++] = (struct filtered){VAPIC_MSR_KVM_EOI, KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE};
     if (kvm->tsc_offset) {
         list[n++] = (struct filtered){VMM_MSR_TSC, KVM_MSR_FILTER_WRITE};
     }
@@ -148,10 +152,10 @@ static unsigned list_filtered(const struct vmm_kvm *kvm, struct filtered list[4]
 }
 
 /*
- * KVM would swallow IA32_APIC_BASE and IA32_TSC_DEADLINE, and carry out a write of the TSC without
- * telling the timer that waits for it. A cleared bit in the filter's bitmap denies the access,
- * which then exits. The x2APIC MSRs cannot be named in a filter and need not: without an in-kernel
- * APIC they are invalid, and that exits too.
+ * KVM would swallow IA32_APIC_BASE, IA32_TSC_DEADLINE and the MSR of PV EOI, and carry out a write
+ * of the TSC without telling the timer that waits for it. A cleared bit in the filter's bitmap
+ * denies the access, which then exits. The x2APIC MSRs cannot be named in a filter and need not:
+ * without an in-kernel APIC they are invalid, and that exits too.
  */
 static int filter_msrs(const struct vmm_kvm *kvm, int vm)
 {
@@ -162,7 +166,7 @@ static int filter_msrs(const struct vmm_kvm *kvm, int vm)
         .args[0] =
             KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_FILTER,
     };
-    struct filtered list[4];
+    struct filtered list[FILTERED_MAX];
     unsigned n = list_filtered(kvm, list);
 
     for (unsigned i = 0; i < n; i++) {

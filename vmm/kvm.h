@@ -35,6 +35,7 @@ struct vmm_kvm_cpu_config {
     unsigned cpus;
     bool x2apic;
     bool tsc_deadline;
+    bool pv_eoi;
     uint32_t tsc_khz; /* 0: unknown */
     uint32_t bus_hz;  /* of the APIC timer before division */
 };

@@ -16,10 +16,11 @@
 #define PV_SIGNATURE 0x40000000u
 #define PV_FEATURES  0x40000001u
 
-/* Of KVM's paravirtual features those that need no in-kernel APIC. */
+/* Of KVM's paravirtual features those that need no in-kernel APIC, and PV EOI, which is ours. */
 #define PV_CLOCKSOURCE        (1u << 0)
 #define PV_NOP_IO_DELAY       (1u << 1)
 #define PV_CLOCKSOURCE2       (1u << 3)
+#define PV_EOI                (1u << 6)
 #define PV_MSI_EXT_DEST_ID    (1u << 15)
 #define PV_CLOCKSOURCE_STABLE (1u << 24)
 #define PV_CLOCKS             (PV_CLOCKSOURCE | PV_CLOCKSOURCE2 | PV_CLOCKSOURCE_STABLE)
@@ -136,7 +137,8 @@ static void leaf_pv_signature(const struct vmm_kvm_cpu_config *c, struct kvm_cpu
 
 static void leaf_pv_features(const struct vmm_kvm_cpu_config *c, struct kvm_cpuid_entry2 *e)
 {
-    e->eax = (e->eax & PV_KEPT) | (c->x2apic ? PV_MSI_EXT_DEST_ID : 0);
+    e->eax &= PV_KEPT;
+    e->eax |= (c->x2apic ? PV_MSI_EXT_DEST_ID : 0) | (c->pv_eoi ? PV_EOI : 0);
     e->ebx = e->ecx = e->edx = 0;
 }
 

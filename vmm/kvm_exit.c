@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
+#include "kvm_pv.h"
 #include "kvm_vcpu.h"
 #include "layout.h"
 #include "machine.h"
@@ -117,7 +118,7 @@ static void exit_rdmsr(struct vmm_vcpu *v)
     v->stats.exits[class]++;
     v->incomplete = true;
     if (class == VMM_EXIT_MSR_OTHER) {
-        ok = vmm_kvm_read_msr(run->msr.index, &value);
+        ok = vmm_pv_read_msr(v, run->msr.index, &value) || vmm_kvm_read_msr(run->msr.index, &value);
     } else {
         ok = vapic_msr_read(&v->apic, run->msr.index, &value, now_for(v, class)) == VAPIC_OK;
     }
@@ -141,7 +142,7 @@ static void base_written(struct vmm_vcpu *v)
 static bool write_other(struct vmm_vcpu *v, uint32_t msr, uint64_t value)
 {
     if (msr != VMM_MSR_TSC && msr != VMM_MSR_TSC_ADJUST) {
-        return vmm_kvm_write_msr(msr, value);
+        return vmm_pv_write_msr(v, msr, value) || vmm_kvm_write_msr(msr, value);
     }
     if (vmm_kvm_write_tsc(v->fd, msr, value) != 0) {
         return false;

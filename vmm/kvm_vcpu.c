@@ -148,6 +148,7 @@ void vmm_vcpu_act(struct vmm_vcpu *v, enum vapic_action action)
         __atomic_fetch_add(&v->stats.wakes, 1, __ATOMIC_RELAXED);
         wake(v);
         break;
+    case VAPIC_ACTION_DOORBELL: /* for VMs with a back end only */
     case VAPIC_ACTION_NONE:
         break;
     }

@@ -27,12 +27,14 @@
 
 #include "kvm.h"
 #include "stats.h"
+#include "vapic/pv.h"
 #include "vapic/vapic.h"
 
 struct vmm_machine;
 
 struct vmm_vcpu {
-    struct vapic apic; /* by the rules of libvapic */
+    struct vapic apic;  /* by the rules of libvapic */
+    struct vapic_pv pv; /* likewise */
 
     struct vmm_machine *machine; /* constant */
     unsigned index;              /* constant; also the APIC ID */

@@ -351,6 +351,7 @@ void vmm_machine_stats(struct vmm_machine *m, struct vmm_stats *stats, struct vm
     for (unsigned i = 0; i < m->config.cpus; i++) {
         cpu[i] = m->cpu[i].stats;
         vapic_get_stats(&m->cpu[i].apic, &cpu[i].apic);
+        vapic_pv_get_stats(&m->cpu[i].apic, &cpu[i].pv);
         messages += cpu[i].apic.msis_received;
     }
     *stats = (struct vmm_stats){

@@ -46,6 +46,7 @@ struct vmm_machine_config {
     uint64_t mem;
     bool x2apic;
     bool tsc_deadline;
+    bool pv_eoi;
     bool count;              /* keep the counters that cost something */
     struct vmm_trace *trace; /* NULL: none */
     int in_fd;               /* the console's; -1: no input */

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "acpi.h"
+#include "kvm_pv.h"
 
 /* ---------------------------------------------------------------------------------------------- */
 /* What the devices and the user ask for                                                          */
@@ -207,6 +208,9 @@ static int make_cpu(struct vmm_machine *m, unsigned i, struct vmm_err *err)
     v->page = m->pages + (size_t)i * APIC_PAGE_SIZE;
     rc = vapic_init(&v->apic, sizeof(v->apic), &m->vm, &config, v->page);
     if (rc == VAPIC_OK) {
+        rc = vmm_pv_attach(v);
+    }
+    if (rc == VAPIC_OK) {
         rc = vapic_add(&v->apic);
     }
     if (rc != VAPIC_OK) {
@@ -348,6 +352,7 @@ struct vmm_machine *vmm_machine_new(const struct vmm_machine_config *config, str
         .cpus = config->cpus,
         .x2apic = config->x2apic,
         .tsc_deadline = config->tsc_deadline,
+        .pv_eoi = config->pv_eoi,
         .bus_hz = 1000000000u / VMM_APIC_BUS_NS,
     };
     if (build(m, err) != 0) {
@@ -376,6 +381,7 @@ void vmm_machine_free(struct vmm_machine *m)
         vmm_evloop_fini(&m->loop);
     }
     for (unsigned i = 0; i < m->cpus_made; i++) {
+        vapic_pv_detach(&m->cpu[i].apic);
         vapic_remove(&m->cpu[i].apic);
     }
     if (m->signal_fd >= 0) {

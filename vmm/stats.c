@@ -31,6 +31,7 @@ static const char *const exit_names[] = {
     X(lvt_interrupts, s->apic.lvt_events)                                                          \
     X(eois, s->apic.eois)                                                                          \
     X(eois_broadcast, s->apic.eois_broadcast)                                                      \
+    X(pv_eois, s->pv.eois)                                                                         \
     X(injected_vectors, s->apic.injected)                                                          \
     X(injected_extints, s->apic.extints)                                                           \
     X(injected_nmis, s->apic.nmis)

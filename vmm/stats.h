@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "vapic/pv.h"
 #include "vapic/vapic.h"
 
 /* Columns: enumerator, name in the table and in JSON, what it counts. */
@@ -44,6 +45,7 @@ struct vmm_vcpu_stats {
     uint64_t kicks;      /* signals sent to it (any thread, atomic) */
     uint64_t wakes;      /* wake-ups from sleep (any thread, atomic) */
     struct vapic_stats apic;
+    struct vapic_pv_stats pv;
 };
 
 struct vmm_stats {
