@@ -190,7 +190,7 @@ int vapic_set_inhibit(struct vapic_vm *vm, enum vapic_inhibit reason, bool set)
     if ((uint32_t)reason >= VAPIC_INHIBIT_COUNT || reason == VAPIC_INHIBIT_NESTED ||
         reason == VAPIC_INHIBIT_IRQWIN)
         return VAPIC_E_ARG;
-    if (vm->backend == NULL || is_noop(vm, reason, set) || vm->accel->disabled)
+    if (vm->backend == NULL || !(vm->backend->honours & 1u << reason) || is_noop(vm, reason, set))
         return VAPIC_OK;
     vm->host.lock(vm->ctx);
     vapic_inhibit_locked(vm, reason, set);
@@ -210,16 +210,28 @@ static bool count_only(struct vapic_vm *vm, uint64_t delta)
     return false;
 }
 
+static uint64_t delta_of(bool more)
+{
+    return more ? COUNT_ONE : (uint64_t)0 - COUNT_ONE;
+}
+
+void vapic_inhibit_irqwin_locked(struct vapic_vm *vm, bool more)
+{
+    uint64_t word;
+
+    if (count_only(vm, delta_of(more)))
+        return;
+    word = vapic_add64(&vm->inhibits, delta_of(more), VAPIC_SEQ_CST) + delta_of(more);
+    if (COUNT(word) == (more ? 1u : 0u))
+        vapic_inhibit_locked(vm, VAPIC_INHIBIT_IRQWIN, more);
+}
+
 void vapic_inhibit_irqwin(struct vapic_vm *vm, bool more)
 {
-    uint64_t delta = more ? COUNT_ONE : (uint64_t)0 - COUNT_ONE;
-    uint32_t count;
-
-    if (count_only(vm, delta))
+    if (count_only(vm, delta_of(more)))
         return;
     vm->host.lock(vm->ctx);
-    count = COUNT(vapic_add64(&vm->inhibits, delta, VAPIC_SEQ_CST) + delta);
-    if (count == (more ? 1u : 0u))
-        vapic_inhibit_locked(vm, VAPIC_INHIBIT_IRQWIN, more);
+    /* Another reason may have come before the lock was there: it looks again. */
+    vapic_inhibit_irqwin_locked(vm, more);
     vm->host.unlock(vm->ctx);
 }

@@ -375,6 +375,7 @@ bool vapic_lapic_write(struct vapic *v, uint32_t offset, uint32_t value, struct 
 void vapic_inhibit_locked(struct vapic_vm *vm, uint32_t reason, bool set);
 /* One more, or one less, vCPU waits for an interrupt window. No lock held, outside the guest. */
 void vapic_inhibit_irqwin(struct vapic_vm *vm, bool more);
+void vapic_inhibit_irqwin_locked(struct vapic_vm *vm, bool more); /* the same, lock held */
 /* Withdraws the APIC access page for good. Under the lock. */
 void vapic_inhibit_withdraw_page(struct vapic_vm *vm);
 /* A vCPU's identity word changes. Under the lock. */

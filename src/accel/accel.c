@@ -180,6 +180,9 @@ void vapic_accel_added(struct vapic *v)
 void vapic_accel_removed(struct vapic *v)
 {
     v->vm->backend->detach(v);
+    if (v->accel->irqwin)
+        vapic_inhibit_irqwin_locked(v->vm, false);
+    v->accel->irqwin = false;
     vapic_alias_evaluate(v->vm);
 }
 
@@ -239,14 +242,17 @@ bool vapic_accel_prepared(const struct vapic *v)
 static void settle_window(struct vapic *v, uint32_t can)
 {
     struct vapic_accel_vcpu *av = v->accel;
-    bool waits = vapic_lapic_extint(v), wanted = waits && !(can & VAPIC_CAN_IRQ);
+    bool waits = vapic_lapic_extint(v);
+    /* One that sleeps with interrupts off waits for no window. */
+    bool wanted =
+        waits && !(can & VAPIC_CAN_IRQ) && (v->activity == VAPIC_RUNNING || can & VAPIC_IF);
 
     if (!(v->vm->backend->honours & INHIBIT_BIT(IRQWIN)) || v->vm->accel->disabled)
         return;
     if (wanted && !av->irqwin && !av->in_l2) {
         av->irqwin = true;
         vapic_inhibit_irqwin(v->vm, true);
-    } else if (av->irqwin && !waits) {
+    } else if (av->irqwin && !(wanted || (waits && can & VAPIC_CAN_IRQ))) {
         av->irqwin = false;
         vapic_inhibit_irqwin(v->vm, false);
     }
