@@ -1,10 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# usage: check-freestanding.sh [ARCHIVE]
+# usage: check-freestanding.sh [ARCHIVE...]
 #
-# Proves that libvapic needs nothing but a C compiler, in TAP. ARCHIVE is the built libvapic.a;
-# beside it the sources are compiled again as a kernel would, by gcc and by clang.
+# Proves that libvapic and libvapic-silicon need nothing but a C compiler, in TAP. ARCHIVE is a
+# built archive of theirs; beside it the sources are compiled again as a kernel would, by gcc and by
+# clang.
 #
 # What the library may leave undefined: memcpy, memset, memmove and memcmp, which a freestanding
 # compiler may call on its own account and every embedder has; and _GLOBAL_OFFSET_TABLE_, which
@@ -12,8 +13,10 @@
 # it, so the library must not, for example, divide 128-bit numbers.
 set -u
 root=$(cd "$(dirname "$0")/.." && pwd) || exit 2
-archive=${1:-}
-[ -z "$archive" ] || archive=$(realpath "$archive")
+archives=
+for archive; do
+    archives="$archives $(realpath "$archive")"
+done
 cd "$root" || exit 2
 . tools/tap.sh
 
@@ -33,16 +36,16 @@ empty()
     return 1
 }
 
-# compile CC DIR FLAG...: every source of the library into DIR.
+# compile CC ROOM DIR FLAG...: every source of a room into DIR.
 compile()
 {
-    cc=$1 dir=$2
-    shift 2
+    cc=$1 room=$2 dir=$3
+    shift 3
     mkdir -p "$dir"
-    find src -name '*.c' | sort | while read -r source; do
+    find "$room" -name '*.c' | sort | while read -r source; do
         object=$dir/$(echo "$source" | tr / _).o
         # shellcheck disable=SC2086  # a list of words on purpose
-        $cc -std=c11 -O2 -ffreestanding $warnings "$@" -Iinclude -Isrc -c "$source" \
+        $cc -std=c11 -O2 -ffreestanding $warnings "$@" -Iinclude -I"$room" -c "$source" \
             -o "$object" || exit 1
     done
 }
@@ -87,17 +90,26 @@ consumer()
     }
 }
 
-if [ -n "$archive" ]; then
-    check "the archive leaves nothing undefined" undefined "$archive"
-fi
+for archive in $archives; do
+    check "$(basename "$archive") leaves nothing undefined" undefined "$archive"
+done
+
+# kernel_room CC ROOM: the room as a kernel would build it.
+kernel_room()
+{
+    dir=$work/$1-$2-kernel
+    check "$1 builds $2/ with kernel flags" compile "$1" "$2" "$dir" $kernel
+    ar rcs "$dir.a" "$dir"/*.o 2>/dev/null
+    check "$1 kernel build of $2/ leaves nothing undefined" undefined "$dir.a"
+    check "$1 kernel build of $2/ defines vapic_ symbols only" foreign "$dir"/*.o
+    check "$1 kernel build of $2/ has no mutable data" mutable "$dir"/*.o
+    check "$1 kernel build of $2/ has no vector code" floating "$dir"/*.o
+}
+
 for cc in gcc clang; do
-    check "$cc builds with kernel flags" compile $cc "$work/$cc-kernel" $kernel
-    ar rcs "$work/$cc-kernel.a" "$work/$cc-kernel"/*.o 2>/dev/null
-    check "$cc kernel build leaves nothing undefined" undefined "$work/$cc-kernel.a"
-    check "$cc kernel build defines vapic_ symbols only" foreign "$work/$cc-kernel"/*.o
-    check "$cc kernel build has no mutable data" mutable "$work/$cc-kernel"/*.o
-    check "$cc kernel build has no vector code" floating "$work/$cc-kernel"/*.o
-    check "$cc builds without position independence" compile $cc "$work/$cc-plain" -fno-pic
+    kernel_room $cc src
+    kernel_room $cc silicon
+    check "$cc builds src/ without position independence" compile $cc src "$work/$cc-plain" -fno-pic
     ar rcs "$work/$cc-plain.a" "$work/$cc-plain"/*.o 2>/dev/null
     check "$cc: a consumer links without libc and runs" consumer $cc "$work/$cc-plain.a"
 done

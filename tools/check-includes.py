@@ -7,7 +7,10 @@ usage: check-includes.py
 Prints one line per include that breaks a rule, and ends with status 1 when there is one.
 
   src/       its own headers, <vapic/...>, and the freestanding headers of C
-  include/   itself, and the freestanding headers of C
+  silicon/   its own headers, <vapic/silicon.h>, <vapic/arch/...>, the freestanding headers of C:
+             it is the other party and may share nothing with src/
+  include/   itself, and the freestanding headers of C; of the library's half, the model's header
+             and what it includes know nothing
   others     never a header of src/: an embedder has the public ones only
              (tests/ and bench/ may look inside, so they are not asked)
 """
@@ -51,20 +54,39 @@ def library_may(path, quote, name):
     if quote == "<":
         return name in FREESTANDING or is_public(name)
     own = "src" if (ROOT / "src") in path.parents else "include"
+    if own == "src" and name == "vapic/silicon.h":
+        return False
     return is_public(name) or is_below(path.parent / name, own) or is_below(ROOT / own / name, own)
+
+
+def model_may(path, quote, name):
+    """Whether a file of silicon/, or the model's public header, may include this."""
+    if quote == "<":
+        return name in FREESTANDING
+    if name == "vapic/silicon.h" or (name.startswith("vapic/arch/") and is_public(name)):
+        return True
+    return is_below(path.parent / name, "silicon") or is_below(ROOT / "silicon" / name, "silicon")
+
+
+def header_may(path, quote, name):
+    """Whether a file of include/ may include this."""
+    return (model_may if path.name == "silicon.h" else library_may)(path, quote, name)
 
 
 def embedder_may(path, quote, name):
     """Whether a file outside of the library may include this."""
     if quote == "<" or is_public(name):
         return True
-    if is_below(path.parent / name, "src"):
-        return False
-    return (path.parent / name).is_file() or not is_below(ROOT / "src" / name, "src")
+    for room in ("src", "silicon"):
+        if is_below(path.parent / name, room):
+            return False
+    return (path.parent / name).is_file() or not (
+        is_below(ROOT / "src" / name, "src") or is_below(ROOT / "silicon" / name, "silicon")
+    )
 
 
 def main():
-    rooms = [(room, library_may) for room in ("src", "include")]
+    rooms = [("src", library_may), ("silicon", model_may), ("include", header_may)]
     rooms += [(room, embedder_may) for room in EMBEDDERS]
     broken = 0
     for room, may in rooms:
