@@ -249,6 +249,7 @@ static inline enum vapic_action post_vector(struct vapic *v, uint32_t vector, bo
         *coalesced = true;
         return VAPIC_ACTION_NONE;
     }
+    POINT(v);
     return post_notify(v);
 }
 

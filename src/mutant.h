@@ -23,11 +23,27 @@ enum vapic_mutant {
         VAPIC_MUTANT_COUNT
 };
 
+struct vapic;
+
+/*
+ * The moment between a post and the look at where its target is, at which an inhibition may change
+ * on another thread: a test that wants to be that thread installs vapic_point, which then runs on
+ * the sender's. `target` has the vector already.
+ */
 #ifdef VAPIC_MUTANTS
 extern enum vapic_mutant vapic_mutant;
+extern void (*vapic_point)(struct vapic *target);
 #define MUTANT(name) __builtin_expect(vapic_mutant == VAPIC_MUTANT_##name, 0)
+#define POINT(target)                                                                              \
+    do {                                                                                           \
+        if (vapic_point)                                                                           \
+            vapic_point(target);                                                                   \
+    } while (0)
 #else
 #define MUTANT(name) 0
+#define POINT(target)                                                                              \
+    do {                                                                                           \
+    } while (0)
 #endif
 
 #endif

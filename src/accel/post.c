@@ -97,6 +97,7 @@ static enum vapic_action post_page(struct vapic *v, uint32_t vector, bool level,
         *coalesced = true;
         return VAPIC_ACTION_NONE;
     }
+    POINT(v);
     return notify_page(v);
 }
 
@@ -109,6 +110,7 @@ static enum vapic_action post_split(struct vapic *v, uint32_t vector, bool level
         *coalesced = true;
         return VAPIC_ACTION_NONE;
     }
+    POINT(v);
     return level ? post_notify(v) : notify_pir(v);
 }
 
