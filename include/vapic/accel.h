@@ -113,10 +113,19 @@ struct vapic_accel;
 /* All VMs of a host whose IOMMU posts for them: who is meant by a GA log entry. Private. */
 struct vapic_platform {
     struct vapic_accel *vms; /* linked by vapic_accel.next_vm; under `lock` */
-    uint32_t lock;           /* host.spin_lock() */
+    uint32_t lock;           /* spin_lock() */
+    void (*spin_lock)(void *ctx, uint32_t *word);
+    void (*spin_unlock)(void *ctx, uint32_t *word);
+    void *ctx;
 };
 
-int vapic_platform_init(struct vapic_platform *p, size_t size);
+/*
+ * Before the first VM. The spin lock functions of `host` are called with `ctx`, also from
+ * vapic_ga_log(), before any VM is known. `size` is sizeof(struct vapic_platform). VAPIC_E_ARG,
+ * VAPIC_E_SIZE. [init]
+ */
+int vapic_platform_init(struct vapic_platform *p, size_t size, const struct vapic_host *host,
+                        void *ctx);
 
 /* A physical processor. The caller's memory, one per processor, never moved. Private. */
 struct vapic_pcpu {
@@ -190,7 +199,8 @@ size_t vapic_accel_memory(const struct vapic_accel_config *config);
 /*
  * Gives `vm` a back end. Before the first vapic_init() of the VM. `size` is sizeof(struct
  * vapic_accel); `memory` has `memory_size` bytes and stays in use until the VM is gone, as does
- * `accel`. VAPIC_E_ARG, VAPIC_E_SIZE; VAPIC_E_BUSY: the VM has one. [init]
+ * `accel`. VAPIC_E_ARG, VAPIC_E_SIZE; VAPIC_E_BUSY: the VM has one; VAPIC_E_EXIST: another VM of
+ * the platform has the vm_tag. [init]
  */
 int vapic_accel_init(struct vapic_accel *accel, size_t size, struct vapic_vm *vm,
                      const struct vapic_accel_config *config, void *memory, size_t memory_size);
@@ -216,6 +226,9 @@ void vapic_pass_to_bitmap(const struct vapic_msr_pass *pass, void *bitmap);
 
 struct vapic_irte;
 
+/* VMCS fields of which APICv changes bits while the VM runs. */
+#define VAPIC_APICV_FIELDS 9u
+
 /* Registers whose guest write is reported after the page has it; see vapic_trap_write(). */
 #define VAPIC_TRAP_REGS 24u
 
@@ -234,10 +247,12 @@ struct vapic_accel_vcpu {
     bool in_l2;              /* owner: a nested guest is current */
     uint32_t written[VAPIC_TRAP_REGS]; /* owner: what the page held when the guest was entered */
     /* AVIC */
-    uint64_t entry;        /* software's copy of the physical table's entry, true IsRunning */
+    uint64_t entry;        /* software's copy of the physical table's entry, true IsRunning; */
+                           /* under `lock`, as is host_id */
+    uint32_t host_id;      /* where it runs, or ran last */
     uint64_t *table_entry; /* in the table; one 64-bit store at a time, hardware reads */
     uint32_t logical_slot; /* owner, under the configuration lock: slot + 1 in the table */
-    uint32_t lock;         /* host.spin_lock(): guards `irtes` and the pair entry + IRTEs */
+    uint32_t lock;         /* host.spin_lock(): guards `irtes` and what they follow */
     struct vapic_irte *irtes;
     /* APICv */
     struct vapic_pcpu *wake_on; /* whose list of blocked vCPUs this one is on, or NULL */
@@ -277,6 +292,15 @@ void vapic_put(struct vapic *v);
 /* The host APIC ID to ring (WRMSR C001011Bh, or an IPI with the notification vector) for
  * VAPIC_ACTION_DOORBELL; false when the vCPU is not loaded, then nothing is to be done. [any] */
 bool vapic_doorbell_id(const struct vapic *v, uint32_t *apic_id);
+
+/*
+ * Intel: has something been posted since vapic_enter() looked? Ask with the host's interrupts off,
+ * directly before VMLAUNCH or VMRESUME. When true call vapic_exit() and vapic_enter() again: the
+ * notification may have arrived while the processor was still in the host, where it does nothing,
+ * and a VM entry does not look at the descriptor. One that arrives after the interrupts were turned
+ * off stays pending and is processed in the guest. [SDM3 31.6] [owner]
+ */
+bool vapic_posted(const struct vapic *v);
 
 /* ---------------------------------------------------------------------------------------------- */
 /* 5. Exits                                                                                       */
@@ -332,13 +356,15 @@ struct vapic_irte {
     uint64_t posted[2];      /* what the entry holds in guest mode */
     uint64_t remapped[2];    /* what it holds otherwise */
     void *ctx;               /* the host's */
+    bool guest;              /* in guest mode now; under the vCPU's lock */
 };
 
 /*
  * Posts the device's interrupt as `vector` into `v` (fixed, edge, one target), from now on and
  * whenever the vCPU is accelerated; `remapped` is the entry to use otherwise, whose host interrupt
- * the host then turns into vapic_post(). `irte` must be detached. VAPIC_E_ARG: vector below 16,
- * kind is not AVIC. [APM2 15.29.5, AMD IOMMU 2.2.5] [config]
+ * the host then turns into vapic_post(). `irte` is all zero before its first use. `v` is added.
+ * VAPIC_E_ARG: vector below 16, kind is not AVIC, there is no host.irte(); VAPIC_E_BUSY: `irte` is
+ * attached. [APM2 15.29.5, AMD IOMMU 2.2.5] [config]
  */
 int vapic_irte_attach(struct vapic_irte *irte, struct vapic *v, uint8_t vector,
                       const uint64_t remapped[2], void *ctx);
@@ -356,8 +382,9 @@ int vapic_vtd_irte(struct vapic *v, uint8_t vector, uint16_t source, uint64_t ir
 void vapic_device_attached(struct vapic_vm *vm);
 
 /*
- * A GA log entry: wakes the vCPU that its tag names (host.notify()). Unknown tags are ignored.
- * vapic_ga_overflow(): entries were lost, every sleeping vCPU with devices is woken. [any]
+ * A GA log entry: wakes the vCPU that its tag names (host.notify(), with the platform's spin lock
+ * held, so that the VM cannot go meanwhile). Unknown tags are ignored. vapic_ga_overflow(): entries
+ * were lost, every sleeping vCPU of VMs with devices is woken. [any]
  */
 void vapic_ga_log(struct vapic_platform *platform, uint64_t entry);
 void vapic_ga_overflow(struct vapic_platform *platform);

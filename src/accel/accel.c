@@ -44,19 +44,6 @@ static bool host_complete(const struct vapic_host *h, enum vapic_accel_kind kind
     return kind == VAPIC_ACCEL_AVIC || (h->control && h->interrupt_status);
 }
 
-static void join_platform(struct vapic_accel *accel)
-{
-    struct vapic_platform *p = accel->platform;
-    struct vapic_vm *vm = accel->vm;
-
-    if (p == NULL || accel->vm_tag == 0)
-        return;
-    vm->host.spin_lock(vm->ctx, &p->lock);
-    accel->next_vm = p->vms;
-    p->vms = accel;
-    vm->host.spin_unlock(vm->ctx, &p->lock);
-}
-
 static void copy_config(struct vapic_accel *accel, const struct vapic_accel_config *c)
 {
     accel->kind = c->kind;
@@ -79,7 +66,6 @@ static void install(struct vapic_accel *accel, struct vapic_vm *vm)
     vm->generation = 2;
     vm->inhibits = UINT64_C(1) << first;
     TRACE(vm, APICV_INHIBIT_CHANGED, VAPIC_NO_INDEX, first, true, vm->inhibits, 0);
-    join_platform(accel);
 }
 
 int vapic_accel_init(struct vapic_accel *accel, size_t size, struct vapic_vm *vm,
@@ -104,32 +90,15 @@ int vapic_accel_init(struct vapic_accel *accel, size_t size, struct vapic_vm *vm
         vapic_avic_place(accel, memory);
     else
         vapic_apicv_place(accel, memory);
+    if (vapic_avic_join(accel) != VAPIC_OK)
+        return VAPIC_E_EXIST;
     install(accel, vm);
     return VAPIC_OK;
 }
 
 void vapic_accel_fini(struct vapic_accel *accel)
 {
-    struct vapic_platform *p = accel->platform;
-    struct vapic_vm *vm = accel->vm;
-
-    if (p == NULL || accel->vm_tag == 0)
-        return;
-    vm->host.spin_lock(vm->ctx, &p->lock);
-    for (struct vapic_accel **at = &p->vms; *at != NULL; at = &(*at)->next_vm)
-        if (*at == accel) {
-            *at = accel->next_vm;
-            break;
-        }
-    vm->host.spin_unlock(vm->ctx, &p->lock);
-}
-
-int vapic_platform_init(struct vapic_platform *p, size_t size)
-{
-    if (size != sizeof(*p))
-        return VAPIC_E_SIZE;
-    zero_bytes(p, sizeof(*p));
-    return VAPIC_OK;
+    vapic_avic_leave(accel);
 }
 
 int vapic_pcpu_init(struct vapic_pcpu *pcpu, size_t size, uint32_t apic_id)
@@ -180,6 +149,8 @@ void vapic_accel_added(struct vapic *v)
 void vapic_accel_removed(struct vapic *v)
 {
     v->vm->backend->detach(v);
+    /* A processor in the middle of an IPI may still hold the address of the page. */
+    v->vm->host.kick_all(v->vm->ctx);
     if (v->accel->irqwin)
         vapic_inhibit_irqwin_locked(v->vm, false);
     v->accel->irqwin = false;

@@ -69,6 +69,11 @@ size_t vapic_apicv_memory(const struct vapic_accel_config *config);
 void vapic_avic_place(struct vapic_accel *accel, void *memory);
 void vapic_apicv_place(struct vapic_accel *accel, void *memory);
 
+/* The platform finds the VM by its tag, or no longer: avic_irte.c. VAPIC_E_EXIST: the tag is taken.
+ */
+int vapic_avic_join(struct vapic_accel *accel);
+void vapic_avic_leave(struct vapic_accel *accel);
+
 /* ---- accel.c ---- */
 
 /* `v` is attached and its VM has a back end. */
