@@ -17,7 +17,7 @@
 #include "run_options.h"
 #include "term.h"
 
-#define RIG_ARGS_MAX 24u
+#define RIG_ARGS_MAX 48u
 
 struct guest_files {
     struct vmm_blob kernel;
@@ -169,7 +169,8 @@ static int run_machine(const struct run_options *o, struct vmm_machine *m, int *
 
 static int run_kvm(const struct run_options *o, const struct guest_files *files)
 {
-    struct vmm_trace trace = {0};
+    static struct vmm_trace trace;
+    struct vmm_trace_config trace_config = {o->trace, o->trace_form, o->cpus};
     struct vmm_err err;
     struct vmm_machine_config config = {
         .kernel = files->kernel,
@@ -190,7 +191,7 @@ static int run_kvm(const struct run_options *o, const struct guest_files *files)
     int signo = 0;
     int status;
 
-    if (o->trace != NULL && vmm_trace_open(&trace, o->trace, &err) != 0) {
+    if (o->trace != NULL && vmm_trace_open(&trace, &trace_config, &err) != 0) {
         return complain(&err);
     }
     m = vmm_machine_new(&config, &err);
@@ -247,6 +248,8 @@ static void rig_command(const struct run_options *o, const char *cpus, const cha
     }
     if (o->trace != NULL) {
         add_option(c, "--trace", VMM_RIG_OUT, o->trace);
+        add_option(c, "--trace-form", VMM_RIG_TEXT,
+                   run_trace_names[vmm_trace_form_of(o->trace_form, o->trace)]);
     }
 }
 

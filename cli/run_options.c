@@ -20,6 +20,7 @@ const char *const run_apic_names[] = {"auto", "xapic", "x2apic", NULL};
 const char *const run_timer_names[] = {"auto", "tsc-deadline", "oneshot", NULL};
 const char *const run_engine_names[] = {"auto", "kvm", "rig", NULL};
 const char *const run_stats_names[] = {"text", "json", "none", NULL};
+const char *const run_trace_names[] = {"auto", "text", "json", NULL};
 
 enum key {
     KEY_KERNEL = 256,
@@ -34,6 +35,7 @@ enum key {
     KEY_NO_PV_EOI,
     KEY_STATS,
     KEY_TRACE,
+    KEY_TRACE_FORM,
     KEY_RIG_KERNEL,
     KEY_RIG_CPUS,
     KEY_RIG_ICOUNT,
@@ -59,7 +61,11 @@ static const struct argp_option option_table[] = {
      "Offer KVM's PV EOI: most interrupts end without an exit (the default)", 0},
     {"no-pv-eoi", KEY_NO_PV_EOI, NULL, 0, "Every end of an interrupt is a register write", 0},
     {"stats", KEY_STATS, "FORM", 0, "Counters at the end, on standard error: text, json, none", 0},
-    {"trace", KEY_TRACE, "FILE", 0, "Write every APIC event to FILE", 0},
+    {"trace", KEY_TRACE, "FILE", 0,
+     "Write every APIC event to FILE, with times of CLOCK_MONOTONIC: as trace-cmd report prints "
+     "those of KVM, or, if FILE ends in .json, in JSON for Perfetto and chrome://tracing",
+     0},
+    {"trace-form", KEY_TRACE_FORM, "FORM", 0, "auto (by FILE's name), text, or json", 0},
     {"rig-kernel", KEY_RIG_KERNEL, "FILE", 0, "The rig's host kernel (Debian's, fetched by make)",
      0},
     {"rig-cpus", KEY_RIG_CPUS, "N", 0, "The rig's host processors (1)", 0},
@@ -194,6 +200,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         break;
     case KEY_TRACE:
         o->trace = arg;
+        break;
+    case KEY_TRACE_FORM:
+        o->trace_form = (enum vmm_trace_form)choose(state, "trace-form", arg, run_trace_names);
         break;
     case KEY_RIG_KERNEL:
         o->rig_kernel = arg;

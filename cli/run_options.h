@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "trace_form.h"
+
 enum run_apic { RUN_APIC_AUTO, RUN_APIC_XAPIC, RUN_APIC_X2APIC };
 enum run_timer { RUN_TIMER_AUTO, RUN_TIMER_TSC_DEADLINE, RUN_TIMER_ONESHOT };
 enum run_engine { RUN_ENGINE_AUTO, RUN_ENGINE_KVM, RUN_ENGINE_RIG };
@@ -16,6 +18,7 @@ struct run_options {
     const char *initrd; /* NULL: none */
     const char *append;
     const char *trace; /* NULL: none */
+    enum vmm_trace_form trace_form;
     unsigned cpus;
     uint64_t mem;
     enum run_apic apic;
@@ -36,5 +39,6 @@ extern const char *const run_apic_names[];
 extern const char *const run_timer_names[];
 extern const char *const run_engine_names[];
 extern const char *const run_stats_names[];
+extern const char *const run_trace_names[];
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What a run leaves: statistics in both forms, the trace file, and the self-test's judgement. */
+/* What a run leaves: statistics in both forms, and the self-test's judgement. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,7 +14,6 @@
 
 #include "kvm_probe.h"
 #include "stats.h"
-#include "trace.h"
 
 static struct vmm_vcpu_stats cpu[20];
 static uint64_t vectors[20][256];
@@ -186,56 +185,6 @@ static void json_to_a_full_device_is_an_error(void **state)
     fclose(f);
 }
 
-/* A trace with one event of vCPU 3 and one of a device, as text. */
-static char *trace_text(void)
-{
-    static char text[2048];
-    char path[] = "/tmp/vapic-trace-XXXXXX";
-    struct vapic_event event = {.kind = VAPIC_EVENT_EOI, .vcpu = 3, .arg = {3, 0x41}};
-    struct vmm_trace trace;
-    struct vmm_err err;
-    FILE *f;
-    int fd = mkstemp(path);
-
-    assert_true(fd >= 0);
-    close(fd);
-    assert_int_equal(vmm_trace_open(&trace, path, &err), 0);
-    vmm_trace_event(&trace, &event);
-    event.vcpu = VAPIC_NO_INDEX;
-    vmm_trace_event(&trace, &event);
-    assert_int_equal(vmm_trace_close(&trace, &err), 0);
-    f = fopen(path, "r");
-    assert_non_null(f);
-    text[fread(text, 1, sizeof(text) - 1, f)] = '\0';
-    fclose(f);
-    unlink(path);
-    return text;
-}
-
-static void trace_lines_have_the_form_of_linux(void **state)
-{
-    const char *text = trace_text();
-
-    (void)state;
-    assert_memory_equal(text, "# tracer: nop\n", 14);
-    assert_non_null(strstr(text, "\n            vcpu-3       [003] ..... "));
-    assert_non_null(strstr(text, ": kvm_eoi: apicid 3 vector 65\n"));
-    assert_non_null(strstr(text, "\n          device-0       [000] ..... "));
-}
-
-static void trace_that_cannot_be_written_is_an_error(void **state)
-{
-    struct vmm_trace trace;
-    struct vmm_err err;
-
-    (void)state;
-    assert_int_equal(vmm_trace_open(&trace, "/nonexistent/trace", &err), -1);
-    assert_non_null(strstr(err.text, "--trace: cannot write /nonexistent/trace"));
-    assert_int_equal(vmm_trace_open(&trace, "/dev/full", &err), 0);
-    assert_int_equal(vmm_trace_close(&trace, &err), -1);
-    assert_non_null(strstr(err.text, "is incomplete"));
-}
-
 static void self_test_reports_are_judged(void **state)
 {
     static const struct {
@@ -277,8 +226,6 @@ int main(void)
         cmocka_unit_test(json_names_the_vectors_that_came),
         cmocka_unit_test(kicks_avoided_are_posts_without_a_signal),
         cmocka_unit_test(json_to_a_full_device_is_an_error),
-        cmocka_unit_test(trace_lines_have_the_form_of_linux),
-        cmocka_unit_test(trace_that_cannot_be_written_is_an_error),
         cmocka_unit_test(self_test_reports_are_judged),
     };
 

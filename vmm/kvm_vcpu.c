@@ -165,14 +165,17 @@ static void sleep_until(struct vmm_vcpu *v, struct vapic_now now)
 {
     uint64_t at = vmm_clock_deadline_ns(v, now);
     struct timespec ts = {(time_t)(at / 1000000000u), (long)(at % 1000000000u)};
+    uint64_t start;
 
     atomic_store(&v->wake, 0);
     if (vmm_machine_wants(v->machine) || !vapic_block(&v->apic)) {
         return;
     }
     v->stats.blocks++;
+    start = vmm_trace_start(v->machine->config.trace);
     /* A signal or a time-out ends the wait too: the loop looks again in any case. */
     futex(&v->wake, FUTEX_WAIT_BITSET, 0, at != 0 && !vmm_clock_armed(v) ? &ts : NULL);
+    vmm_trace_span(v->machine->config.trace, v->index, VMM_TRACE_BLOCKED, start);
     vapic_unblock(&v->apic);
 }
 
@@ -334,6 +337,7 @@ static struct vapic_now prepare(struct vmm_vcpu *v, struct vapic_entry *entry)
 static void enter_guest(struct vmm_vcpu *v, const struct vapic_entry *entry, struct vapic_now now)
 {
     struct kvm_run *run = v->run;
+    uint64_t start;
     int rc;
 
     vmm_clock_arm(v, now);
@@ -341,7 +345,9 @@ static void enter_guest(struct vmm_vcpu *v, const struct vapic_entry *entry, str
     run->request_interrupt_window = entry->irq_window && !v->held;
     v->held = false;
     v->stats.runs++;
+    start = vmm_trace_start(v->machine->config.trace);
     rc = ioctl(v->fd, KVM_RUN, 0);
+    vmm_trace_span(v->machine->config.trace, v->index, VMM_TRACE_GUEST, start);
     __atomic_store_n(&run->immediate_exit, 0, __ATOMIC_RELAXED);
     v->incomplete = false;
     v->nmi_masked = false;

@@ -31,6 +31,7 @@
 #include "mem.h"
 #include "stats.h"
 #include "trace.h"
+#include "trace_probe.h"
 #include "vapic/vapic.h"
 
 #define VMM_APIC_BUS_NS 1u /* the APIC timer counts at 1 GHz before division */
@@ -86,6 +87,7 @@ struct vmm_machine {
     struct vapic_ioapic ioapic;
     struct vapic_pin pins[VMM_IOAPIC_PINS];
     struct vmm_pin_pause pauses[VMM_IOAPIC_PINS];
+    struct vmm_probes probes;
 
     struct vmm_vcpu *cpu; /* config.cpus of them */
     unsigned cpus_made;

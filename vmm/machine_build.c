@@ -183,9 +183,6 @@ static int make_vm(struct vmm_machine *m, struct vmm_err *err)
     if (rc != VAPIC_OK) {
         return vmm_fail(err, "libvapic: %s", vapic_result_text(rc));
     }
-    if (m->config.trace != NULL) {
-        vapic_trace(&m->vm, vmm_trace_event, m->config.trace);
-    }
     return 0;
 }
 
@@ -288,6 +285,7 @@ static int make_loop(struct vmm_machine *m, struct vmm_err *err)
             m->pauses[i].pin = i;
             rc = vmm_timer_init(&m->pauses[i].timer, &m->loop, on_pause_over, &m->pauses[i]);
         }
+        rc = rc != 0 ? rc : vmm_probes_init(&m->probes, &m->vm, m->config.trace, &m->loop);
     }
     return rc == 0 ? 0 : vmm_fail(err, "cannot set up the event loop: %s", strerror(-rc));
 }
@@ -377,6 +375,7 @@ void vmm_machine_free(struct vmm_machine *m)
         for (unsigned i = 0; i < VMM_IOAPIC_PINS; i++) {
             vmm_timer_fini(&m->pauses[i].timer);
         }
+        vmm_probes_fini(&m->probes);
         vmm_watch_remove(&m->signal_watch);
         vmm_evloop_fini(&m->loop);
     }

@@ -1,44 +1,236 @@
 /* SPDX-License-Identifier: MIT */
-/* The trace file; see trace.h. Lines do not mix: stdio locks the stream for each. */
+/* The trace file: from the threads of events to the thread that writes; see trace.h. */
 #include "trace.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 #include <time.h>
 
-#define LINE_MAX_BYTES 256
+#include "trace_probe.h"
 
-int vmm_trace_open(struct vmm_trace *trace, const char *path, struct vmm_err *err)
+/* How long an event may wait in memory. */
+#define LINGER_NS 100000000
+
+static uint64_t now_ns(void)
 {
-    trace->path = path;
-    trace->file = fopen(path, "we");
-    if (trace->file == NULL) {
-        return vmm_fail(err, "--trace: cannot write %s: %s: check the path", path, strerror(errno));
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* ---- The thread that writes ---- */
+
+static void wait_for_work(struct vmm_trace *trace)
+{
+    struct timespec until;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += LINGER_NS;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    while (trace->count < VMM_TRACE_BATCH / 2 && !trace->ending) {
+        if (pthread_cond_timedwait(&trace->work, &trace->lock, &until) == ETIMEDOUT) {
+            return;
+        }
     }
-    fputs("# tracer: nop\n#\n#           TASK-PID     CPU#     TIMESTAMP  FUNCTION\n", trace->file);
+}
+
+/* The next batch: its records, and their number. False: that was the last one. */
+static bool take(struct vmm_trace *trace, const struct vmm_trace_record **records, unsigned *count)
+{
+    bool more;
+
+    pthread_mutex_lock(&trace->lock);
+    wait_for_work(trace);
+    *records = trace->batch[trace->filling];
+    *count = trace->count;
+    more = !trace->ending;
+    trace->filling ^= 1;
+    trace->count = 0;
+    trace->closed = trace->ending;
+    pthread_cond_broadcast(&trace->room);
+    pthread_mutex_unlock(&trace->lock);
+    return more;
+}
+
+/* After anything that writes: takes note of the first error, while errno still says what it was. */
+static bool is_good(struct vmm_trace *trace)
+{
+    if (trace->error == 0 && ferror(trace->out.file)) {
+        trace->error = errno;
+    }
+    return trace->error == 0;
+}
+
+static void write_batch(struct vmm_trace *trace, const struct vmm_trace_record *records,
+                        unsigned count)
+{
+    struct vmm_trace_out *out = &trace->out;
+
+    for (unsigned n = 0; n < count && is_good(trace); n++) {
+        out->writer->record(out, &records[n]);
+    }
+    if (is_good(trace)) {
+        fflush(out->file);
+        is_good(trace);
+    }
+}
+
+static void *write_file(void *arg)
+{
+    struct vmm_trace *trace = arg;
+    struct vmm_trace_out *out = &trace->out;
+    const struct vmm_trace_record *records;
+    unsigned count;
+    bool more;
+
+    out->writer->begin(out);
+    do {
+        more = take(trace, &records, &count);
+        write_batch(trace, records, count);
+    } while (more);
+    if (is_good(trace)) {
+        out->writer->end(out, now_ns());
+        fflush(out->file);
+        is_good(trace);
+    }
+    return NULL;
+}
+
+/* ---- Opening and closing ---- */
+
+enum vmm_trace_form vmm_trace_form_of(enum vmm_trace_form wanted, const char *path)
+{
+    const char *dot = strrchr(path, '.');
+
+    if (wanted != VMM_TRACE_AUTO) {
+        return wanted;
+    }
+    return dot != NULL && strcmp(dot, ".json") == 0 ? VMM_TRACE_JSON : VMM_TRACE_TEXT;
+}
+
+static const struct vmm_trace_writer *writer_of(const struct vmm_trace_config *config)
+{
+    return vmm_trace_form_of(config->form, config->path) == VMM_TRACE_JSON ? &vmm_trace_json
+                                                                           : &vmm_trace_text;
+}
+
+/* No signal of the run's is for this thread, nor SIGPIPE: the error of write() says it. */
+static int start_thread(struct vmm_trace *trace)
+{
+    sigset_t all, before;
+    int rc;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    rc = pthread_create(&trace->thread, NULL, write_file, trace);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return rc;
+}
+
+int vmm_trace_open(struct vmm_trace *trace, const struct vmm_trace_config *config,
+                   struct vmm_err *err)
+{
+    pthread_condattr_t attr;
+    int rc;
+
+    trace->path = config->path;
+    trace->out = (struct vmm_trace_out){.writer = writer_of(config), .cpus = config->cpus};
+    trace->spans = trace->out.writer->spans;
+    trace->ending = trace->closed = false;
+    trace->error = 0;
+    trace->filling = trace->count = 0;
+    trace->out.file = fopen(config->path, "we");
+    if (trace->out.file == NULL) {
+        return vmm_fail(err, "--trace: cannot write %s: %s: check the path", config->path,
+                        strerror(errno));
+    }
+    pthread_mutex_init(&trace->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&trace->room, NULL);
+    pthread_cond_init(&trace->work, &attr);
+    pthread_condattr_destroy(&attr);
+    rc = start_thread(trace);
+    if (rc != 0) {
+        fclose(trace->out.file);
+        return vmm_fail(err, "--trace: no thread for it: %s", strerror(rc));
+    }
     return 0;
 }
 
 int vmm_trace_close(struct vmm_trace *trace, struct vmm_err *err)
 {
-    int failed = ferror(trace->file);
+    int error;
 
-    if (fclose(trace->file) != 0 || failed) {
-        return vmm_fail(err, "--trace: %s is incomplete: %s", trace->path, strerror(errno));
+    pthread_mutex_lock(&trace->lock);
+    trace->ending = true;
+    pthread_cond_signal(&trace->work);
+    pthread_mutex_unlock(&trace->lock);
+    pthread_join(trace->thread, NULL);
+    error = trace->error;
+    if (fclose(trace->out.file) != 0 && error == 0) {
+        error = errno;
+    }
+    if (error != 0) {
+        return vmm_fail(err, "--trace: %s is incomplete: %s", trace->path, strerror(error));
     }
     return 0;
 }
 
+/* ---- The threads of events ---- */
+
+/* A record for `push()` to complete and make visible; NULL: the file is closed. Locked. */
+static struct vmm_trace_record *reserve(struct vmm_trace *trace)
+{
+    while (trace->count == VMM_TRACE_BATCH && !trace->closed) {
+        pthread_cond_wait(&trace->room, &trace->lock);
+    }
+    return trace->closed ? NULL : &trace->batch[trace->filling][trace->count];
+}
+
+static void push(struct vmm_trace *trace, const struct vmm_trace_record *record)
+{
+    struct vmm_trace_record *place;
+
+    pthread_mutex_lock(&trace->lock);
+    place = reserve(trace);
+    if (place != NULL) {
+        *place = *record;
+        if (record->span == VMM_TRACE_SPAN_COUNT) {
+            place->ns = now_ns(); /* under the lock, for the order */
+        }
+        if (++trace->count == VMM_TRACE_BATCH / 2) {
+            pthread_cond_signal(&trace->work);
+        }
+    }
+    pthread_mutex_unlock(&trace->lock);
+}
+
 void vmm_trace_event(void *ctx, const struct vapic_event *event)
 {
-    struct vmm_trace *trace = ctx;
-    char text[LINE_MAX_BYTES];
-    struct timespec ts;
-    unsigned cpu = event->vcpu == VAPIC_NO_INDEX ? 0 : event->vcpu;
+    vmm_trace_probe(event);
+    if (ctx != NULL) {
+        push(ctx, &(struct vmm_trace_record){.span = VMM_TRACE_SPAN_COUNT, .event = *event});
+    }
+}
 
-    vapic_event_format(event, text, sizeof(text));
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    fprintf(trace->file, "%16s-%-7u [%03u] ..... %lld.%06ld: %s: %s\n",
-            event->vcpu == VAPIC_NO_INDEX ? "device" : "vcpu", cpu, cpu, (long long)ts.tv_sec,
-            ts.tv_nsec / 1000, vapic_event_name(event->kind), text);
+uint64_t vmm_trace_start(const struct vmm_trace *trace)
+{
+    return trace != NULL && trace->spans ? now_ns() : 0;
+}
+
+void vmm_trace_span(struct vmm_trace *trace, uint32_t vcpu, enum vmm_trace_span span,
+                    uint64_t start)
+{
+    if (start != 0) {
+        push(trace, &(struct vmm_trace_record){
+                        .ns = start,
+                        .duration = now_ns() - start,
+                        .span = span,
+                        .event = {.vcpu = vcpu},
+                    });
+    }
 }

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * USDT probes: one for each event of libvapic, provider "vapic", named as the event, arguments: the
+ * vCPU's index (FFFFFFFFh: none) and the event's four arguments. bpftrace, perf and SystemTap find
+ * them in the binary; `bpftrace -l 'usdt:/usr/bin/vapic:*'` lists them.
+ *
+ * While nobody listens libvapic has no listener either, and the guest pays nothing. Tracers say
+ * that they listen through the probes' semaphores, words in this program that the kernel counts up;
+ * a timer looks at them once a second.
+ */
+#ifndef VMM_TRACE_PROBE_H
+#define VMM_TRACE_PROBE_H
+
+#include <stdbool.h>
+
+#include "evloop.h"
+#include "vapic/vapic.h"
+
+#define VMM_PROBES_LOOK_NS 1000000000u
+
+struct vmm_trace;
+
+struct vmm_probes {
+    struct vapic_vm *vm;
+    struct vmm_timer timer;
+    bool on;
+};
+
+/* Does anybody listen to any probe? */
+bool vmm_trace_wanted(void);
+
+/* Fires the event's probe. */
+void vmm_trace_probe(const struct vapic_event *event);
+
+/*
+ * Has the VM's events traced: all of them with a file, else while a probe is wanted. Returns 0 or a
+ * negative errno. vmm_probes_fini() before the loop goes; a zeroed object is left alone.
+ */
+int vmm_probes_init(struct vmm_probes *probes, struct vapic_vm *vm, struct vmm_trace *file,
+                    struct vmm_evloop *loop);
+void vmm_probes_fini(struct vmm_probes *probes);
+
+#endif
