@@ -4,7 +4,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 /* ---- The host's callbacks ---- */
 
@@ -96,9 +95,9 @@ struct sf *sf_new(const struct vapic_sil_config *config, bool x2)
         sf->config = *config;
     else
         sf->config.x2avic = true;
-    sf->memory = aligned_alloc(0x1000, SF_MEMORY);
-    assert_non_null(sf->memory);
-    memset(sf->memory, 0, SF_MEMORY);
+    sf->allocated = calloc(1, SF_MEMORY + 0x1000); /* most pages are never touched */
+    assert_non_null(sf->allocated);
+    sf->memory = sf->allocated + (0x1000 - (uintptr_t)sf->allocated % 0x1000);
     sf->apic_page = (struct vapic_sil_page){.hpa = SF_SCRATCH, .present = true, .writable = true};
     assert_true(vapic_sil_init(&sf->machine, &sf->config, &host, sf, sf->table, SF_CPUS));
     for (uint32_t n = 0; n < SF_CPUS; n++) {
@@ -114,7 +113,7 @@ struct sf *sf_new(const struct vapic_sil_config *config, bool x2)
 
 void sf_free(struct sf *sf)
 {
-    free(sf->memory);
+    free(sf->allocated);
     free(sf);
 }
 

@@ -42,7 +42,7 @@ struct sf {
     struct vapic_sil_config config;
     struct vapic_sil_cpu cpu[SF_CPUS];
     struct vapic_sil_cpu *table[SF_CPUS];
-    uint8_t *memory;
+    uint8_t *memory, *allocated;
     struct vapic_sil_page apic_page; /* what the nested tables say about FEE00000h */
     bool ram_read_only;
     uint32_t walks;
