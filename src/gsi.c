@@ -20,6 +20,7 @@
  *
  * A watch is one 32-bit word per GSI: flags in 7:0, source in 15:8.
  */
+#include "fabric.h"
 #include "ioapic_pin.h"
 #include "vapic/arch/msi.h"
 
@@ -295,8 +296,10 @@ int vapic_gsi_route(struct vapic_vm *vm, uint32_t gsi, const struct vapic_route 
     vm->host.lock(vm->ctx);
     result = pack_route(vm, route, &packed);
     if (result == VAPIC_OK) {
+        vapic_routes_begin(vm);
         set_route(vm, gsi, packed);
         recompute_watched_msis(vm);
+        vapic_routes_end(vm, true);
     }
     vm->host.unlock(vm->ctx);
     return result;
@@ -314,9 +317,14 @@ int vapic_gsi_watch(struct vapic_vm *vm, uint32_t gsi, uint32_t flags, uint32_t 
     if (flags != 0)
         watch = flags | source << WATCH_SOURCE_SHIFT;
     vm->host.lock(vm->ctx);
+    vapic_routes_begin(vm);
     old = vapic_xchg32(&vm->watch[gsi], watch, VAPIC_ACQ_REL);
     vapic_add32(&vm->watched, (watch != 0) - (uint32_t)(old != 0), VAPIC_RELEASE);
     recompute_watched_msis(vm);
+    vapic_routes_end(vm, true);
+    /* APICv: what is in flight already must be ended with an exit too. */
+    if (vm->post == POST_SPLIT && watch != 0 && old == 0)
+        vm->host.kick_all(vm->ctx);
     vm->host.unlock(vm->ctx);
     return VAPIC_OK;
 }
@@ -387,4 +395,44 @@ void vapic_eoi_from_vcpu(struct vapic *v, uint8_t vector, bool level, bool suppr
 void vapic_broadcast_eoi(struct vapic_vm *vm, uint8_t vector)
 {
     tell_all(vm, vector, true);
+}
+
+/* ---- Which EOIs must be seen: for hardware that ends interrupts by itself ---- */
+
+static void add_vector(uint64_t set[4], uint8_t vector)
+{
+    set[vector >> 6] |= UINT64_C(1) << (vector & 63);
+}
+
+void vapic_eoi_vectors_add(const struct vapic *v, const struct vapic_msg *msg, bool watched,
+                           struct vapic_eoi_vectors *set)
+{
+    const struct vapic_vm *vm = v->vm;
+    uint8_t vector = (uint8_t)msg->icr;
+
+    if (!watched && !(msg->icr & APIC_ICR_LEVEL))
+        return;
+    if (watched)
+        add_vector(set->watched, vector);
+    if (v->index != VAPIC_NO_INDEX &&
+        vapic_fabric_concerns(vm, load_ident(vm, v->index), v->index, msg))
+        add_vector(set->here, vector);
+}
+
+void vapic_eoi_vectors(const struct vapic *v, struct vapic_eoi_vectors *set)
+{
+    const struct vapic_vm *vm = v->vm;
+    const struct vapic_ioapic *io = vapic_load_ptr(&vm->ioapics, VAPIC_ACQUIRE);
+
+    *set = (struct vapic_eoi_vectors){{0}, {0}};
+    for (; io != NULL; io = vapic_load_ptr(&io->next, VAPIC_ACQUIRE))
+        vapic_ioapic_eoi_vectors(io, v, set);
+    for (uint32_t gsi = 0; gsi < vm->max_gsis; gsi++) {
+        uint64_t route = vapic_load64(&vm->routes[gsi], VAPIC_ACQUIRE);
+        struct vapic_msg msg = unpack_msi(route);
+
+        /* Messages without the level bit take no part in EOIs, watched or not. */
+        if (route_kind(route) == VAPIC_ROUTE_MSI && route & APIC_ICR_LEVEL)
+            vapic_eoi_vectors_add(v, &msg, vapic_load32(&vm->watch[gsi], VAPIC_ACQUIRE) != 0, set);
+    }
 }

@@ -453,6 +453,40 @@ static inline bool vapic_eoi_is_watched(const struct vapic_vm *vm)
  */
 void vapic_eoi_from_vcpu(struct vapic *v, uint8_t vector, bool level, bool suppressed);
 
+/*
+ * Around a change of what decides whose EOIs software must see: the message of an I/O APIC pin or
+ * of a route, or a watch. Any thread, also several at once. `changed` false: nothing was. A scan
+ * that saw the old state is told by the generation, one that came in between does not count (see
+ * vapic_apicv_load_eoi_exits()). Only APICv asks.
+ */
+static inline void vapic_routes_begin(struct vapic_vm *vm)
+{
+    if (UNLIKELY(vm->post == POST_SPLIT))
+        vapic_add32(&vm->routes_changing, 1, VAPIC_SEQ_CST);
+}
+
+static inline void vapic_routes_end(struct vapic_vm *vm, bool changed)
+{
+    if (LIKELY(vm->post != POST_SPLIT))
+        return;
+    if (changed)
+        vapic_add32(&vm->routes_generation, 1, VAPIC_SEQ_CST);
+    vapic_add32(&vm->routes_changing, UINT32_MAX, VAPIC_SEQ_CST);
+}
+
+/* Vectors whose EOI must not pass unnoticed, according to pins and routes. */
+struct vapic_eoi_vectors {
+    uint64_t here[4];    /* of level-triggered or watched ones that concern the vCPU */
+    uint64_t watched[4]; /* of all watched ones */
+};
+
+/* Collects them for `v`, masked entries too. gsi.c, and ioapic.c for the pins. Owner, no lock. */
+void vapic_eoi_vectors(const struct vapic *v, struct vapic_eoi_vectors *set);
+void vapic_ioapic_eoi_vectors(const struct vapic_ioapic *io, const struct vapic *v,
+                              struct vapic_eoi_vectors *set);
+void vapic_eoi_vectors_add(const struct vapic *v, const struct vapic_msg *msg, bool watched,
+                           struct vapic_eoi_vectors *set);
+
 /* Destinations changed: tries again the pins whose message nobody accepted. No lock held. */
 void vapic_ioapic_map_changed(struct vapic_vm *vm);
 

@@ -342,6 +342,26 @@ void vapic_ioapic_eoi(struct vapic_ioapic *io, uint8_t vector, bool broadcast)
     }
 }
 
+static bool pin_is_watched(const struct vapic_ioapic *io, const struct vapic_pin *pin)
+{
+    uint32_t gsi = vapic_load32(&pin->gsi, VAPIC_RELAXED);
+
+    return gsi < io->vm->max_gsis && vapic_load32(&io->vm->watch[gsi], VAPIC_ACQUIRE) != 0;
+}
+
+/* Masked entries too: one may have an interrupt in flight. NMI, SMI, ExtINT have no EOI. */
+void vapic_ioapic_eoi_vectors(const struct vapic_ioapic *io, const struct vapic *v,
+                              struct vapic_eoi_vectors *set)
+{
+    for (uint32_t n = 0; n < io->pin_count; n++) {
+        uint64_t word = vapic_load64(&io->pins[n].word, VAPIC_ACQUIRE);
+        struct vapic_msg msg = message(io->vm, word);
+
+        if ((word & IOAPIC_RTE_DM) <= APIC_DM_LOWEST)
+            vapic_eoi_vectors_add(v, &msg, pin_is_watched(io, &io->pins[n]), set);
+    }
+}
+
 void vapic_ioapic_resume(struct vapic_ioapic *io, uint32_t pin)
 {
     if (pin < io->pin_count)
@@ -388,6 +408,7 @@ static void write_entry(struct vapic_ioapic *io, struct vapic_pin *pin, uint64_t
     uint64_t next;
     bool send, ask;
 
+    vapic_routes_begin(io->vm);
     do {
         next = pin_with_entry(seen, (pin_entry(seen) & ~mask) | (value & mask));
         ask = due(next) && (next & PIN_SOURCES & ~stale) == 0;
@@ -397,6 +418,7 @@ static void write_entry(struct vapic_ioapic *io, struct vapic_pin *pin, uint64_t
         if (send)
             next = claim(next);
     } while (!replace(pin, &seen, next));
+    vapic_routes_end(io->vm, ((seen ^ next) & PIN_MESSAGE) != 0);
 
     if (ask)
         vapic_gsi_acknowledge(io->vm, vapic_load32(&pin->gsi, VAPIC_RELAXED));
@@ -508,9 +530,11 @@ void vapic_ioapic_load_pin(struct vapic_ioapic *io, uint32_t pin, uint64_t entry
     uint64_t seen = vapic_load64(&p->word, VAPIC_ACQUIRE);
     uint64_t count;
 
+    vapic_routes_begin(io->vm);
     do {
         count = claim(seen) & PIN_CLAIM; /* a claim from before is not the last one any more */
     } while (!replace(p, &seen, state | count));
+    vapic_routes_end(io->vm, true);
     vapic_store32(&p->storm, storm_count, VAPIC_RELAXED);
     service(io->vm, p);
 }
@@ -529,8 +553,10 @@ static void reset_pin(struct vapic_pin *pin)
 
 void vapic_ioapic_reset(struct vapic_ioapic *io)
 {
+    vapic_routes_begin(io->vm);
     for (uint32_t n = 0; n < io->pin_count; n++)
         reset_pin(&io->pins[n]);
+    vapic_routes_end(io->vm, true);
     vapic_store32(&io->id, 0, VAPIC_RELAXED);
     vapic_store32(&io->select, 0, VAPIC_RELAXED);
 }
@@ -553,8 +579,10 @@ static int attach(struct vapic_ioapic *io)
     if (index == IOAPIC_MAX_COUNT)
         return VAPIC_E_FULL;
     io->index = index;
+    vapic_routes_begin(io->vm);
     vapic_store_ptr(link, io, VAPIC_RELEASE); /* readers acquire: vapic_gsi_set, EOIs */
     vapic_gsi_route_pins(io);
+    vapic_routes_end(io->vm, true);
     return VAPIC_OK;
 }
 

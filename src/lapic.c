@@ -89,6 +89,8 @@ static void drop_posted(struct vapic *v)
     for (uint32_t i = 0; i < 4; i++) {
         vapic_xchg64(&v->pid.pir[i], 0, VAPIC_SEQ_CST);
         vapic_store64(&v->level[i], 0, VAPIC_RELAXED);
+        if (UNLIKELY(v->accel != NULL))
+            vapic_store64(&v->accel->edge[i], 0, VAPIC_RELAXED);
     }
 }
 
@@ -343,21 +345,24 @@ static void harvest_page(struct vapic *v)
     v->irr_words = nonzero_words(v, APIC_IRR);
 }
 
+/* Acquire: what the senders wrote before they posted. */
+static inline uint64_t take_word(uint64_t *word)
+{
+    return vapic_load64(word, VAPIC_RELAXED) != 0 ? vapic_xchg64(word, 0, VAPIC_ACQUIRE) : 0;
+}
+
 /*
- * APICv: PIR holds edges, which hardware may have taken over before; level[] holds levels, which
- * only this function takes. A vector that is pending in both was level-triggered last or first:
+ * APICv: PIR holds edges, which hardware may have taken over before; level[] and edge[] hold what
+ * only this function takes. A vector that is pending as both was level-triggered last or first:
  * the level counts, or its EOI would be lost.
  */
 static void harvest_split(struct vapic *v)
 {
     for (uint32_t i = 0; i < 4; i++) {
-        uint64_t edge = 0, level = 0;
+        uint64_t edge = take_word(&v->pid.pir[i]), level = take_word(&v->level[i]);
 
-        /* Acquire: what the senders wrote before they posted. */
-        if (vapic_load64(&v->pid.pir[i], VAPIC_RELAXED) != 0)
-            edge = vapic_xchg64(&v->pid.pir[i], 0, VAPIC_ACQUIRE);
-        if (vapic_load64(&v->level[i], VAPIC_RELAXED) != 0)
-            level = vapic_xchg64(&v->level[i], 0, VAPIC_ACQUIRE);
+        if (v->accel != NULL)
+            edge |= take_word(&v->accel->edge[i]);
         if (LIKELY((edge | level) == 0) || UNLIKELY(v->fresh))
             continue;
         if (i == 0) {

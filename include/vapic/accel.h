@@ -257,12 +257,13 @@ struct vapic_accel_vcpu {
     /* APICv */
     struct vapic_pcpu *wake_on; /* whose list of blocked vCPUs this one is on, or NULL */
     struct vapic_accel_vcpu *next_blocked, *prev_blocked; /* under wake_on->lock */
-    uint32_t scanned;     /* owner: generation of the routes that eoi_exit was made from */
-    uint64_t eoi_exit[4]; /* owner: EOI-exit bitmap wanted */
-    /* owner: what the control block holds, to write only what differs */
-    struct {
+    uint64_t edge[4]; /* any thread: edges whose bit in the bitmap is in doubt, see post.c */
+    uint32_t scanned; /* owner writes, senders read: generation of the routes that were scanned */
+    uint64_t eoi_here[4];    /* owner: vectors of routes that lead here whose EOI must be seen */
+    uint64_t eoi_watched[4]; /* owner: vectors of watched routes, wherever they lead */
+    struct {                 /* owner: what vmcs01 holds, to write only what differs */
         bool valid;
-        uint64_t pin, primary, secondary, tertiary, threshold, status, eoi_exit[4];
+        uint64_t field[VAPIC_APICV_FIELDS];
         struct vapic_msr_pass pass;
     } told;
 };

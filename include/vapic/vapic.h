@@ -239,6 +239,7 @@ struct vapic_vm {
     uint64_t inhibits;   /* reasons, and in bits 63:32 the open requests for interrupt windows */
     uint32_t generation; /* of `inhibits`; odd while it changes; never 0 */
     uint32_t routes_generation; /* of what EOI-exit bitmaps are made from; atomic, any thread */
+    uint32_t routes_changing;   /* threads that change it now; atomic, any thread */
     bool page_mapped;           /* what host.access_page() was last told */
     bool page_withdrawn;        /* and never will be told again */
     uint32_t auto_eoi_vcpus;    /* vCPUs with AutoEOI vectors (pv.h) */

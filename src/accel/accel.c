@@ -294,6 +294,13 @@ static bool write_again(struct vapic *v, uint32_t offset, struct vapic_now now)
     return false;
 }
 
+void vapic_trap_undo(struct vapic *v, uint32_t offset)
+{
+    for (uint32_t i = 0; i < TRAP_REGS; i++)
+        if (trap_regs[i] == offset)
+            set_reg(v, offset, v->accel->written[i]);
+}
+
 void vapic_trap_write(struct vapic *v, uint32_t offset, struct vapic_now now)
 {
     offset &= 0xFF0;

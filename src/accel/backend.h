@@ -76,6 +76,9 @@ void vapic_avic_leave(struct vapic_accel *accel);
 
 /* ---- accel.c ---- */
 
+/* The register of a trap gets back what it held when the guest was entered. Owner. */
+void vapic_trap_undo(struct vapic *v, uint32_t offset);
+
 /* `v` is attached and its VM has a back end. */
 static inline bool accelerable(const struct vapic *v)
 {

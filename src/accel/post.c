@@ -15,7 +15,9 @@
  * vector must not get there that way: its EOI has to exit, and no processor loads an EOI-exit
  * bitmap on its own. So it goes into level[], which only the owner harvests, outside the guest, and
  * an accelerated target is kicked for it: its bit in the bitmap is there before the vector can be
- * delivered, however the I/O APIC is reprogrammed meanwhile.
+ * delivered, however the I/O APIC is reprogrammed meanwhile. The same way go edges for whose EOI
+ * somebody may wait, into edge[], while the target's bitmap has yet to follow a change of the
+ * routes.
  */
 #include "backend.h"
 
@@ -101,17 +103,43 @@ static enum vapic_action post_page(struct vapic *v, uint32_t vector, bool level,
     return notify_page(v);
 }
 
+/*
+ * Will the EOI of an edge that is posted into PIR exit if somebody watches for it? Yes, if the
+ * target has made its bitmap from the routes as they are. The sender has its message from a route;
+ * whoever wrote that route counted himself into routes_changing before and the generation up after
+ * (vapic_routes_begin()), so one of the two shows if the target has not looked since.
+ */
+static bool bitmap_in_doubt(const struct vapic *v)
+{
+    const struct vapic_vm *vm = v->vm;
+
+    if (LIKELY(!vapic_eoi_is_watched(vm)) || v->accel == NULL)
+        return false;
+    return vapic_load32(&vm->routes_changing, VAPIC_ACQUIRE) != 0 ||
+           vapic_load32(&v->accel->scanned, VAPIC_RELAXED) !=
+               vapic_load32(&vm->routes_generation, VAPIC_RELAXED);
+}
+
+/* The set that a vector goes into; true: one that only software takes from. */
+static bool choose_set(struct vapic *v, bool level, uint64_t **set)
+{
+    bool software = level || UNLIKELY(bitmap_in_doubt(v));
+
+    *set = level ? v->level : software ? v->accel->edge : v->pid.pir;
+    return software;
+}
+
 static enum vapic_action post_split(struct vapic *v, uint32_t vector, bool level, bool *coalesced)
 {
-    uint64_t *set = level ? v->level : v->pid.pir;
-    uint64_t bit = UINT64_C(1) << (vector & 63);
+    uint64_t *set, bit = UINT64_C(1) << (vector & 63);
+    bool software = choose_set(v, level, &set);
 
     if (vapic_or64(&set[vector >> 6], bit, VAPIC_SEQ_CST) & bit) {
         *coalesced = true;
         return VAPIC_ACTION_NONE;
     }
     POINT(v);
-    return level ? post_notify(v) : notify_pir(v);
+    return software ? post_notify(v) : notify_pir(v);
 }
 
 enum vapic_action vapic_accel_post(struct vapic *v, uint32_t vector, bool level, bool *coalesced)

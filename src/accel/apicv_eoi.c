@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * APICv's EOI-exit bitmap: of which vectors software must see the EOI. Owned by the vCPU's owner,
+ * loaded last thing before an entry. [SDM3 31.1.4]
+ *
+ * The bit of a vector is set while one of these is true:
+ *
+ *  here      a level-triggered or watched pin or message route has the vector and leads to this
+ * vCPU. By itself this would be too late when a route changes while the vCPU is in the guest, and
+ * too early to forget when one is led away; it spares loading the bitmap anew for every interrupt.
+ *  pending   IRR or ISR hold the vector and TMR calls it level-triggered. That is what makes it
+ *            right. Levels come into IRR by software only, outside the guest (post.c), and TMR with
+ *            them; so whatever the route was then or is now, the bit is loaded before the vector
+ * can be ended, and stays until it has been. watched   IRR or ISR hold the vector and any watched
+ * route has it, wherever it leads: an edge whose route was led away while it was in flight. A
+ * software EOI tells watchers by vector, too.
+ *
+ * A bit too many costs an exit and nothing else: the EOI is looked at as software would.
+ */
+#include "apicv.h"
+
+/* Two neighbouring words of ISR, TMR or IRR: the vectors 64*n to 64*n+63. */
+static uint64_t vectors(const struct vapic *v, uint32_t base, uint32_t n)
+{
+    return reg(v, base + 32 * n) | (uint64_t)reg(v, base + 32 * n + 16) << 32;
+}
+
+/*
+ * The generation is read first and the routes after it: a change that this scan missed has yet to
+ * count the generation up. One that is under way, which it may have seen or not, shows in
+ * routes_changing: then the scan counts for nothing, for senders (post.c) as for the next entry.
+ */
+static void scan(struct vapic *v, uint32_t generation)
+{
+    struct vapic_accel_vcpu *av = v->accel;
+    bool settled = vapic_load32(&v->vm->routes_changing, VAPIC_ACQUIRE) == 0;
+    struct vapic_eoi_vectors set;
+
+    vapic_eoi_vectors(v, &set);
+    for (uint32_t i = 0; i < 4; i++) {
+        av->eoi_here[i] = set.here[i];
+        av->eoi_watched[i] = set.watched[i];
+    }
+    /* Relaxed: whoever posts by what this says does so with ON, and the guest is entered after. */
+    vapic_store32(&av->scanned, settled ? generation : generation - 1, VAPIC_RELAXED);
+}
+
+void vapic_apicv_load_eoi_exits(struct vapic *v)
+{
+    struct vapic_accel_vcpu *av = v->accel;
+    uint32_t generation = vapic_load32(&v->vm->routes_generation, VAPIC_ACQUIRE);
+
+    if (av->scanned != generation)
+        scan(v, generation);
+    for (uint32_t n = 0; n < 4; n++) {
+        uint64_t pending = vectors(v, APIC_IRR, n) | vectors(v, APIC_ISR, n);
+        uint64_t level = vectors(v, APIC_TMR, n);
+
+        vapic_apicv_tell(v, APICV_FIELD_EOI + n,
+                         av->eoi_here[n] | (pending & (level | av->eoi_watched[n])));
+    }
+}
