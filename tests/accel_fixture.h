@@ -37,12 +37,11 @@
 #define AX_NOTIFY_VECTOR 0xF1u
 #define AX_WAKEUP_VECTOR 0xF2u
 #define AX_LOG_SIZE      4096u
-#define AX_EVENTS        8192u
 
 /* What the log holds, in the order in which it happened. */
 enum ax_kind {
     AX_DELIVERED, /* vcpu; a: vector, through the guest's IDT */
-    AX_NOTIFY,    /* vcpu; a: enum vapic_action, b: 1 when it was the caller's to do */
+    AX_NOTIFY,    /* vcpu; a: enum vapic_action; by host.notify() or ax_act() */
     AX_EXIT,      /* vcpu; a: exit code or basic reason, b: EXITINFO1 or qualification, c: INFO2 */
     AX_ENTRY,     /* vcpu */
     AX_EOI,       /* vcpu; a: vector: host.eoi */
@@ -98,18 +97,16 @@ struct ax_vcpu {
     uint8_t *vmcb;  /* AMD: VMCB, and the MSR permission map after it */
     uint8_t *msrpm; /* AMD: permission map; Intel: MSR bitmap */
     struct vapic_sil_vmcs vmcs;
+    struct vapic_sil_cpu *last; /* where it last ran: caches of another one are stale */
     struct vapic_sil_cpu *cpu;  /* where it runs; NULL: nowhere (preempted) */
     struct vapic_pcpu *pcpu;
     struct vapic_entry entry;
-    bool entered;   /* between vapic_enter() and vapic_exit() */
-    bool blocked;   /* vapic_block() said true */
-    bool woken;     /* host.notify(WAKE) while blocked */
-    bool looks;     /* look again although nothing was told (as after a KICK outside the guest) */
-    bool guest_if;  /* RFLAGS.IF; true from the start */
-    bool nmi_masked;
-    bool committed; /* something was committed and not yet seen delivered */
-    bool removed;
-    uint64_t handled; /* exits */
+    bool entered;     /* between vapic_enter() and vapic_exit() */
+    bool blocked;     /* vapic_block() said true */
+    bool woken;       /* host.notify(WAKE) while blocked */
+    bool guest_if;    /* RFLAGS.IF; true from the start */
+    uint8_t injected; /* enum vapic_inject: in the injection slot, not seen delivered yet */
+    uint8_t extint;   /* vector fetched from the 8259 and not delivered: inject it again */
 };
 
 /* What differs between the vendors. */
@@ -127,12 +124,17 @@ struct ax_vendor {
     enum ax_result (*exit)(struct ax_vcpu *c, struct ax_op *op);
     /* What the control block says of the exit, for the log. */
     void (*why)(struct ax_vcpu *c, uint64_t *code, uint64_t *info1, uint64_t *info2);
-    /* Is the event that was injected still to be delivered (the exit came first)? */
-    bool (*undelivered)(struct ax_vcpu *c);
+    /* host.flush(), host.intercept() */
+    void (*flush)(struct ax_vcpu *c);
+    void (*intercept)(struct ax_vcpu *c, const struct vapic_msr_pass *pass);
     uint64_t leave_code; /* exit code of a forced exit */
 };
 
 extern const struct ax_vendor ax_amd, ax_intel;
+
+/* Intel's half also answers host.control() and host.interrupt_status(). */
+void ax_intel_control(struct ax_vcpu *c, uint32_t field, uint64_t mask, uint64_t value);
+uint16_t ax_intel_interrupt_status(struct ax_vcpu *c);
 
 /* How ax_new() makes the machine. Zero is a sane default for every field. */
 struct ax_options {
@@ -140,16 +142,15 @@ struct ax_options {
     struct vapic_sil_config silicon; /* vendor is set from the kind; x2avic and so on from the */
                                      /* features, unless `silicon_set` */
     bool silicon_set;
-    uint32_t vcpus;       /* 0: 1 */
-    const uint32_t *ids;  /* NULL: 0, 1, 2, ... */
-    bool x2apic;          /* every vCPU starts in x2APIC mode */
-    bool soft_disabled;   /* leave SVR as RESET leaves it */
-    bool parked;          /* leave application processors as RESET leaves them */
-    bool software;        /* kind, but the inhibit reason DISABLED is not used: VM-wide BLOCKIRQ */
-    uint32_t features;    /* VAPIC_FEATURE_ masks in addition to X2APIC, TSC_DEADLINE, SUPPRESS */
-    bool no_features;     /* ... or instead of them */
-    bool trace;           /* log AX_TRACE */
-    bool no_attach;       /* vCPUs without vapic_accel_attach() */
+    uint32_t vcpus;      /* 0: 1 */
+    const uint32_t *ids; /* NULL: 0, 1, 2, ... */
+    bool x2apic;         /* every vCPU starts in x2APIC mode */
+    bool soft_disabled;  /* leave SVR as RESET leaves it */
+    bool parked;         /* leave application processors as RESET leaves them */
+    uint32_t features;   /* VAPIC_FEATURE_ masks in addition to X2APIC, TSC_DEADLINE, SUPPRESS */
+    bool no_features;    /* ... or instead of them */
+    bool trace;          /* log AX_TRACE */
+    bool no_attach;      /* vCPUs without vapic_accel_attach() */
     struct vapic_vm_config config; /* max_vcpus 0: vcpus */
 };
 
@@ -181,7 +182,13 @@ struct ax {
     void (*on_page)(struct ax *ax, bool mapped);
     void (*on_ack)(struct ax *ax, uint32_t gsi);
     void (*before_entry)(struct ax *ax, uint32_t n); /* vapic_enter() is done, VMRUN is next */
+    int (*on_inta)(struct ax *ax, uint32_t n);       /* the 8259's vector; NULL: 20h, LINT0 falls */
+    void (*on_wait)(struct ax *ax);      /* kick_all() waits for the vCPU that is `executing` */
+    void (*on_contended)(struct ax *ax); /* the configuration lock is taken; NULL: a failure */
     void *user;
+
+    int executing; /* the vCPU whose instruction is inside the silicon right now; -1: none */
+    bool quiet;    /* the log only counts */
 
     /* Private. */
     struct ax_options options;
@@ -190,6 +197,7 @@ struct ax {
     uint8_t *scratch; /* the APIC access page */
     void *memory;
     uint32_t counts[AX_KINDS];
+    uint64_t total; /* events ever */
     uint32_t logged;
     struct ax_event log[AX_LOG_SIZE];
 };
@@ -243,6 +251,8 @@ void ax_settle(struct ax *ax);
 /* The scheduler: takes the vCPU off its processor; lets it run on modelled processor `cpu`. */
 void ax_put(struct ax *ax, uint32_t n);
 void ax_load(struct ax *ax, uint32_t n, uint32_t cpu);
+/* Time passes, and every vCPU looks. */
+void ax_tick(struct ax *ax, uint64_t ns);
 /* Does `action` for a vCPU, as a caller of vapic_post() must. */
 void ax_act(struct ax *ax, uint32_t n, enum vapic_action action);
 /* vapic_post() and the action. */
