@@ -82,7 +82,7 @@ static void count_vcpu(struct vapic_vm *vm, bool more)
 {
     vm->host.lock(vm->ctx);
     vm->auto_eoi_vcpus = more ? vm->auto_eoi_vcpus + 1 : vm->auto_eoi_vcpus - 1;
-    if (vm->auto_eoi_vcpus == (more ? 1u : 0u))
+    if (vm->backend != NULL && vm->auto_eoi_vcpus == (more ? 1u : 0u))
         vapic_inhibit_locked(vm, VAPIC_INHIBIT_HYPERV, more);
     vm->host.unlock(vm->ctx);
 }
