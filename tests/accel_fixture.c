@@ -224,7 +224,7 @@ static void host_kick_all(void *ctx)
     for (uint32_t n = 0; n < ax->vcpus; n++) {
         struct ax_vcpu *c = ax->v[n];
 
-        if (!vapic_in_guest(&c->apic))
+        if (c == NULL || !vapic_in_guest(&c->apic)) /* NULL: ax_new() is still at it */
             continue;
         if ((int)n != ax->executing) {
             ax_leave(ax, n);
