@@ -55,6 +55,8 @@ enum ax_kind {
     AX_NMI,      /* vcpu */
     AX_EXTINT,   /* vcpu */
     AX_TRACE,    /* event */
+    AX_CONTROL,  /* vcpu; host.control(): a: field, b: mask, c: value */
+    AX_FAILED,   /* vcpu; a VM entry failed; a: VM-instruction error */
     AX_KINDS
 };
 
@@ -97,6 +99,8 @@ struct ax_vcpu {
     uint8_t *vmcb;  /* AMD: VMCB, and the MSR permission map after it */
     uint8_t *msrpm; /* AMD: permission map; Intel: MSR bitmap */
     struct vapic_sil_vmcs vmcs;
+    struct vapic_sil_vmcs vmcs02; /* Intel: of a nested guest; the test fills it in */
+    bool l2;                      /* Intel: vmcs02 is current */
     struct vapic_sil_cpu *last; /* where it last ran: caches of another one are stale */
     struct vapic_sil_cpu *cpu;  /* where it runs; NULL: nowhere (preempted) */
     struct vapic_pcpu *pcpu;
