@@ -151,6 +151,7 @@ enum vapic_sil_result vapic_sil_apicv_hlt(struct vapic_sil_cpu *cpu)
 {
     struct apicv_exit exit = {.reason = VMX_EXIT_HLT, .length = 1};
 
+    cpu->apicv.vectoring = 0;
     if (cpu->guest.cpl > 0)
         return VAPIC_SIL_GP;
     if (apicv_primary(cpu, VMX_PRI_HLT_EXITING))
