@@ -36,7 +36,7 @@
 #define AX_KICK_VECTOR   0xF0u /* makes a processor leave the guest */
 #define AX_NOTIFY_VECTOR 0xF1u
 #define AX_WAKEUP_VECTOR 0xF2u
-#define AX_LOG_SIZE      4096u
+#define AX_LOG_SIZE      32768u
 
 /* What the log holds, in the order in which it happened. */
 enum ax_kind {
