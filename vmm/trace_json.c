@@ -110,14 +110,10 @@ static void begin(struct vmm_trace_out *out)
 
 static const char *reason_name(uint32_t reason, char *number, size_t size)
 {
-    static const char *const names[] = {
-#define VAPIC_X(name, value, avic, apicv, text) [value] = #name,
-        VAPIC_INHIBITS(VAPIC_X)
-#undef VAPIC_X
-    };
+    const char *name = vapic_inhibit_name(reason);
 
-    if (reason < sizeof(names) / sizeof(names[0])) {
-        return names[reason];
+    if (name != NULL) {
+        return name;
     }
     snprintf(number, size, "reason %u", reason);
     return number;

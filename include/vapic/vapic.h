@@ -874,7 +874,8 @@ const char *vapic_event_name(uint32_t kind);
 
 /*
  * Formats an event's arguments as KVM's tracepoint of the same name prints them, without a newline,
- * always terminated. Returns the length that the full text has. [any]
+ * always terminated. Returns the length that the full text has. Numbers look as the kernel prints
+ * them: a zero in hexadecimal keeps its 0x, which tools that format by themselves leave off. [any]
  */
 size_t vapic_event_format(const struct vapic_event *event, char *text, size_t size);
 
