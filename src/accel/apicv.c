@@ -372,13 +372,11 @@ static void attach(struct vapic *v)
     vapic_posted_attach(v);
 }
 
-/* When kick_all() returns no processor is in the middle of an IPI that it resolved before. */
+/* accel.c waits for processors that are in the middle of an IPI which they resolved before. */
 static void detach(struct vapic *v)
 {
     set_entry(v, false);
     vapic_posted_detach(v);
-    if (has_ipiv(v))
-        v->vm->host.kick_all(v->vm->ctx);
 }
 
 /* x2APIC and xAPIC are virtualized by controls of their own. */
