@@ -202,6 +202,8 @@ static int noaccel(struct vapic *v, uint64_t info1, uint64_t info2, struct vapic
         end_of_interrupt(v, vector, now);
     else if (offset == APIC_ICR)
         send_stored(v);
+    else if (offset == APIC_RRR)
+        set_reg(v, APIC_RRR, 0); /* nobody answers remote reads; the guest's value must not stay */
     else
         vapic_trap_write(v, offset, now);
     return VAPIC_OK;
