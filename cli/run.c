@@ -82,17 +82,24 @@ static int rehearse(const struct run_options *o, const struct guest_files *files
 /* The kvm engine                                                                                 */
 /* ---------------------------------------------------------------------------------------------- */
 
-static void print_stats(const struct run_options *o, struct vmm_machine *m)
+/* After a run: its counters, or their place in the comparison. */
+static void keep_stats(const struct run_options *o, struct vmm_machine *m, int status,
+                       struct vmm_compare *compare)
 {
     struct vmm_vcpu_stats *cpu = calloc(o->cpus, sizeof(*cpu));
+    struct vmm_accel_report accel;
     struct vmm_stats stats;
 
     if (cpu == NULL) {
         fprintf(stderr, "vapic run: no memory for the counters\n");
         return;
     }
-    vmm_machine_stats(m, &stats, cpu);
-    if (o->stats == RUN_STATS_TEXT) {
+    vmm_machine_stats(m, &stats, cpu, &accel);
+    if (compare != NULL) {
+        if (!vmm_compare_add(compare, vmm_accel_names[m->config.accel], status, &stats)) {
+            fprintf(stderr, "vapic run: no memory for the comparison\n");
+        }
+    } else if (o->stats == RUN_STATS_TEXT) {
         vmm_stats_text(&stats, stderr);
     } else {
         vmm_stats_json(&stats, stderr);
@@ -143,8 +150,14 @@ static int status_of(const struct run_options *o, const struct vmm_machine *m,
     return result->why == VMM_WANT_DEBUG_EXIT ? result->code : CLI_OK;
 }
 
-/* The exit status; *signo is the signal that ended the run, or stays. */
-static int run_machine(const struct run_options *o, struct vmm_machine *m, int *signo)
+/* What a series of runs is about. */
+struct series {
+    struct vmm_compare *compare; /* NULL: a single run */
+    int signo;                   /* the signal that ended it */
+    bool quit;                   /* the user has had enough */
+};
+
+static int run_machine(const struct run_options *o, struct vmm_machine *m, struct series *series)
 {
     struct vmm_machine_result result;
     struct vmm_err err;
@@ -156,22 +169,28 @@ static int run_machine(const struct run_options *o, struct vmm_machine *m, int *
         vmm_term_leave();
     }
     if (rc != 0) {
-        status = complain(&err);
-    } else {
-        if (o->stats != RUN_STATS_NONE) {
-            print_stats(o, m);
-        }
-        status = status_of(o, m, &result);
-        *signo = result.why == VMM_WANT_SIGNAL ? result.code : *signo;
+        return complain(&err);
     }
+    if (o->stats != RUN_STATS_NONE && series->compare == NULL) {
+        keep_stats(o, m, 0, NULL);
+    }
+    status = status_of(o, m, &result);
+    if (o->stats != RUN_STATS_NONE && series->compare != NULL) {
+        keep_stats(o, m, status, series->compare);
+    }
+    series->signo = result.why == VMM_WANT_SIGNAL ? result.code : 0;
+    series->quit = result.why == VMM_WANT_QUIT || series->signo != 0;
     return status;
 }
 
-static int run_kvm(const struct run_options *o, const struct guest_files *files)
+static bool is_disturbed(const struct run_options *o)
 {
-    static struct vmm_trace trace;
-    struct vmm_trace_config trace_config = {o->trace, o->trace_form, o->cpus};
-    struct vmm_err err;
+    return o->disturb.inhibits != 0 || o->disturb.pause_ns != 0;
+}
+
+static int run_mode(const struct run_options *o, const struct guest_files *files,
+                    enum vmm_accel_mode mode, struct vmm_trace *trace, struct series *series)
+{
     struct vmm_machine_config config = {
         .kernel = files->kernel,
         .initrd = files->initrd,
@@ -182,26 +201,82 @@ static int run_kvm(const struct run_options *o, const struct guest_files *files)
         .tsc_deadline = o->timer != RUN_TIMER_ONESHOT,
         .pv_eoi = o->pv_eoi,
         .count = o->stats != RUN_STATS_NONE,
-        .trace = o->trace != NULL ? &trace : NULL,
+        .trace = trace,
+        .accel = mode,
+        .disturb = is_disturbed(o) ? &o->disturb : NULL,
         .in_fd = STDIN_FILENO,
         .out_fd = STDOUT_FILENO,
         .escapes = isatty(STDIN_FILENO) != 0,
     };
-    struct vmm_machine *m;
-    int signo = 0;
-    int status;
+    struct vmm_err err;
+    struct vmm_machine *m = vmm_machine_new(&config, &err);
+    int status = m != NULL ? run_machine(o, m, series) : complain(&err);
 
-    if (o->trace != NULL && vmm_trace_open(&trace, &trace_config, &err) != 0) {
-        return complain(&err);
-    }
-    m = vmm_machine_new(&config, &err);
-    status = m != NULL ? run_machine(o, m, &signo) : complain(&err);
     if (m != NULL) {
         vmm_machine_free(m);
     }
+    return status;
+}
+
+/* Every mode, and the comparison. The status is the first bad one. */
+static int run_all(const struct run_options *o, const struct guest_files *files, int *signo)
+{
+    struct vmm_compare compare = {.count = 0};
+    struct series series = {.compare = &compare};
+    int worst = CLI_OK;
+
+    for (unsigned mode = 0; mode < VMM_ACCEL_MODES && !series.quit; mode++) {
+        int status;
+
+        fprintf(stderr, "vapic run: accel %s\n", vmm_accel_names[mode]);
+        status = run_mode(o, files, (enum vmm_accel_mode)mode, NULL, &series);
+        worst = worst == CLI_OK ? status : worst;
+    }
+    if (o->stats == RUN_STATS_TEXT) {
+        vmm_compare_text(&compare, stderr);
+    } else if (o->stats == RUN_STATS_JSON) {
+        vmm_compare_json(&compare, stderr);
+    }
+    vmm_compare_free(&compare);
+    *signo = series.signo;
+    return worst;
+}
+
+static int run_one(const struct run_options *o, const struct guest_files *files, int *signo)
+{
+    static struct vmm_trace trace;
+    struct vmm_trace_config trace_config = {o->trace, o->trace_form, o->cpus};
+    struct series series = {.compare = NULL};
+    unsigned mode = o->accel;
+    struct vmm_err err;
+    char why[128];
+    int status;
+
+    if (mode == RUN_ACCEL_AUTO) {
+        mode = vmm_accel_host_mode(why, sizeof(why));
+        fprintf(stderr, "vapic run: accel %s: %s\n", vmm_accel_names[mode], why);
+    }
+    if (mode == VMM_ACCEL_NONE && is_disturbed(o)) {
+        vmm_fail(&err, "--inhibit, --pause-vcpu: no acceleration to disturb: name a mode");
+        return complain(&err);
+    }
+    if (o->trace != NULL && vmm_trace_open(&trace, &trace_config, &err) != 0) {
+        return complain(&err);
+    }
+    status = run_mode(o, files, (enum vmm_accel_mode)mode, o->trace != NULL ? &trace : NULL,
+                      &series);
     if (o->trace != NULL && vmm_trace_close(&trace, &err) != 0) {
         return complain(&err);
     }
+    *signo = series.signo;
+    return status;
+}
+
+static int run_kvm(const struct run_options *o, const struct guest_files *files)
+{
+    int signo = 0;
+    int status = o->accel == RUN_ACCEL_ALL ? run_all(o, files, &signo) : run_one(o, files, &signo);
+
     return signo != 0 ? die_of(signo) : status;
 }
 
@@ -240,6 +315,13 @@ static void rig_command(const struct run_options *o, const char *cpus, const cha
     add_option(c, "--stats", VMM_RIG_TEXT, run_stats_names[o->stats]);
     add_option(c, "--append", VMM_RIG_TEXT, o->append);
     add(c, VMM_RIG_TEXT, o->pv_eoi ? "--pv-eoi" : "--no-pv-eoi");
+    add_option(c, "--accel", VMM_RIG_TEXT, run_accel_names[o->accel]);
+    for (unsigned i = 0; i < o->disturb.inhibits; i++) {
+        add_option(c, "--inhibit", VMM_RIG_TEXT, o->inhibit_text[i]);
+    }
+    if (o->pause_text != NULL) {
+        add_option(c, "--pause-vcpu", VMM_RIG_TEXT, o->pause_text);
+    }
     if (o->kernel != NULL) {
         add_option(c, "--kernel", VMM_RIG_IN, o->kernel);
     }

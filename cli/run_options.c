@@ -20,6 +20,9 @@ const char *const run_apic_names[] = {"auto", "xapic", "x2apic", NULL};
 const char *const run_timer_names[] = {"auto", "tsc-deadline", "oneshot", NULL};
 const char *const run_engine_names[] = {"auto", "kvm", "rig", NULL};
 const char *const run_stats_names[] = {"text", "json", "none", NULL};
+const char *const run_accel_names[] = {"none",  "avic",       "avic-noipiv", "x2avic",
+                                       "apicv", "apicv-ipiv", "auto",        "all",
+                                       NULL};
 const char *const run_trace_names[] = {"auto", "text", "json", NULL};
 
 enum key {
@@ -33,6 +36,9 @@ enum key {
     KEY_ENGINE,
     KEY_PV_EOI,
     KEY_NO_PV_EOI,
+    KEY_ACCEL,
+    KEY_INHIBIT,
+    KEY_PAUSE_VCPU,
     KEY_STATS,
     KEY_TRACE,
     KEY_TRACE_FORM,
@@ -60,6 +66,17 @@ static const struct argp_option option_table[] = {
     {"pv-eoi", KEY_PV_EOI, NULL, 0,
      "Offer KVM's PV EOI: most interrupts end without an exit (the default)", 0},
     {"no-pv-eoi", KEY_NO_PV_EOI, NULL, 0, "Every end of an interrupt is a register write", 0},
+    {"accel", KEY_ACCEL, "MODE", 0,
+     "Model hardware that accelerates interrupts, and say what the guest costs on it: none (the "
+     "default), avic, avic-noipiv, x2avic, apicv, apicv-ipiv, auto (what this processor has), or "
+     "all: one run per mode, and a table to compare them",
+     0},
+    {"inhibit", KEY_INHIBIT, "REASON@PERIOD", 0,
+     "While the guest runs, inhibit acceleration for REASON in half of each PERIOD, as "
+     "BLOCKIRQ@10ms. Can be repeated",
+     0},
+    {"pause-vcpu", KEY_PAUSE_VCPU, "PERIOD", 0,
+     "Every PERIOD one vCPU after the other moves to another modelled processor", 0},
     {"stats", KEY_STATS, "FORM", 0, "Counters at the end, on standard error: text, json, none", 0},
     {"trace", KEY_TRACE, "FILE", 0,
      "Write every APIC event to FILE, with times of CLOCK_MONOTONIC: as trace-cmd report prints "
@@ -144,6 +161,42 @@ static void set_guest(struct argp_state *state, struct run_options *o, const cha
     o->kernel = file;
 }
 
+static void add_inhibit(struct argp_state *state, struct run_options *o, const char *text)
+{
+    struct vmm_err err;
+
+    if (vmm_inhibit_parse(text, &o->disturb, &err) != 0) {
+        argp_failure(state, CLI_USAGE, 0, "%s", err.text);
+    }
+    o->inhibit_text[o->disturb.inhibits - 1] = text;
+}
+
+static void set_pause(struct argp_state *state, struct run_options *o, const char *text)
+{
+    struct vmm_err err;
+
+    if (vmm_period_parse("pause-vcpu", text, &o->disturb.pause_ns, &err) != 0) {
+        argp_failure(state, CLI_USAGE, 0, "%s", err.text);
+    }
+    o->pause_text = text;
+}
+
+static void check_accel(struct argp_state *state, const struct run_options *o)
+{
+    if (o->accel == VMM_ACCEL_NONE && o->disturb.inhibits != 0) {
+        argp_failure(state, CLI_USAGE, 0,
+                     "--inhibit: there is no acceleration to inhibit: give --accel");
+    }
+    if (o->accel == VMM_ACCEL_NONE && o->disturb.pause_ns != 0) {
+        argp_failure(state, CLI_USAGE, 0,
+                     "--pause-vcpu: there are no modelled processors: give --accel");
+    }
+    if (o->accel == RUN_ACCEL_ALL && o->trace != NULL) {
+        argp_failure(state, CLI_USAGE, 0,
+                     "--trace: one file cannot take all runs of --accel all: name a mode");
+    }
+}
+
 static void check(struct argp_state *state, struct run_options *o)
 {
     if (o->cpus == 0) {
@@ -157,6 +210,7 @@ static void check(struct argp_state *state, struct run_options *o)
                      "--cpus: xAPIC addresses %u processors, not %u: use --apic x2apic",
                      XAPIC_CPUS_MAX, o->cpus);
     }
+    check_accel(state, o);
 }
 
 static error_t parse_option(int key, char *arg, struct argp_state *state)
@@ -194,6 +248,15 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         break;
     case KEY_NO_PV_EOI:
         o->pv_eoi = false;
+        break;
+    case KEY_ACCEL:
+        o->accel = (unsigned)choose(state, "accel", arg, run_accel_names);
+        break;
+    case KEY_INHIBIT:
+        add_inhibit(state, o, arg);
+        break;
+    case KEY_PAUSE_VCPU:
+        set_pause(state, o, arg);
         break;
     case KEY_STATS:
         o->stats = (enum run_stats)choose(state, "stats", arg, run_stats_names);

@@ -6,12 +6,17 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "accel.h"
+#include "accel_disturb.h"
 #include "trace_form.h"
 
 enum run_apic { RUN_APIC_AUTO, RUN_APIC_XAPIC, RUN_APIC_X2APIC };
 enum run_timer { RUN_TIMER_AUTO, RUN_TIMER_TSC_DEADLINE, RUN_TIMER_ONESHOT };
 enum run_engine { RUN_ENGINE_AUTO, RUN_ENGINE_KVM, RUN_ENGINE_RIG };
 enum run_stats { RUN_STATS_TEXT, RUN_STATS_JSON, RUN_STATS_NONE };
+
+/* enum vmm_accel_mode, and two words more. */
+enum run_accel { RUN_ACCEL_AUTO = VMM_ACCEL_MODES, RUN_ACCEL_ALL };
 
 struct run_options {
     const char *kernel; /* NULL: the built-in guest */
@@ -25,6 +30,10 @@ struct run_options {
     enum run_timer timer;
     enum run_engine engine;
     enum run_stats stats;
+    unsigned accel; /* enum vmm_accel_mode or enum run_accel */
+    struct vmm_disturb_config disturb;
+    const char *inhibit_text[VMM_INHIBITS_MAX]; /* as they were given */
+    const char *pause_text;                     /* NULL: none */
     const char *rig_kernel; /* NULL: the one that `make` fetched */
     unsigned rig_cpus;      /* 0: the rig's default */
     bool rig_icount;
@@ -39,6 +48,7 @@ extern const char *const run_apic_names[];
 extern const char *const run_timer_names[];
 extern const char *const run_engine_names[];
 extern const char *const run_stats_names[];
+extern const char *const run_accel_names[];
 extern const char *const run_trace_names[];
 
 #endif

@@ -28,6 +28,7 @@ static void exit_io(struct vmm_vcpu *v)
 
     v->stats.exits[VMM_EXIT_IO]++;
     v->incomplete = true;
+    vmm_accel_leave(v, VMM_ACCEL_EXIT_IO);
     for (uint32_t i = 0; i < run->io.count; i++, data += run->io.size) {
         uint64_t value = 0;
 
@@ -44,7 +45,6 @@ static void exit_io(struct vmm_vcpu *v)
 static void lapic_access(struct vmm_vcpu *v, uint32_t offset, uint8_t *data, uint32_t len,
                          bool write)
 {
-    v->stats.exits[VMM_EXIT_MMIO_APIC]++;
     if (write) {
         vapic_mmio_write(&v->apic, offset, data, len, vmm_clock_now(v));
     } else {
@@ -68,6 +68,13 @@ static void ioapic_access(struct vmm_vcpu *v, uint32_t offset, uint8_t *data, ui
     }
 }
 
+/* The page that modelled hardware redirects lies where every guest expects it. */
+static bool by_hardware(struct vmm_vcpu *v, uint64_t gpa, uint8_t *data, uint32_t len, bool write)
+{
+    return gpa - VMM_LAPIC_BASE < PAGE &&
+           vmm_accel_mmio(v, (uint32_t)(gpa - VMM_LAPIC_BASE), data, len, write);
+}
+
 static void exit_mmio(struct vmm_vcpu *v)
 {
     struct kvm_run *run = v->run;
@@ -80,7 +87,13 @@ static void exit_mmio(struct vmm_vcpu *v)
     if (len > sizeof(run->mmio.data) || len > PAGE - offset) {
         len = 0;
     }
+    if (len != 0 && by_hardware(v, gpa, run->mmio.data, len, write)) {
+        v->stats.exits[VMM_EXIT_MMIO_APIC]++;
+        return;
+    }
+    vmm_accel_leave(v, VMM_ACCEL_EXIT_PAGE);
     if (len != 0 && vapic_mmio_claims(&v->apic, gpa)) {
+        v->stats.exits[VMM_EXIT_MMIO_APIC]++;
         lapic_access(v, offset, run->mmio.data, len, write);
     } else if (len != 0 && gpa - VMM_IOAPIC_BASE < IOAPIC_WINDOW) {
         ioapic_access(v, offset, run->mmio.data, len, write);
@@ -113,10 +126,16 @@ static void exit_rdmsr(struct vmm_vcpu *v)
     struct kvm_run *run = v->run;
     enum vmm_exit class = msr_class(run->msr.index);
     uint64_t value = 0;
-    bool ok;
+    bool ok, fault;
 
     v->stats.exits[class]++;
     v->incomplete = true;
+    if (class == VMM_EXIT_MSR_X2APIC && vmm_accel_rdmsr(v, run->msr.index, &value, &fault)) {
+        run->msr.data = value;
+        run->msr.error = fault;
+        return;
+    }
+    vmm_accel_leave(v, VMM_ACCEL_EXIT_MSR);
     if (class == VMM_EXIT_MSR_OTHER) {
         ok = vmm_pv_read_msr(v, run->msr.index, &value) || vmm_kvm_read_msr(run->msr.index, &value);
     } else {
@@ -157,10 +176,15 @@ static void exit_wrmsr(struct vmm_vcpu *v)
     struct kvm_run *run = v->run;
     uint32_t msr = run->msr.index;
     enum vmm_exit class = msr_class(msr);
-    bool ok;
+    bool ok, fault;
 
     v->stats.exits[class]++;
     v->incomplete = true;
+    if (class == VMM_EXIT_MSR_X2APIC && vmm_accel_wrmsr(v, msr, run->msr.data, &fault)) {
+        run->msr.error = fault;
+        return;
+    }
+    vmm_accel_leave(v, VMM_ACCEL_EXIT_MSR);
     if (class == VMM_EXIT_MSR_OTHER) {
         ok = write_other(v, msr, run->msr.data);
     } else {
@@ -177,6 +201,7 @@ static void exit_hlt(struct vmm_vcpu *v)
     v->stats.exits[VMM_EXIT_HLT]++;
     v->nmi_given = v->nmi_given && vmm_kvm_nmi_masked(v->fd);
     v->nmi_masked = v->nmi_given;
+    vmm_accel_hlt(v);
     vapic_halt(&v->apic);
 }
 
@@ -216,6 +241,7 @@ static void exit_internal(struct vmm_vcpu *v)
 static void exit_shutdown(struct vmm_vcpu *v)
 {
     v->stats.exits[VMM_EXIT_OTHER]++;
+    vmm_accel_leave(v, VMM_ACCEL_EXIT_OTHER);
     vmm_machine_triple_fault(v->machine, v);
 }
 

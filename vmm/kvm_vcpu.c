@@ -29,9 +29,17 @@ static void on_kick(int signo, siginfo_t *info, void *context)
     }
     if (info->si_code == SI_TIMER) {
         atomic_store(&v->armed_clock, VAPIC_CLOCK_NONE);
+        if (v->accel != NULL) {
+            atomic_store(&v->accel->leave, true);
+        }
     }
     atomic_store(&v->wake, 1);
     __atomic_store_n(&v->run->immediate_exit, 1, __ATOMIC_RELAXED);
+}
+
+struct vmm_vcpu *vmm_vcpu_current(void)
+{
+    return current;
 }
 
 int vmm_vcpu_install_kick(void)
@@ -122,7 +130,7 @@ static long futex(_Atomic uint32_t *word, int op, uint32_t val, const struct tim
                    FUTEX_BITSET_MATCH_ANY);
 }
 
-static void kick(struct vmm_vcpu *v)
+void vmm_vcpu_interrupt(struct vmm_vcpu *v)
 {
     pid_t tid = atomic_load(&v->tid);
 
@@ -131,7 +139,7 @@ static void kick(struct vmm_vcpu *v)
     }
 }
 
-static void wake(struct vmm_vcpu *v)
+void vmm_vcpu_wake(struct vmm_vcpu *v)
 {
     atomic_store(&v->wake, 1);
     futex(&v->wake, FUTEX_WAKE_BITSET, INT_MAX, NULL);
@@ -142,13 +150,18 @@ void vmm_vcpu_act(struct vmm_vcpu *v, enum vapic_action action)
     switch (action) {
     case VAPIC_ACTION_KICK:
         __atomic_fetch_add(&v->stats.kicks, 1, __ATOMIC_RELAXED);
-        kick(v);
+        if (v->accel != NULL) {
+            atomic_store(&v->accel->leave, true);
+        }
+        vmm_vcpu_interrupt(v);
         break;
     case VAPIC_ACTION_WAKE:
         __atomic_fetch_add(&v->stats.wakes, 1, __ATOMIC_RELAXED);
-        wake(v);
+        vmm_vcpu_wake(v);
         break;
-    case VAPIC_ACTION_DOORBELL: /* for VMs with a back end only */
+    case VAPIC_ACTION_DOORBELL:
+        vmm_accel_doorbell(v);
+        break;
     case VAPIC_ACTION_NONE:
         break;
     }
@@ -156,8 +169,14 @@ void vmm_vcpu_act(struct vmm_vcpu *v, enum vapic_action action)
 
 void vmm_vcpu_prod(struct vmm_vcpu *v)
 {
-    wake(v);
-    kick(v);
+    vmm_vcpu_wake(v);
+    vmm_vcpu_interrupt(v);
+}
+
+/* Shall it go to another modelled processor first? */
+static bool moves(const struct vmm_vcpu *v)
+{
+    return v->accel != NULL && atomic_load(&v->accel->move);
 }
 
 /* Sleeps until somebody posts, the deadline comes, or the machine wants something. */
@@ -168,7 +187,7 @@ static void sleep_until(struct vmm_vcpu *v, struct vapic_now now)
     uint64_t start;
 
     atomic_store(&v->wake, 0);
-    if (vmm_machine_wants(v->machine) || !vapic_block(&v->apic)) {
+    if (vmm_machine_wants(v->machine) || moves(v) || !vapic_block(&v->apic)) {
         return;
     }
     v->stats.blocks++;
@@ -213,7 +232,7 @@ void vmm_vcpu_finish(struct vmm_vcpu *v)
 
     do {
         run->request_interrupt_window = 0;
-        run->cr8 = vapic_read_cr8(&v->apic);
+        run->cr8 = vmm_accel_cr8(v);
         __atomic_store_n(&run->immediate_exit, 1, __ATOMIC_RELAXED);
         rc = ioctl(v->fd, KVM_RUN, 0);
         __atomic_store_n(&run->immediate_exit, 0, __ATOMIC_RELAXED);
@@ -252,7 +271,7 @@ static void cpu_event(struct vmm_vcpu *v, const struct vapic_entry *entry)
     }
 }
 
-static void queue_interrupt(struct vmm_vcpu *v, uint8_t vector)
+void vmm_vcpu_queue_interrupt(struct vmm_vcpu *v, uint8_t vector)
 {
     struct kvm_interrupt irq = {.irq = vector};
 
@@ -267,10 +286,10 @@ static void inject(struct vmm_vcpu *v, const struct vapic_entry *entry)
     vapic_commit(&v->apic, entry);
     switch (entry->inject) {
     case VAPIC_INJECT_VECTOR:
-        queue_interrupt(v, entry->vector);
+        vmm_vcpu_queue_interrupt(v, entry->vector);
         break;
     case VAPIC_INJECT_EXTINT:
-        queue_interrupt(v, vmm_machine_acknowledge_pic(v->machine));
+        vmm_vcpu_queue_interrupt(v, vmm_machine_acknowledge_pic(v->machine));
         break;
     case VAPIC_INJECT_NMI:
         v->nmi_given = true;
@@ -300,6 +319,18 @@ static bool wants_irq(const struct vapic_entry *entry)
 }
 
 /*
+ * An instruction that is finished may call a device, which may wait for a lock. A vCPU that counts
+ * as being in the guest must not: the lock's holder may wait for it to come out.
+ */
+static void step_out(struct vmm_vcpu *v)
+{
+    if (v->accel != NULL) {
+        vapic_exit(&v->apic, vmm_accel_cr8(v), true);
+        atomic_fetch_add(&v->accel->outside, 1);
+    }
+}
+
+/*
  * Asks the APIC what to do until there is nothing more to inject. While an instruction is
  * unfinished nothing may be injected: if it ends in #GP the interrupt would be lost or delivered
  * in the middle of the fault's handler. So then the instruction is finished first.
@@ -311,12 +342,16 @@ static struct vapic_now prepare(struct vmm_vcpu *v, struct vapic_entry *entry)
     for (;;) {
         /* Whatever a kick up to here was for, vapic_enter() sees. */
         __atomic_store_n(&v->run->immediate_exit, 0, __ATOMIC_RELAXED);
+        if (v->accel != NULL) {
+            vmm_accel_host_mode_work(v);
+        }
         now = vmm_clock_now(v);
         vapic_enter(&v->apic, can_now(v), now, entry);
         v->deadline = entry->deadline;
         if (entry->event != VAPIC_CPU_NONE) {
             cpu_event(v, entry);
         } else if (v->incomplete && must_finish(v, entry)) {
+            step_out(v);
             vmm_vcpu_finish(v);
         } else if (wants_irq(entry) && vmm_shadow_before_hlt(v)) {
             v->held = true;
@@ -334,15 +369,14 @@ static struct vapic_now prepare(struct vmm_vcpu *v, struct vapic_entry *entry)
     }
 }
 
-static void enter_guest(struct vmm_vcpu *v, const struct vapic_entry *entry, struct vapic_now now)
+int vmm_vcpu_run(struct vmm_vcpu *v, uint8_t cr8, bool watch_window)
 {
     struct kvm_run *run = v->run;
     uint64_t start;
     int rc;
 
-    vmm_clock_arm(v, now);
-    run->cr8 = entry->cr8;
-    run->request_interrupt_window = entry->irq_window && !v->held;
+    run->cr8 = cr8;
+    run->request_interrupt_window = watch_window && !v->held;
     v->held = false;
     v->stats.runs++;
     start = vmm_trace_start(v->machine->config.trace);
@@ -352,6 +386,14 @@ static void enter_guest(struct vmm_vcpu *v, const struct vapic_entry *entry, str
     v->incomplete = false;
     v->nmi_masked = false;
     read_state(v);
+    return rc;
+}
+
+static void enter_guest(struct vmm_vcpu *v, const struct vapic_entry *entry)
+{
+    struct kvm_run *run = v->run;
+    int rc = vmm_vcpu_run(v, entry->cr8, entry->irq_window);
+
     /* What KVM has queued it delivers, whatever exits come in between. */
     vapic_exit(&v->apic, (uint8_t)run->cr8, true);
     if (rc == 0) {
@@ -376,17 +418,28 @@ void *vmm_vcpu_thread(void *arg)
         vmm_machine_fail(v->machine, v, "no timer from the host: raise ulimit -i (signals)");
     }
     atomic_store(&v->tid, (pid_t)syscall(SYS_gettid));
+    if (v->accel != NULL) {
+        vmm_accel_begin(v);
+    }
     while (!vmm_machine_wants(v->machine)) {
         struct vapic_now now = prepare(v, &entry);
 
         if (vmm_machine_wants(v->machine)) {
             break;
         }
-        if (entry.runnable) {
-            enter_guest(v, &entry, now);
-        } else {
+        if (!entry.runnable) {
             sleep_until(v, now);
+            continue;
         }
+        vmm_clock_arm(v, now);
+        if (v->accel != NULL) {
+            vmm_accel_run(v, &entry);
+        } else {
+            enter_guest(v, &entry);
+        }
+    }
+    if (v->accel != NULL) {
+        vmm_accel_end(v);
     }
     atomic_store(&v->tid, 0);
     vmm_clock_stop(v);

@@ -25,6 +25,7 @@
 #include <stdint.h>
 #include <time.h>
 
+#include "accel.h"
 #include "kvm.h"
 #include "stats.h"
 #include "vapic/pv.h"
@@ -39,6 +40,7 @@ struct vmm_vcpu {
     struct vmm_machine *machine; /* constant */
     unsigned index;              /* constant; also the APIC ID */
     uint8_t *page;               /* the APIC's register page; constant */
+    struct vmm_accel_vcpu *accel; /* its share of the modelled hardware; NULL: none */
 
     int fd;
     struct kvm_run *run; /* immediate_exit: also its own signal handler */
@@ -87,6 +89,19 @@ void vmm_vcpu_act(struct vmm_vcpu *v, enum vapic_action action);
 
 /* The same when nothing is known of what it does. Any thread. */
 void vmm_vcpu_prod(struct vmm_vcpu *v);
+
+/* For accel_*.c: ends a KVM_RUN, or a sleep, without any meaning of its own. Any thread. */
+void vmm_vcpu_interrupt(struct vmm_vcpu *v);
+void vmm_vcpu_wake(struct vmm_vcpu *v);
+
+/* The vCPU whose thread this is; NULL on other threads. */
+struct vmm_vcpu *vmm_vcpu_current(void);
+
+/* Gives KVM a vector. Only with v->irq_ready. */
+void vmm_vcpu_queue_interrupt(struct vmm_vcpu *v, uint8_t vector);
+
+/* A KVM_RUN that may enter the guest; returns what ioctl() does. */
+int vmm_vcpu_run(struct vmm_vcpu *v, uint8_t cr8, bool watch_window);
 
 /* kvm_exit.c: handles the exit that run->exit_reason tells. */
 void vmm_vcpu_exit(struct vmm_vcpu *v);

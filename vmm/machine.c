@@ -227,6 +227,9 @@ static void reset(struct vmm_machine *m)
     for (unsigned i = 0; i < m->config.cpus; i++) {
         vapic_reset(&m->cpu[i].apic);
     }
+    if (m->accel != NULL) {
+        vmm_accel_rebooted(m);
+    }
 }
 
 /* A register of a vCPU's APIC, by whichever way its mode offers. Before the vCPU runs. */
@@ -317,6 +320,27 @@ static double seconds_now(void)
     return (double)vmm_clock_mono(&vmm_clock_host) / 1e9;
 }
 
+static int run_disturbed(struct vmm_machine *m, struct vmm_machine_result *result,
+                         struct vmm_err *err)
+{
+    int rc;
+
+    if (m->accel == NULL) {
+        return run_boots(m, result, err);
+    }
+    vmm_timeline_begin(&m->accel->timeline, vmm_clock_mono(&vmm_clock_host),
+                       vapic_inhibits(&m->vm).bits);
+    rc = vmm_disturb_start(m, err);
+    if (rc == 0) {
+        rc = run_boots(m, result, err);
+    }
+    if (!m->stuck) {
+        vmm_disturb_stop(m);
+    }
+    vmm_timeline_end(&m->accel->timeline, vmm_clock_mono(&vmm_clock_host));
+    return rc;
+}
+
 int vmm_machine_run(struct vmm_machine *m, struct vmm_machine_result *result, struct vmm_err *err)
 {
     double begin = seconds_now();
@@ -329,7 +353,7 @@ int vmm_machine_run(struct vmm_machine *m, struct vmm_machine_result *result, st
     if (rc != 0) {
         return vmm_fail(err, "cannot start the console: %s", strerror(-rc));
     }
-    rc = run_boots(m, result, err);
+    rc = run_disturbed(m, result, err);
     m->seconds = seconds_now() - begin;
     if (result->why == VMM_WANT_QUIT || result->why == VMM_WANT_SIGNAL) {
         vmm_console_stop(&m->console, DRAIN_MS_AT_QUIT);
@@ -344,7 +368,21 @@ const char *vmm_machine_failure(const struct vmm_machine *m)
     return m->failure;
 }
 
-void vmm_machine_stats(struct vmm_machine *m, struct vmm_stats *stats, struct vmm_vcpu_stats *cpu)
+static void accel_report(const struct vmm_machine *m, struct vmm_accel_report *report)
+{
+    *report = (struct vmm_accel_report){
+        .mode = vmm_accel_names[m->accel->mode],
+        .inhibits = vapic_inhibits(&m->vm).bits,
+        .boot_masks = m->accel->boot_masks,
+        .reboots = m->accel->boot_mask_count,
+        .timeline = &m->accel->timeline,
+        .pause_ns = m->config.disturb != NULL ? m->config.disturb->pause_ns : 0,
+    };
+    report->scripts = vmm_disturb_results(m, report->script);
+}
+
+void vmm_machine_stats(struct vmm_machine *m, struct vmm_stats *stats, struct vmm_vcpu_stats *cpu,
+                       struct vmm_accel_report *accel)
 {
     uint64_t messages = 0; /* the I/O APIC is the only device that sends any */
 
@@ -353,6 +391,9 @@ void vmm_machine_stats(struct vmm_machine *m, struct vmm_stats *stats, struct vm
         vapic_get_stats(&m->cpu[i].apic, &cpu[i].apic);
         vapic_pv_get_stats(&m->cpu[i].apic, &cpu[i].pv);
         messages += cpu[i].apic.msis_received;
+        if (m->accel != NULL) {
+            cpu[i].accel = m->cpu[i].accel->counts;
+        }
     }
     *stats = (struct vmm_stats){
         .cpu = cpu,
@@ -362,5 +403,9 @@ void vmm_machine_stats(struct vmm_machine *m, struct vmm_stats *stats, struct vm
         .boots = m->boots,
         .seconds = m->seconds,
         .engine = "kvm",
+        .accel = m->accel != NULL ? accel : NULL,
     };
+    if (m->accel != NULL) {
+        accel_report(m, accel);
+    }
 }

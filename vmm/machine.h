@@ -20,6 +20,9 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "accel.h"
+#include "accel_disturb.h"
+#include "accel_report.h"
 #include "dev_all.h"
 #include "dev_console.h"
 #include "err.h"
@@ -50,6 +53,8 @@ struct vmm_machine_config {
     bool pv_eoi;
     bool count;              /* keep the counters that cost something */
     struct vmm_trace *trace; /* NULL: none */
+    enum vmm_accel_mode accel;
+    const struct vmm_disturb_config *disturb; /* NULL: nothing disturbs */
     int in_fd;               /* the console's; -1: no input */
     int out_fd;
     bool escapes;
@@ -88,6 +93,9 @@ struct vmm_machine {
     struct vapic_pin pins[VMM_IOAPIC_PINS];
     struct vmm_pin_pause pauses[VMM_IOAPIC_PINS];
     struct vmm_probes probes;
+
+    struct vmm_accel *accel; /* NULL: none */
+    struct vmm_disturb *disturb;
 
     struct vmm_vcpu *cpu; /* config.cpus of them */
     unsigned cpus_made;
@@ -134,7 +142,8 @@ int vmm_machine_run(struct vmm_machine *m, struct vmm_machine_result *result, st
 
 /* After the run. The text ends with a newline. */
 const char *vmm_machine_failure(const struct vmm_machine *m);
-void vmm_machine_stats(struct vmm_machine *m, struct vmm_stats *stats, struct vmm_vcpu_stats *cpu);
+void vmm_machine_stats(struct vmm_machine *m, struct vmm_stats *stats, struct vmm_vcpu_stats *cpu,
+                       struct vmm_accel_report *accel);
 void vmm_machine_free(struct vmm_machine *m);
 
 /* For the vCPUs and the devices; any thread. */

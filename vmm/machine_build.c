@@ -92,14 +92,20 @@ static void on_pause_over(void *ctx)
     vapic_ioapic_resume(&pause->machine->ioapic, pause->pin);
 }
 
-static const struct vapic_host host = {
-    .size = sizeof(struct vapic_host),
-    .lock = host_lock,
-    .unlock = host_unlock,
-    .quiesce = host_quiesce,
-    .notify = host_notify,
-    .ioapic_delay = host_ioapic_delay,
-};
+static struct vapic_host make_host(void)
+{
+    struct vapic_host host = {
+        .size = sizeof(struct vapic_host),
+        .lock = host_lock,
+        .unlock = host_unlock,
+        .quiesce = host_quiesce,
+        .notify = host_notify,
+        .ioapic_delay = host_ioapic_delay,
+    };
+
+    vmm_accel_fill_host(&host);
+    return host;
+}
 
 /* ---------------------------------------------------------------------------------------------- */
 /* Interrupt wires                                                                                */
@@ -157,6 +163,21 @@ static uint32_t knobs_for(unsigned cpus)
                                  : VAPIC_PROFILE_MANUAL;
 }
 
+/*
+ * A machine with acceleration listens to its own events, for the time line of the inhibition, and
+ * hands them on; another one is traced only while somebody wants it.
+ */
+static void on_event(void *ctx, const struct vapic_event *event)
+{
+    struct vmm_machine *m = ctx;
+
+    if (event->kind == VAPIC_EVENT_APICV_INHIBIT_CHANGED && m->accel != NULL) {
+        vmm_timeline_change(&m->accel->timeline, vmm_clock_mono(&vmm_clock_host),
+                            (uint32_t)event->arg[2]);
+    }
+    vmm_trace_event(m->config.trace, event);
+}
+
 static int make_vm(struct vmm_machine *m, struct vmm_err *err)
 {
     struct vapic_vm_config config = {
@@ -169,6 +190,7 @@ static int make_vm(struct vmm_machine *m, struct vmm_err *err)
         .count_received = m->config.count,
     };
     struct vapic_ioapic_config io = {.pins = VMM_IOAPIC_PINS};
+    struct vapic_host host = make_host();
     size_t size = vapic_vm_memory(&config);
     int rc;
 
@@ -183,6 +205,8 @@ static int make_vm(struct vmm_machine *m, struct vmm_err *err)
     if (rc != VAPIC_OK) {
         return vmm_fail(err, "libvapic: %s", vapic_result_text(rc));
     }
+    vmm_probes_init(&m->probes, &m->vm, on_event, m,
+                    m->config.trace != NULL || m->config.accel != VMM_ACCEL_NONE);
     return 0;
 }
 
@@ -203,7 +227,11 @@ static int make_cpu(struct vmm_machine *m, unsigned i, struct vmm_err *err)
     v->index = i;
     v->fd = -1;
     v->page = m->pages + (size_t)i * APIC_PAGE_SIZE;
+    config.features = vmm_accel_apic_features(m->config.accel, config.features);
     rc = vapic_init(&v->apic, sizeof(v->apic), &m->vm, &config, v->page);
+    if (rc == VAPIC_OK && m->accel != NULL && vmm_accel_attach(v, err) != 0) {
+        return -1;
+    }
     if (rc == VAPIC_OK) {
         rc = vmm_pv_attach(v);
     }
@@ -234,6 +262,10 @@ static int make_cpus(struct vmm_machine *m, struct vmm_err *err)
         return vmm_fail(err, "no memory for %u vCPUs: lower --cpus", m->config.cpus);
     }
     memset(m->cpu, 0, bytes);
+    if (m->config.accel != VMM_ACCEL_NONE &&
+        vmm_accel_make(m, m->config.accel, vmm_disturb_spare(m->config.disturb), err) != 0) {
+        return -1;
+    }
     for (unsigned i = 0; i < m->config.cpus; i++) {
         if (make_cpu(m, i, err) != 0) {
             return -1;
@@ -285,7 +317,7 @@ static int make_loop(struct vmm_machine *m, struct vmm_err *err)
             m->pauses[i].pin = i;
             rc = vmm_timer_init(&m->pauses[i].timer, &m->loop, on_pause_over, &m->pauses[i]);
         }
-        rc = rc != 0 ? rc : vmm_probes_init(&m->probes, &m->vm, m->config.trace, &m->loop);
+        rc = rc != 0 ? rc : vmm_probes_watch(&m->probes, &m->loop);
     }
     return rc == 0 ? 0 : vmm_fail(err, "cannot set up the event loop: %s", strerror(-rc));
 }
@@ -383,6 +415,8 @@ void vmm_machine_free(struct vmm_machine *m)
         vapic_pv_detach(&m->cpu[i].apic);
         vapic_remove(&m->cpu[i].apic);
     }
+    vmm_accel_free(m);
+    vmm_disturb_free(m);
     if (m->signal_fd >= 0) {
         close(m->signal_fd);
     }

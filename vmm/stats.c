@@ -8,6 +8,8 @@
 #include <jansson.h>
 #include <string.h>
 
+#include "accel_report.h"
+
 static const char *const exit_names[] = {
 #define VMM_X(name, text, what) [VMM_EXIT_##name] = (text),
     VMM_EXITS(VMM_X)
@@ -132,6 +134,24 @@ static void text_block(const struct vmm_stats *stats, const struct vmm_vcpu_stat
     }
 }
 
+/* What modelled silicon counted. */
+static void accel_block(const struct vmm_stats *stats, const struct vmm_vcpu_stats *sum,
+                        unsigned first, unsigned last, FILE *to)
+{
+    struct vmm_accel_row rows[VMM_ACCEL_ROWS_MAX];
+    unsigned count = vmm_accel_rows(&sum->accel, rows);
+
+    for (unsigned r = 0; r < count; r++) {
+        fprintf(to, "%-24s", rows[r].name);
+        for (unsigned i = first; i < last; i++) {
+            fprintf(to, "%12llu",
+                    (unsigned long long)vmm_accel_word(&column(stats, sum, i)->accel,
+                                                       rows[r].word));
+        }
+        fputc('\n', to);
+    }
+}
+
 /* With many vCPUs their columns come in blocks; the total ends the last one. */
 void vmm_stats_text(const struct vmm_stats *stats, FILE *to)
 {
@@ -146,7 +166,14 @@ void vmm_stats_text(const struct vmm_stats *stats, FILE *to)
     for (unsigned first = 0; first <= stats->cpus; first += ROWS_PER_BLOCK) {
         unsigned last = first + ROWS_PER_BLOCK;
 
-        text_block(stats, &sum, first, last <= stats->cpus ? last : stats->cpus + 1, to);
+        last = last <= stats->cpus ? last : stats->cpus + 1;
+        text_block(stats, &sum, first, last, to);
+        if (stats->accel != NULL) {
+            accel_block(stats, &sum, first, last, to);
+        }
+    }
+    if (stats->accel != NULL) {
+        vmm_accel_report_text(stats->accel, &sum.accel, to);
     }
     fflush(to);
 }
@@ -155,7 +182,7 @@ void vmm_stats_text(const struct vmm_stats *stats, FILE *to)
 /* JSON                                                                                           */
 /* ---------------------------------------------------------------------------------------------- */
 
-static json_t *json_vcpu(const struct vmm_vcpu_stats *s)
+static json_t *json_vcpu(const struct vmm_stats *stats, const struct vmm_vcpu_stats *s)
 {
     json_t *object = json_object();
     json_t *exits = json_object();
@@ -167,6 +194,9 @@ static json_t *json_vcpu(const struct vmm_vcpu_stats *s)
     json_object_set_new(object, "exits", exits);
     for (size_t c = 0; c < COUNTER_COUNT; c++) {
         json_object_set_new(object, counters[c].name, json_integer((json_int_t)counters[c].get(s)));
+    }
+    if (stats->accel != NULL) {
+        json_object_set_new(object, "silicon", vmm_accel_counts_json(&s->accel));
     }
     return object;
 }
@@ -194,7 +224,7 @@ int vmm_stats_json(const struct vmm_stats *stats, FILE *to)
     int rc;
 
     for (unsigned i = 0; i < stats->cpus; i++) {
-        json_t *cpu = json_vcpu(&stats->cpu[i]);
+        json_t *cpu = json_vcpu(stats, &stats->cpu[i]);
 
         if (stats->vectors != NULL) {
             json_object_set_new(cpu, "vectors", json_vectors(stats->vectors[i]));
@@ -207,7 +237,10 @@ int vmm_stats_json(const struct vmm_stats *stats, FILE *to)
     json_object_set_new(root, "boots", json_integer((json_int_t)stats->boots));
     json_object_set_new(root, "ioapic_interrupts",
                         json_integer((json_int_t)stats->ioapic_interrupts));
-    json_object_set_new(root, "total", json_vcpu(&sum));
+    json_object_set_new(root, "total", json_vcpu(stats, &sum));
+    if (stats->accel != NULL) {
+        json_object_set_new(root, "accel", vmm_accel_report_json(stats->accel));
+    }
     json_object_set_new(root, "cpus", cpus);
     rc = json_dumpf(root, to, JSON_INDENT(1) | JSON_PRESERVE_ORDER);
     json_decref(root);

@@ -11,6 +11,7 @@
 #include <stdio.h>
 
 #include "vapic/pv.h"
+#include "accel_counts.h"
 #include "vapic/vapic.h"
 
 /* Columns: enumerator, name in the table and in JSON, what it counts. */
@@ -46,7 +47,10 @@ struct vmm_vcpu_stats {
     uint64_t wakes;      /* wake-ups from sleep (any thread, atomic) */
     struct vapic_stats apic;
     struct vapic_pv_stats pv;
+    struct vmm_accel_counts accel;
 };
+
+struct vmm_accel_report;
 
 struct vmm_stats {
     const struct vmm_vcpu_stats *cpu; /* by vCPU */
@@ -56,6 +60,7 @@ struct vmm_stats {
     uint64_t boots;
     double seconds;
     const char *engine;
+    const struct vmm_accel_report *accel; /* NULL: none was modelled */
 };
 
 /* Adds `from` to `to`, field by field. */
