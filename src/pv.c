@@ -124,7 +124,7 @@ static uint32_t *map_word(struct vapic *v, const struct placement *place, uint64
 {
     void *word;
 
-    if (!(msr & VAPIC_PV_ENABLE) || (msr & place->address) >> v->phys_bits)
+    if (!(msr & VAPIC_PV_ENABLE))
         return NULL;
     word = v->pv->config.map(v->vm->ctx, v, msr & place->address, sizeof(uint32_t));
     return (uintptr_t)word & (sizeof(uint32_t) - 1) ? NULL : word;
