@@ -20,7 +20,7 @@ static bool host_walk(void *ctx, struct vapic_sil_cpu *cpu, uint64_t gpa,
     struct sf *sf = ctx;
 
     (void)cpu;
-    sf->walks++;
+    vapic_add32(&sf->walks, 1, VAPIC_RELAXED);
     if (gpa == APIC_DEFAULT_BASE) {
         *page = sf->apic_page;
         return true;

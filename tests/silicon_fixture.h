@@ -45,7 +45,7 @@ struct sf {
     uint8_t *memory, *allocated;
     struct vapic_sil_page apic_page; /* what the nested tables say about FEE00000h */
     bool ram_read_only;
-    uint32_t walks;
+    uint32_t walks;            /* atomic */
     uint32_t signals[SF_CPUS]; /* atomic */
     /* NULL: nothing. */
     void (*on_point)(struct sf *sf, struct vapic_sil_cpu *cpu, enum vapic_sil_point point);

@@ -714,6 +714,46 @@ static void target_stops_in_between(void **state)
     }
 }
 
+/* Trap 19: a VMM that looks at IRR first and clears IsRunning then loses the interrupt. That both
+ * orders come out differently is what makes the model fit to judge a VMM. */
+struct blocker {
+    bool right;       /* IsRunning first */
+    bool saw;         /* found the interrupt in IRR */
+    uint32_t moments; /* of the sender, seen so far */
+};
+
+static void block_in_steps(struct sf *sf, struct vapic_sil_cpu *cpu, enum vapic_sil_point point)
+{
+    struct blocker *b = sf->user;
+    bool first = point == VAPIC_SIL_POINT_RESOLVED, second = point == VAPIC_SIL_POINT_FOUND;
+
+    (void)cpu;
+    b->moments++;
+    if (first == b->right && (first || second))
+        *sf_entry(sf, 1) &= ~AVIC_PHYSICAL_RUNNING;
+    if (first != b->right && (first || second))
+        b->saw = sf_bit(sf, 1, APIC_IRR, 0x40);
+}
+
+static void trap_19_order_of_blocking(void **state)
+{
+    (void)state;
+    for (int right = 0; right < 2; right++) {
+        struct blocker b = {.right = right};
+        struct sf *sf = scene(FLAT, NULL);
+        bool told;
+
+        sf->on_point = block_in_steps;
+        sf->user = &b;
+        sf_run(sf, 0);
+        told = sf_icr(sf, 0, 0x40, 1) == VAPIC_SIL_EXIT;
+        assert_int_equal(b.moments, 3);
+        assert_int_equal(told || b.saw, right); /* lost, unless the order is right */
+        assert_true(sf_bit(sf, 1, APIC_IRR, 0x40));
+        sf_free(sf);
+    }
+}
+
 /* An entry that software takes away in the middle ends the IPI without harm. */
 static void drop_entry(struct sf *sf, struct vapic_sil_cpu *cpu, enum vapic_sil_point point)
 {
@@ -835,6 +875,7 @@ int main(void)
         cmocka_unit_test(trap_34_what_icr_keeps),
         cmocka_unit_test(self_ipi_register),
         cmocka_unit_test(target_stops_in_between),
+        cmocka_unit_test(trap_19_order_of_blocking),
         cmocka_unit_test(target_vanishes_in_between),
         cmocka_unit_test(erratum_1235),
         cmocka_unit_test(erratum_1235_mitigated),

@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Posting against blocking, with real threads: two guests send IPIs and a device sends messages to
+ * one vCPU whose VMM now leaves it in the guest until a doorbell comes, now blocks it after HLT,
+ * and wakes it only when it is told to. No interrupt may be lost.
+ *
+ * Each sender waits until its interrupt has been served before it sends the next one. So a lost
+ * wake-up, or a doorbell that was not rung, ends in a time-out, which fails the test. Only the main
+ * thread asserts.
+ *
+ * The two sides of the race [APM2 15.29.6] [IOMMU 2.2.5.2]:
+ *
+ *      sender (model)                       VMM of the target (here)
+ *      set IRR                              clear IsRunning (IsRun)
+ *      read IsRunning (IsRun)               read IRR
+ *      ring, or exit (log)                  sleep if there is nothing
+ */
+#include <pthread.h>
+#include <sched.h>
+#include <semaphore.h>
+#include <time.h>
+
+#include "silicon_fixture.h"
+
+#define ROUNDS    4000u
+#define TIMEOUT_S 20
+#define TARGET    2u
+#define SENDERS   2u /* vCPUs 0 and 1 */
+#define DEVICE    SENDERS
+
+struct race {
+    struct sf *sf;
+    struct vapic_sil_amd_iommu iommu;
+    uint64_t log[8];
+    uint64_t irte[2];
+    uint32_t served[SENDERS + 1]; /* atomic: interrupts of each sender */
+    uint32_t stop, timeouts;      /* atomic */
+    sem_t wake;                   /* of the blocked target */
+    uint32_t blocks, doorbells, exits, logged;
+    uint32_t broken; /* atomic: something that must not happen */
+};
+
+static uint8_t vector_of(uint32_t sender)
+{
+    return (uint8_t)(0x50 + 0x10 * sender);
+}
+
+static uint32_t get(const uint32_t *p)
+{
+    return vapic_load32(p, VAPIC_SEQ_CST);
+}
+
+static void count(uint32_t *p)
+{
+    vapic_add32(p, 1, VAPIC_SEQ_CST);
+}
+
+/* Some disorder, the same in each run for each thread: 0 to 3. */
+static uint32_t dice(uint32_t *state)
+{
+    *state = *state * 1664525 + 1013904223;
+    return *state >> 30;
+}
+
+static bool late(const struct timespec *start)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec - start->tv_sec > TIMEOUT_S;
+}
+
+/* Spins until `*p` is no longer `old`, or the end. False: nobody came. */
+static bool wait_change(struct race *r, const uint32_t *p, uint32_t old)
+{
+    struct timespec start;
+
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    while (get(p) == old && !get(&r->stop)) {
+        sched_yield();
+        if (late(&start)) {
+            count(&r->timeouts);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* ---- The senders ---- */
+
+struct sender {
+    struct race *race;
+    uint32_t n;
+    pthread_t thread;
+};
+
+static void send_ipi(struct race *r, uint32_t n)
+{
+    if (sf_icr(r->sf, n, vector_of(n), TARGET) == VAPIC_SIL_DONE)
+        return;
+    if (sf_vmcb(r->sf, n, VMCB_EXITINFO2) != (1ull << 32 | TARGET))
+        count(&r->broken);
+    count(&r->exits);
+    sem_post(&r->wake); /* IRR is set already: only wake it */
+    sf_run(r->sf, n);
+}
+
+static void send_message(struct race *r)
+{
+    switch (vapic_sil_amd_msi(&r->iommu, r->irte, 0x100)) {
+    case VAPIC_SIL_MSI_POSTED:
+        return;
+    case VAPIC_SIL_MSI_LOGGED:
+        while (r->iommu.head != get(&r->iommu.tail))
+            vapic_store32(&r->iommu.head, (r->iommu.head + 1) % 8, VAPIC_RELEASE);
+        count(&r->logged);
+        sem_post(&r->wake);
+        return;
+    default:
+        count(&r->broken);
+    }
+}
+
+static void *sender_main(void *arg)
+{
+    struct sender *s = arg;
+    struct race *r = s->race;
+    uint32_t n = s->n, state = n + 1;
+
+    if (n != DEVICE)
+        sf_run(r->sf, n);
+    for (uint32_t i = 0; i < ROUNDS; i++) {
+        for (uint32_t pause = dice(&state); pause; pause--)
+            sched_yield();
+        if (n == DEVICE)
+            send_message(r);
+        else
+            send_ipi(r, n);
+        if (!wait_change(r, &r->served[n], i))
+            break;
+    }
+    return NULL;
+}
+
+/* ---- The target ---- */
+
+static bool interrupt_pending(struct race *r)
+{
+    for (uint32_t s = 0; s <= SENDERS; s++) {
+        if (sf_bit(r->sf, TARGET, APIC_IRR, vector_of(s)))
+            return true;
+    }
+    return false;
+}
+
+static void set_running(struct race *r, bool running)
+{
+    uint64_t *entry = sf_entry(r->sf, TARGET);
+
+    if (running) {
+        vapic_or64(entry, AVIC_PHYSICAL_RUNNING, VAPIC_SEQ_CST);
+        vapic_and64(&r->irte[0], ~AMD_IRTE_GA_LOG_INTR, VAPIC_SEQ_CST);
+        vapic_or64(&r->irte[0], AMD_IRTE_IS_RUN, VAPIC_SEQ_CST);
+    } else {
+        vapic_and64(entry, ~AVIC_PHYSICAL_RUNNING, VAPIC_SEQ_CST);
+        vapic_or64(&r->irte[0], AMD_IRTE_GA_LOG_INTR, VAPIC_SEQ_CST);
+        vapic_and64(&r->irte[0], ~AMD_IRTE_IS_RUN, VAPIC_SEQ_CST);
+    }
+}
+
+static void block(struct race *r)
+{
+    struct timespec until;
+
+    r->blocks++;
+    set_running(r, false);
+    if (!interrupt_pending(r)) {
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_sec += TIMEOUT_S;
+        if (sem_timedwait(&r->wake, &until) != 0)
+            count(&r->timeouts);
+    }
+    set_running(r, true);
+    sf_run(r->sf, TARGET);
+}
+
+static void serve(struct race *r, int vector)
+{
+    uint32_t sender = ((uint32_t)vector - 0x50) / 0x10;
+
+    if (sf_write(r->sf, TARGET, APIC_EOI, 0) != VAPIC_SIL_DONE)
+        count(&r->broken);
+    count(&r->served[sender]);
+}
+
+/* Waits in the guest for a doorbell, or halts. */
+static void idle(struct race *r, bool stay)
+{
+    struct vapic_sil_cpu *cpu = &r->sf->cpu[TARGET];
+
+    if (stay) {
+        wait_change(r, &cpu->doorbell, 0);
+        r->doorbells++;
+    } else if (vapic_sil_hlt(cpu) == VAPIC_SIL_EXIT) {
+        block(r);
+    } else {
+        count(&r->broken);
+    }
+}
+
+static void *target_main(void *arg)
+{
+    struct race *r = arg;
+    uint32_t state = 77;
+
+    sf_run(r->sf, TARGET);
+    while (!get(&r->stop) && !get(&r->timeouts)) {
+        int vector = sf_take(r->sf, TARGET);
+
+        if (vector >= 0)
+            serve(r, vector);
+        else if (vector == -1)
+            idle(r, dice(&state) == 0);
+        else
+            count(&r->broken);
+    }
+    return NULL;
+}
+
+/* ---- The test ---- */
+
+static void run_race(struct race *r)
+{
+    struct sender senders[SENDERS + 1];
+    pthread_t target;
+
+    assert_int_equal(pthread_create(&target, NULL, target_main, r), 0);
+    for (uint32_t n = 0; n <= SENDERS; n++) {
+        senders[n] = (struct sender){.race = r, .n = n};
+        assert_int_equal(pthread_create(&senders[n].thread, NULL, sender_main, &senders[n]), 0);
+    }
+    for (uint32_t n = 0; n <= SENDERS; n++)
+        pthread_join(senders[n].thread, NULL);
+    vapic_store32(&r->stop, 1, VAPIC_SEQ_CST);
+    sem_post(&r->wake);
+    pthread_join(target, NULL);
+}
+
+/* [APM2 15.29.6] */
+static void no_interrupt_is_lost(void **state)
+{
+    (void)state;
+    for (int x2 = 0; x2 < 2; x2++) {
+        struct race *r = test_calloc(1, sizeof(*r));
+
+        r->sf = sf_new(NULL, x2);
+        sem_init(&r->wake, 0, 0);
+        r->iommu =
+            (struct vapic_sil_amd_iommu){.machine = &r->sf->machine, .log = r->log, .entries = 8};
+        r->irte[0] = AMD_IRTE_VALID | AMD_IRTE_GUEST_MODE | AMD_IRTE_IS_RUN | TARGET << 8;
+        r->irte[1] = vector_of(DEVICE) | (SF_BACKING + TARGET * 0x1000);
+        sf_set_vmcb32(r->sf, TARGET, VMCB_INTERCEPT3, VMCB_I3_HLT | VMCB_I3_INTR);
+        if (x2) /* the target's EOIs go by MMIO: it is an xAVIC vCPU among x2AVIC ones */
+            sf_int_ctl(r->sf, TARGET, 0, VMCB_V_X2AVIC);
+        run_race(r);
+        assert_int_equal(r->timeouts, 0);
+        assert_int_equal(r->broken, 0);
+        for (uint32_t n = 0; n <= SENDERS; n++)
+            assert_int_equal(r->served[n], ROUNDS);
+        assert_true(r->blocks > 0 && r->doorbells > 0 && r->exits + r->logged > 0);
+        print_message("# %u blocks, %u waits for a doorbell, %u exits, %u log entries\n", r->blocks,
+                      r->doorbells, r->exits, r->logged);
+        sem_destroy(&r->wake);
+        sf_free(r->sf);
+        test_free(r);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(no_interrupt_is_lost),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
