@@ -99,6 +99,14 @@ static bool has_address(uint64_t code)
     return code == VMX_EXIT_EPT_VIOLATION || code == VMX_EXIT_EPT_MISCONFIG;
 }
 
+/* Can the delivery of an event end in this exit? Any other exit is of an instruction of the
+ * handler, also when the driver did not say that delivery was over. */
+static bool of_delivery(uint64_t code)
+{
+    return code == VMX_EXIT_EXCEPTION || code == VMX_EXIT_TASK_SWITCH ||
+           code == VMX_EXIT_APIC_ACCESS || has_address(code);
+}
+
 /* An event that was to be injected and has not been looked at yet counts as being delivered: VM
  * entry delivers it, so nothing can come before. */
 void vapic_sil_apicv_leave(struct vapic_sil_cpu *cpu, uint64_t code, uint64_t info1, uint64_t info2)
@@ -111,10 +119,10 @@ void vapic_sil_apicv_leave(struct vapic_sil_cpu *cpu, uint64_t code, uint64_t in
         .fault = has_address(code),
     };
 
-    if (!cpu->in_guest)
-        return;
     if (cpu->apicv.entry_event)
         cpu->apicv.vectoring = cpu->apicv.entry_event;
+    else if (!of_delivery(code))
+        cpu->apicv.vectoring = 0;
     vapic_sil_apicv_exit(cpu, &exit);
 }
 

@@ -21,8 +21,8 @@ static bool by_instruction(enum vapic_sil_access_kind kind)
     return kind == VAPIC_SIL_READ || kind == VAPIC_SIL_WRITE || kind == VAPIC_SIL_FETCH;
 }
 
-static uint64_t violation_qualification(enum vapic_sil_access_kind kind,
-                                        const struct vapic_sil_page *page, bool present)
+/* A page that is present can be read and executed: all that it can lack is the right to write. */
+static uint64_t violation_qualification(enum vapic_sil_access_kind kind, bool present)
 {
     uint64_t q = is_write(kind) ? VMX_EPT_QUAL_WRITE : VMX_EPT_QUAL_READ;
 
@@ -30,8 +30,6 @@ static uint64_t violation_qualification(enum vapic_sil_access_kind kind,
         q = VMX_EPT_QUAL_FETCH;
     if (present)
         q |= VMX_EPT_QUAL_READABLE | VMX_EPT_QUAL_EXECUTABLE;
-    if (present && page->writable)
-        q |= VMX_EPT_QUAL_WRITABLE;
     return q;
 }
 
@@ -51,7 +49,7 @@ static struct vapic_sil_tlb *translate(struct vapic_sil_cpu *cpu,
         return cached;
     present = m->host.walk(m->ctx, cpu, access->gpa & ~VAPIC_SIL_PAGE_MASK, &page) && page.present;
     if (!present || (write && !page.writable)) {
-        exit.qualification = violation_qualification(access->kind, &page, present);
+        exit.qualification = violation_qualification(access->kind, present);
         vapic_sil_apicv_exit(cpu, &exit);
         return NULL;
     }

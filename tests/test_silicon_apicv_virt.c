@@ -581,6 +581,27 @@ static void delivery_ends(void **state)
     vmx_free(&x);
 }
 
+/* Exits that delivery can cause carry the event; for others the handler must have executed. */
+static void exits_of_delivery(void **state)
+{
+    static const uint16_t of_delivery[] = {0, 9, 44, 48, 49}, of_handlers[] = {1, 10, 18, 30, 40};
+    struct vmx x;
+
+    (void)state;
+    vmx_new(&x);
+    for (unsigned i = 0; i < 10; i++) {
+        uint16_t code = i < 5 ? of_delivery[i] : of_handlers[i - 5];
+
+        clear_page(&x);
+        start(&x, XAPIC_FULL, 0x61, 0);
+        vmx_assert_delivers(&x, 0, 0x61);
+        vapic_sil_leave(&x.cpu[0], code, 0, 0);
+        vmx_assert_exit(&x, 0, code, 0);
+        assert_int_equal(vmx_get(&x, 0, 0x4408), i < 5 ? 0x80000061 : 0);
+    }
+    vmx_free(&x);
+}
+
 /* HLT right after delivery, too (a handler that only halts). */
 static void hlt_in_handler(void **state)
 {
@@ -732,6 +753,7 @@ int main(void)
         cmocka_unit_test(injection),
         cmocka_unit_test(exit_during_delivery),
         cmocka_unit_test(delivery_ends),
+        cmocka_unit_test(exits_of_delivery),
         cmocka_unit_test(hlt_in_handler),
         cmocka_unit_test(external_interrupts),
         cmocka_unit_test(external_interrupts_not_intercepted),

@@ -276,8 +276,8 @@ enum vapic_sil_result vapic_sil_vmentry(struct vapic_sil_cpu *cpu, struct vapic_
  * An exit for a reason that this model does not compute (I/O, CPUID, a page fault of the nested
  * tables elsewhere): host mode, state saved. `code` is an AMD exit code or a basic exit reason.
  * Intel: info1 is the exit qualification, info2 the instruction length; of exits 48 and 49 the
- * guest-physical address. Between VAPIC_SIL_DELIVER and the next boundary or instruction it is an
- * exit during event delivery and the IDT-vectoring information says so. [owner]
+ * guest-physical address. Between VAPIC_SIL_DELIVER and the next boundary or instruction, exits that
+ * the delivery of an event can cause (0, 9, 44, 48, 49) carry IDT-vectoring information. [owner]
  */
 void vapic_sil_leave(struct vapic_sil_cpu *cpu, uint64_t code, uint64_t info1, uint64_t info2);
 

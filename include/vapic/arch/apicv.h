@@ -164,8 +164,10 @@
 /* ---------------------------------------------------------------------------------------------- */
 
 /* Basic exit reasons. */
+#define VMX_EXIT_EXCEPTION         0u
 #define VMX_EXIT_EXTINT            1u
 #define VMX_EXIT_INTERRUPT_WINDOW  7u
+#define VMX_EXIT_TASK_SWITCH       9u
 #define VMX_EXIT_CPUID             10u
 #define VMX_EXIT_HLT               12u
 #define VMX_EXIT_CR_ACCESS         28u
