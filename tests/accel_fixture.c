@@ -642,14 +642,34 @@ static void log_exit(struct ax_vcpu *c)
     ax_log(c->ax, event);
 }
 
+static void handle_interrupt(struct ax *ax, uint32_t cpu, uint8_t vector)
+{
+    if (vector == AX_WAKEUP_VECTOR)
+        vapic_wakeup(&ax->vm, &ax->pcpus[cpu]);
+    else if (vector != AX_KICK_VECTOR && vector != AX_NOTIFY_VECTOR && ax->on_interrupt != NULL)
+        ax->on_interrupt(ax, cpu, vector);
+}
+
+/* The host's interrupt handlers. True: there were any. */
+static bool take_interrupts(struct ax *ax, uint32_t cpu)
+{
+    bool any = false;
+    int vector;
+
+    while ((vector = vapic_sil_take_interrupt(&ax->cpus[cpu])) >= 0) {
+        handle_interrupt(ax, cpu, (uint8_t)vector);
+        any = true;
+    }
+    return any;
+}
+
 /* The silicon has left the guest. */
 static enum ax_result take_exit(struct ax_vcpu *c, struct ax_op *op)
 {
     log_exit(c);
     c->ax->executing = -1;
     after_exit(c, c->injected == VAPIC_INJECT_NONE);
-    while (vapic_sil_take_interrupt(c->cpu) >= 0)
-        continue;
+    take_interrupts(c->ax, (uint32_t)(c->cpu - c->ax->cpus));
     return c->ax->vendor->exit(c, op);
 }
 
@@ -757,6 +777,10 @@ void ax_settle(struct ax *ax)
         before = ax->total;
         for (uint32_t n = 0; n < ax->vcpus; n++)
             ax_run(ax, n);
+        /* Processors that sleep, or run nobody. */
+        for (uint32_t i = 0; i < ax->cpu_count; i++)
+            if (!ax->cpus[i].in_guest && take_interrupts(ax, i))
+                ax->total++;
         assert_true(++rounds < 1000);
     } while (ax->total != before);
 }

@@ -101,8 +101,8 @@ struct ax_vcpu {
     struct vapic_sil_vmcs vmcs;
     struct vapic_sil_vmcs vmcs02; /* Intel: of a nested guest; the test fills it in */
     bool l2;                      /* Intel: vmcs02 is current */
-    struct vapic_sil_cpu *last; /* where it last ran: caches of another one are stale */
-    struct vapic_sil_cpu *cpu;  /* where it runs; NULL: nowhere (preempted) */
+    struct vapic_sil_cpu *last;   /* where it last ran: caches of another one are stale */
+    struct vapic_sil_cpu *cpu;    /* where it runs; NULL: nowhere (preempted) */
     struct vapic_pcpu *pcpu;
     struct vapic_entry entry;
     bool entered;     /* between vapic_enter() and vapic_exit() */
@@ -187,8 +187,10 @@ struct ax {
     void (*on_ack)(struct ax *ax, uint32_t gsi);
     void (*before_entry)(struct ax *ax, uint32_t n); /* vapic_enter() is done, VMRUN is next */
     int (*on_inta)(struct ax *ax, uint32_t n);       /* the 8259's vector; NULL: 20h, LINT0 falls */
-    void (*on_wait)(struct ax *ax);      /* kick_all() waits for the vCPU that is `executing` */
-    void (*on_contended)(struct ax *ax); /* the configuration lock is taken; NULL: a failure */
+    void (*on_interrupt)(struct ax *ax, uint32_t cpu,
+                         uint8_t vector); /* of a device, in the host */
+    void (*on_wait)(struct ax *ax);       /* kick_all() waits for the vCPU that is `executing` */
+    void (*on_contended)(struct ax *ax);  /* the configuration lock is taken; NULL: a failure */
     void *user;
 
     int executing; /* the vCPU whose instruction is inside the silicon right now; -1: none */
