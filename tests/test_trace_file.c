@@ -145,7 +145,7 @@ static void lines_are_those_of_trace_cmd(void **state)
         text, "cpus=4\n"
               "            vcpu-3     [003] #####.######: kvm_eoi:              "
               "apicid 3 vector 65\n"
-              "          device-0     [000] #####.######: kvm_apicv_inhibit_changed: "
+              "              vm-0     [000] #####.######: kvm_apicv_inhibit_changed: "
               "set reason=8, inhibits=0x120 APIC_ID_MODIFIED|IRQWIN\n"
               "            vcpu-1023  [1023] #####.######: kvm_avic_unaccelerated_access: "
               "vcpu=1023, offset=0xb0(APIC_EOI), trap, write, vec=0x51\n");

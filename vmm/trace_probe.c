@@ -5,8 +5,6 @@
 #define _SDT_HAS_SEMAPHORES 1
 #include <sys/sdt.h>
 
-#include "trace.h"
-
 /* Found by tracers by their names, counted up by the kernel: nothing here writes them. */
 #define VAPIC_X(name, event)                                                                       \
     extern volatile unsigned short vapic_##event##_semaphore;                                      \
@@ -39,31 +37,36 @@ __attribute__((noinline)) void vmm_trace_probe(const struct vapic_event *e)
     }
 }
 
-static void look(void *ctx)
+static void listen(struct vmm_probes *probes)
 {
-    struct vmm_probes *probes = ctx;
-    bool wanted = vmm_trace_wanted();
+    bool wanted = probes->always || vmm_trace_wanted();
 
     if (wanted != probes->on) {
         probes->on = wanted;
-        vapic_trace(probes->vm, wanted ? vmm_trace_event : NULL, NULL);
+        vapic_trace(probes->vm, wanted ? probes->fn : NULL, probes->ctx);
     }
-    vmm_timer_arm(&probes->timer, vmm_clock_mono(&vmm_clock_host) + VMM_PROBES_LOOK_NS);
 }
 
-int vmm_probes_init(struct vmm_probes *probes, struct vapic_vm *vm, struct vmm_trace *file,
-                    struct vmm_evloop *loop)
+static void look(void *ctx)
 {
-    int rc;
+    struct vmm_probes *probes = ctx;
 
-    probes->vm = vm;
-    probes->on = false;
-    if (file != NULL) {
-        vapic_trace(vm, vmm_trace_event, file);
-        return 0;
-    }
-    rc = vmm_timer_init(&probes->timer, loop, look, probes);
-    if (rc == 0) {
+    listen(probes);
+    vmm_timer_arm(&probes->timer, vmm_clock_mono(&probes->timer.loop->clock) + VMM_PROBES_LOOK_NS);
+}
+
+void vmm_probes_init(struct vmm_probes *probes, struct vapic_vm *vm, vapic_trace_fn fn, void *ctx,
+                     bool always)
+{
+    *probes = (struct vmm_probes){.vm = vm, .fn = fn, .ctx = ctx, .always = always};
+    listen(probes);
+}
+
+int vmm_probes_watch(struct vmm_probes *probes, struct vmm_evloop *loop)
+{
+    int rc = probes->always ? 0 : vmm_timer_init(&probes->timer, loop, look, probes);
+
+    if (rc == 0 && !probes->always) {
         look(probes);
     }
     return rc;

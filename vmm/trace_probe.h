@@ -18,11 +18,13 @@
 
 #define VMM_PROBES_LOOK_NS 1000000000u
 
-struct vmm_trace;
-
+/* All fields are private. */
 struct vmm_probes {
     struct vapic_vm *vm;
+    vapic_trace_fn fn;
+    void *ctx;
     struct vmm_timer timer;
+    bool always;
     bool on;
 };
 
@@ -33,11 +35,18 @@ bool vmm_trace_wanted(void);
 void vmm_trace_probe(const struct vapic_event *event);
 
 /*
- * Has the VM's events traced: all of them with a file, else while a probe is wanted. Returns 0 or a
- * negative errno. vmm_probes_fini() before the loop goes; a zeroed object is left alone.
+ * Has `fn` called for the VM's events, from now on if `always` is set or a probe is wanted; it ends
+ * in vmm_trace_event(), which fires the probes. To be called before the VM has vCPUs: their making
+ * has events.
  */
-int vmm_probes_init(struct vmm_probes *probes, struct vapic_vm *vm, struct vmm_trace *file,
-                    struct vmm_evloop *loop);
+void vmm_probes_init(struct vmm_probes *probes, struct vapic_vm *vm, vapic_trace_fn fn, void *ctx,
+                     bool always);
+
+/*
+ * Watches whether a probe is wanted, for events that are not traced always. Returns 0 or a negative
+ * errno. vmm_probes_fini() before the loop goes; a zeroed object is left alone.
+ */
+int vmm_probes_watch(struct vmm_probes *probes, struct vmm_evloop *loop);
 void vmm_probes_fini(struct vmm_probes *probes);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The trace as text: what `trace-cmd report` prints for a host's trace, with the vCPU's index in
- * place of the process and of the processor. Events of no vCPU are "device-0" on processor 0.
+ * place of the process and of the processor. Events of no vCPU are of "vm-0" on processor 0.
  */
 #include <stdio.h>
 
@@ -17,16 +17,16 @@ static void begin(struct vmm_trace_out *out)
 
 static void record(struct vmm_trace_out *out, const struct vmm_trace_record *r)
 {
-    bool device = r->event.vcpu == VAPIC_NO_INDEX;
-    uint32_t cpu = device ? 0 : r->event.vcpu;
+    bool vm = r->event.vcpu == VAPIC_NO_INDEX;
+    uint32_t cpu = vm ? 0 : r->event.vcpu;
     unsigned long long us = r->ns / 1000;
     char text[TEXT_MAX];
     char name[NAME_MAX];
 
     vapic_event_format(&r->event, text, sizeof(text));
     snprintf(name, sizeof(name), "%s:", vapic_event_name(r->event.kind));
-    fprintf(out->file, "%16s-%-5u [%03u] %5llu.%06llu: %-21s %s\n", device ? "device" : "vcpu", cpu,
-            cpu, us / 1000000, us % 1000000, name, text);
+    fprintf(out->file, "%16s-%-5u [%03u] %5llu.%06llu: %-21s %s\n", vm ? "vm" : "vcpu", cpu, cpu,
+            us / 1000000, us % 1000000, name, text);
 }
 
 static void end(struct vmm_trace_out *out, uint64_t ns)
