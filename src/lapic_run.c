@@ -161,12 +161,24 @@ static void take_posted(struct vapic *v)
         take_events(v);
 }
 
+/*
+ * In a VM with a back end a clear ON says little. AVIC's hardware posts without it. APICv's clears
+ * it when it takes PIR over in the guest, also when software had set it for something that no
+ * hardware takes: levels, events.
+ */
+static NOINLINE void take_unannounced(struct vapic *v)
+{
+    vapic_lapic_harvest(v);
+    if (events(v) & (EV_TIMER | EV_OWNER))
+        take_events(v);
+}
+
 static void collect(struct vapic *v, uint32_t can, struct vapic_now now)
 {
     if (attention(v))
         take_posted(v);
-    else if (UNLIKELY(v->vm->post == POST_PAGE))
-        vapic_lapic_harvest(v); /* hardware that posts sets no ON */
+    else if (UNLIKELY(v->vm->post != POST_PIR))
+        take_unannounced(v);
     vapic_timer_run(v, now);
     if (can & VAPIC_NMI_MASKED)
         limit_nmis(v);
