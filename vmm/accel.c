@@ -104,19 +104,6 @@ enum vmm_accel_mode vmm_accel_host_mode(char *why, size_t size)
 /* Building                                                                                       */
 /* ---------------------------------------------------------------------------------------------- */
 
-uint32_t vmm_accel_apic_features(enum vmm_accel_mode mode, uint32_t features)
-{
-    switch (modes[mode].kind) {
-    case VAPIC_ACCEL_AVIC:
-        return features | VAPIC_FEATURE_AMD;
-    case VAPIC_ACCEL_APICV:
-        return features & ~(uint32_t)VAPIC_FEATURE_AMD;
-    case VAPIC_ACCEL_NONE:
-        break;
-    }
-    return features;
-}
-
 /* The arena: one scratch page, the library's tables, then per vCPU a VMCB and a map. */
 static uint64_t vcpu_bytes(const struct vmm_accel *a)
 {

@@ -122,8 +122,6 @@ int vmm_accel_make(struct vmm_machine *m, enum vmm_accel_mode mode, unsigned spa
 int vmm_accel_attach(struct vmm_vcpu *v, struct vmm_err *err);
 /* After vapic_remove() of all vCPUs. */
 void vmm_accel_free(struct vmm_machine *m);
-/* Features of the vCPUs that the modelled processor decides. */
-uint32_t vmm_accel_apic_features(enum vmm_accel_mode mode, uint32_t features);
 /* All vCPUs have been reset: notes the inhibitions that are left. */
 void vmm_accel_rebooted(struct vmm_machine *m);
 

@@ -227,7 +227,6 @@ static int make_cpu(struct vmm_machine *m, unsigned i, struct vmm_err *err)
     v->index = i;
     v->fd = -1;
     v->page = m->pages + (size_t)i * APIC_PAGE_SIZE;
-    config.features = vmm_accel_apic_features(m->config.accel, config.features);
     rc = vapic_init(&v->apic, sizeof(v->apic), &m->vm, &config, v->page);
     if (rc == VAPIC_OK && m->accel != NULL && vmm_accel_attach(v, err) != 0) {
         return -1;
