@@ -194,7 +194,7 @@ static void block(struct race *r, uint32_t pause)
     set_running(r, false);
     if (interrupt_pending(r)) {
         r->found++;
-    } else {
+    } else if (!get(&r->stop)) { /* the token that came with it may be among the dropped ones */
         clock_gettime(CLOCK_REALTIME, &until);
         until.tv_sec += TIMEOUT_S;
         if (sem_timedwait(&r->wake, &until) != 0)
