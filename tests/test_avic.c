@@ -525,7 +525,7 @@ static void test_removed_vcpu(void **state)
     assert_int_equal(logical_entry(ax, 1), AVIC_LOGICAL_VALID | 1);
     ax_put(ax, 1);
     assert_int_equal(vapic_remove(&ax->v[1]->apic), VAPIC_OK);
-    assert_int_equal(physical_entry(ax, 1), 0);
+    assert_int_equal(physical_entry(ax, 1), ax_hpa(ax, ax->v[1]->page));
     assert_int_equal(logical_entry(ax, 1), 0);
     ax_ipi(ax, 0, APIC_ICR_ASSERT | 0x61, 1);
     assert_int_equal(ax_exits(ax, 0, SVM_EXIT_AVIC_INCOMPLETE), 1);
@@ -533,6 +533,14 @@ static void test_removed_vcpu(void **state)
     assert_int_equal(ax_exits(ax, 0, SVM_EXIT_AVIC_INCOMPLETE), 1); /* skipped in silence */
     assert_false(ax_page_bit(ax, 1, APIC_IRR, 0x61));
     assert_false(ax_page_bit(ax, 1, APIC_IRR, 0x62));
+    assert_int_equal(vapic_add(&ax->v[1]->apic), VAPIC_OK);
+    ax_load(ax, 1, 1);
+    ax_settle(ax);
+    ax_forget(ax);
+    ax_ipi(ax, 0, APIC_ICR_ASSERT | 0x63, 1);
+    ax_settle(ax);
+    assert_int_equal(ax_delivered(ax, 1, 0x63), 1);
+    assert_int_equal(ax_count(ax, AX_EXIT), 0);
     ax_free(ax);
 }
 

@@ -196,6 +196,7 @@ static void test_side_by_side(void **state)
     assert_true(vapic_access_page(&ax->vm));
     ax_ipi(ax, 0, APIC_ICR_ASSERT | 0x61, 1);
     ax_ipi(ax, 1, APIC_ICR_ASSERT | 0x62, 0);
+    ax_settle(ax);
     ax_ipi(ax, 1, APIC_ICR_ALL_EXCL | APIC_ICR_ASSERT | 0x71, 0);
     ax_settle(ax);
     assert_int_equal(ax_delivered(ax, 1, 0x61), 1);
@@ -335,12 +336,22 @@ static void test_apic_disabled(void **state)
     disable(ax, 1);
     ax_settle(ax);
     assert_int_equal(avic_mode(ax, 1), 0);
-    assert_false(is_running(ax, 1));
-    assert_true(physical_entry(ax, 1) & AVIC_PHYSICAL_VALID);
     assert_int_equal(vapic_inhibits(&ax->vm).bits, 0);
+    /* Nothing may wait for it when it is enabled again. */
+    ax_ipi(ax, 0, APIC_ICR_ASSERT | 0x61, 1);
+    ax_ipi(ax, 0, APIC_ICR_ALL_EXCL | APIC_ICR_ASSERT | 0x62, 0);
+    ax_ipi(ax, 0, APIC_ICR_LOGICAL | APIC_ICR_ASSERT | 0x63, 0xFF);
     ax_wrmsr(ax, 1, MSR_APIC_BASE, APIC_DEFAULT_BASE | APIC_BASE_EN);
     ax_settle(ax);
     assert_int_equal(avic_mode(ax, 1), VMCB_V_AVIC);
+    assert_true(is_running(ax, 1));
+    ax_write(ax, 1, APIC_SVR, 0x1FF);
+    ax_settle(ax);
+    for (uint32_t vector = 0x61; vector <= 0x63; vector++)
+        assert_int_equal(ax_delivered(ax, 1, (uint8_t)vector), 0);
+    ax_ipi(ax, 0, APIC_ICR_ASSERT | 0x64, 1);
+    ax_settle(ax);
+    assert_int_equal(ax_delivered(ax, 1, 0x64), 1);
     ax_free(ax);
 }
 

@@ -136,7 +136,7 @@ static void publish(struct vapic *v)
         return;
     lock(v);
     av->host_id = av->pcpu->apic_id;
-    av->entry = AVIC_PHYSICAL_VALID | (av->entry & AVIC_PHYSICAL_BACKING) |
+    av->entry = (av->entry & (AVIC_PHYSICAL_VALID | AVIC_PHYSICAL_BACKING)) |
                 (av->host_id & AVIC_PHYSICAL_HOST_ID) | AVIC_PHYSICAL_RUNNING | ENTRY_POSTS;
     vapic_avic_store_entry(v);
     vapic_avic_update_irtes(v);
@@ -236,8 +236,16 @@ static void constant_controls(struct vapic *v)
     intercept_cr8_writes(v, true);
 }
 
-/* The entry is valid from the start, running or not: broadcasts skip entries that are not, and
- * nobody would hear of it. */
+/*
+ * The entry is valid from vapic_add() on, running or not: broadcasts skip entries that are not, and
+ * nobody would hear of it. That is just what is wanted of an APIC that is globally disabled: it
+ * accepts nothing, and an IPI to it alone exits and comes to nothing in the fabric.
+ */
+static uint64_t validity(const struct vapic *v)
+{
+    return apic_enabled(v) && vapic_index(v) != VAPIC_NO_INDEX ? AVIC_PHYSICAL_VALID : 0;
+}
+
 static void avic_attach(struct vapic *v)
 {
     const struct vapic_accel *accel = v->vm->accel;
@@ -245,21 +253,29 @@ static void avic_attach(struct vapic *v)
 
     if (v->id <= accel->max_id && v->id <= accel->table_limit)
         av->table_entry = &accel->physical_table[v->id];
-    av->entry = AVIC_PHYSICAL_VALID | v->vm->host.physical(v->vm->ctx, v->page);
+    av->entry = v->vm->host.physical(v->vm->ctx, v->page);
     constant_controls(v);
     vapic_avic_store_entry(v);
 }
 
 static void avic_identity(struct vapic *v)
 {
+    struct vapic_accel_vcpu *av = v->accel;
+
     vapic_avic_update_logical(v);
+    if ((av->entry & AVIC_PHYSICAL_VALID) == validity(v))
+        return;
+    lock(v);
+    av->entry ^= AVIC_PHYSICAL_VALID;
+    vapic_avic_store_entry(v);
+    unlock(v);
 }
 
 static void avic_detach(struct vapic *v)
 {
     vapic_avic_drop_logical(v);
     lock(v);
-    v->accel->entry = 0;
+    v->accel->entry &= AVIC_PHYSICAL_BACKING; /* for another vapic_add() */
     vapic_avic_update_irtes(v);
     vapic_avic_store_entry(v);
     unlock(v);
