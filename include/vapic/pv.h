@@ -95,9 +95,10 @@ struct vapic_pv {
 };
 
 /*
- * Gives `v` paravirtual companions. Between vapic_init() and the first vapic_enter(). `size` is
- * sizeof(struct vapic_pv); `pv` stays in use until vapic_pv_detach(). VAPIC_E_ARG: unknown feature,
- * or no map(); VAPIC_E_SIZE; VAPIC_E_BUSY: `v` has some. [owner]
+ * Gives `v` paravirtual companions, while it is outside the guest; best before it first runs, for
+ * the guest may then use what its CPUID says. `size` is sizeof(struct vapic_pv); `pv` stays in use
+ * until vapic_pv_detach(). VAPIC_E_ARG: unknown feature, or no map(); VAPIC_E_SIZE; VAPIC_E_BUSY:
+ * `v` has some. [owner]
  */
 int vapic_pv_attach(struct vapic *v, struct vapic_pv *pv, size_t size,
                     const struct vapic_pv_config *config);
