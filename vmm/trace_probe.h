@@ -4,9 +4,10 @@
  * vCPU's index (FFFFFFFFh: none) and the event's four arguments. bpftrace, perf and SystemTap find
  * them in the binary; `bpftrace -l 'usdt:/usr/bin/vapic:*'` lists them.
  *
- * While nobody listens libvapic has no listener either, and the guest pays nothing. Tracers say
- * that they listen through the probes' semaphores, words in this program that the kernel counts up;
- * a timer looks at them once a second.
+ * While nobody listens libvapic has no listener either, and the guest pays nothing (but for a
+ * machine with modelled acceleration, which always listens to itself). Tracers say that they listen
+ * through the probes' semaphores, words in this program that the kernel counts up; a timer looks at
+ * them once a second.
  */
 #ifndef VMM_TRACE_PROBE_H
 #define VMM_TRACE_PROBE_H
