@@ -71,10 +71,8 @@ static enum vapic_sil_result effect(struct vapic_sil_cpu *cpu, uint32_t offset, 
         return vapic_sil_avic_send(cpu, value, vapic_sil_avic_load(cpu, APIC_ICR2));
     case AVIC_DO_SELF_IPI:
         return self_ipi(cpu, value);
-    case AVIC_DO_TRAP:
+    default: /* AVIC_DO_TRAP; the others have no effect, or no stored value */
         return vapic_sil_avic_exit(cpu, SVM_EXIT_AVIC_NOACCEL, AVIC_NOACCEL_WRITE | offset, 0);
-    default:
-        return VAPIC_SIL_DONE;
     }
 }
 

@@ -290,9 +290,18 @@ enum vapic_sil_result vapic_sil_avic_intercept(struct vapic_sil_cpu *cpu, uint64
     return leave(cpu, code, info1, 0, cpu->guest.rip + length);
 }
 
+/* Exits that the delivery of an event can cause: intercepted exceptions, task switch, shutdown,
+ * nested page fault. [APM2 15.7.2] */
+static bool delivery_can_cause(uint64_t code)
+{
+    return (code >= SVM_EXIT_EXCEPTION && code < SVM_EXIT_EXCEPTION + 32) ||
+           code == SVM_EXIT_TASK_SWITCH || code == SVM_EXIT_SHUTDOWN || code == SVM_EXIT_NPF;
+}
+
 void vapic_sil_avic_leave(struct vapic_sil_cpu *cpu, uint64_t code, uint64_t info1, uint64_t info2)
 {
-    cpu->svm.vectoring = 0;
+    if (!delivery_can_cause(code))
+        cpu->svm.vectoring = 0;
     leave(cpu, code, info1, info2, 0);
 }
 

@@ -362,6 +362,35 @@ static void interrupted_delivery(void **state)
     sf_free(sf);
 }
 
+/* The same for exits that the driver makes: only those that a delivery can cause. */
+static void exits_during_delivery(void **state)
+{
+    static const struct {
+        uint64_t code;
+        bool in_delivery;
+    } rows[] = {{0x3F, false}, {0x40, true}, {0x5F, true},  {0x60, false}, {0x72, false},
+                {0x7D, true},  {0x7F, true}, {0x400, true}, {0x402, false}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct sf *sf = sf_new(NULL, false);
+
+        for (int later = 0; later < 2; later++) {
+            sf_set_bit(sf, 0, APIC_IRR, 0x60, true);
+            sf_set_bit(sf, 0, APIC_ISR, 0x60, false);
+            sf_run(sf, 0);
+            assert_int_equal(sf_take(sf, 0), 0x60);
+            if (later)
+                assert_int_equal(sf_take(sf, 0), -1);
+            vapic_sil_leave(&sf->cpu[0], rows[i].code, 0, 0);
+            sf_equal(sf_vmcb(sf, 0, VMCB_EXITINTINFO),
+                     rows[i].in_delivery && !later ? VMCB_EVENT_VALID | 0x60 : 0, "exit %llx",
+                     (unsigned long long)rows[i].code);
+        }
+        sf_free(sf);
+    }
+}
+
 /* ---- V_IRQ ---- */
 
 #define V_IRQ_5 (VMCB_V_IRQ | 5ull << 16 | 0x55ull << 32)
@@ -629,6 +658,7 @@ int main(void)
         cmocka_unit_test(injected_events),
         cmocka_unit_test(order_of_events),
         cmocka_unit_test(interrupted_delivery),
+        cmocka_unit_test(exits_during_delivery),
         cmocka_unit_test(trap_20_v_irq_with_avic),
         cmocka_unit_test(vintr_for_avic),
         cmocka_unit_test(v_irq_without_avic),

@@ -259,7 +259,9 @@ bool vapic_sil_cpu_init(struct vapic_sil_cpu *cpu, struct vapic_sil *m, uint32_t
 /*
  * VMRUN of the VMCB at host-physical `vmcb_hpa`: checks, loads, delivers EVENTINJ (a valid one is
  * reported by the next vapic_sil_boundary()), evaluates. VAPIC_SIL_DONE: in the guest.
- * VAPIC_SIL_INVALID: EXITCODE is -1. [APM2 15.5] [APM2 15.29] [owner]
+ * VAPIC_SIL_INVALID: EXITCODE is -1. VAPIC_SIL_GP: no aligned address of a page of memory. A field
+ * whose clean bit is set keeps the value of this processor's last run of this VMCB.
+ * [APM2 15.5] [APM2 15.15] [APM2 15.29] [owner]
  */
 enum vapic_sil_result vapic_sil_vmrun(struct vapic_sil_cpu *cpu, uint64_t vmcb_hpa);
 
@@ -276,8 +278,9 @@ enum vapic_sil_result vapic_sil_vmentry(struct vapic_sil_cpu *cpu, struct vapic_
  * An exit for a reason that this model does not compute (I/O, CPUID, a page fault of the nested
  * tables elsewhere): host mode, state saved. `code` is an AMD exit code or a basic exit reason.
  * Intel: info1 is the exit qualification, info2 the instruction length; of exits 48 and 49 the
- * guest-physical address. Between VAPIC_SIL_DELIVER and the next boundary or instruction, exits that
- * the delivery of an event can cause (0, 9, 44, 48, 49) carry IDT-vectoring information. [owner]
+ * guest-physical address. Between VAPIC_SIL_DELIVER and the next boundary or instruction, exits
+ * that the delivery of an event can cause (0, 9, 44, 48, 49; AMD: 40h to 5Fh, 7Dh, 7Fh, 400h)
+ * carry IDT-vectoring information, EXITINTINFO. [owner]
  */
 void vapic_sil_leave(struct vapic_sil_cpu *cpu, uint64_t code, uint64_t info1, uint64_t info2);
 
@@ -296,7 +299,13 @@ enum vapic_sil_result vapic_sil_boundary(struct vapic_sil_cpu *cpu, uint8_t *vec
  */
 bool vapic_sil_waiting(const struct vapic_sil_cpu *cpu);
 
-/* ---- What the guest does. All [owner], all only in the guest ---- */
+/*
+ * ---- What the guest does. All [owner], all only in the guest ----
+ *
+ * VAPIC_SIL_INVALID, and nothing has happened: the processor is in host mode or halted, or the
+ * access has an impossible size or crosses a page. An MSR that is neither intercepted nor one of
+ * those that the processor virtualizes is VAPIC_SIL_NATIVE.
+ */
 
 enum vapic_sil_access_kind {
     VAPIC_SIL_READ,

@@ -137,11 +137,14 @@
 /* Exit codes [APM2 C] */
 #define SVM_EXIT_CR8_READ        0x008ull
 #define SVM_EXIT_CR8_WRITE       0x018ull
+#define SVM_EXIT_EXCEPTION       0x040ull /* 32 of them, by vector */
 #define SVM_EXIT_INTR            0x060ull
 #define SVM_EXIT_NMI             0x061ull
 #define SVM_EXIT_VINTR           0x064ull
 #define SVM_EXIT_HLT             0x078ull
 #define SVM_EXIT_MSR             0x07Cull /* EXITINFO1: 0 RDMSR, 1 WRMSR */
+#define SVM_EXIT_TASK_SWITCH     0x07Dull
+#define SVM_EXIT_SHUTDOWN        0x07Full
 #define SVM_EXIT_IDLE_HLT        0x0A6ull
 #define SVM_EXIT_NPF             0x400ull
 #define SVM_EXIT_AVIC_INCOMPLETE 0x401ull /* incomplete IPI */
