@@ -135,7 +135,6 @@ enum vapic_sil_result vapic_sil_apicv_boundary(struct vapic_sil_cpu *cpu, uint8_
         return trap_below_threshold(cpu);
     if (cpu->operation.pending_write && vapic_sil_apicv_emulate_write(cpu) == VAPIC_SIL_EXIT)
         return VAPIC_SIL_EXIT;
-    cpu->operation.had_write = false;
     return interrupts(cpu, vector);
 }
 

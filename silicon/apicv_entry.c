@@ -71,7 +71,6 @@ static void load_event(struct vapic_sil_cpu *cpu)
 {
     uint32_t event = (uint32_t)apicv_get(cpu, FIELD_ENTRY_INTR_INFO);
 
-    cpu->apicv.vectoring = 0;
     cpu->apicv.entry_event = 0;
     if (!(event & VMX_INFO_VALID))
         return;
@@ -86,7 +85,6 @@ static void load_status(struct vapic_sil_cpu *cpu)
 {
     uint32_t status = (uint32_t)apicv_get(cpu, FIELD_GUEST_INTERRUPT_STATUS);
 
-    cpu->recognized = false;
     if (!apicv_secondary(cpu, VMX_SEC_INTERRUPT_DELIVERY))
         return;
     cpu->rvi = VMX_STATUS_RVI(status);
@@ -116,8 +114,6 @@ static void load(struct vapic_sil_cpu *cpu, struct vapic_sil_vmcs *vmcs,
     cpu->apicv.primary = controls->primary;
     cpu->apicv.secondary = controls->secondary;
     cpu->apicv.tertiary = controls->tertiary;
-    cpu->operation.pending_write = false;
-    cpu->operation.had_write = false;
     load_tag(cpu);
     load_guest(cpu);
     load_event(cpu);

@@ -79,10 +79,7 @@ enum vapic_sil_result vapic_sil_apicv_exit(struct vapic_sil_cpu *cpu, const stru
     cpu->in_guest = false;
     cpu->recognized = false;
     cpu->operation.pending_write = false;
-    cpu->operation.had_write = false;
     cpu->apicv.vectoring = 0;
-    cpu->apicv.entry_event = 0;
-    cpu->apicv.below = false;
     return VAPIC_SIL_EXIT;
 }
 

@@ -50,7 +50,7 @@ static bool exact_virtualized(const struct vapic_sil_cpu *cpu, uint32_t offset, 
 static bool follows_write(const struct vapic_sil_cpu *cpu, const struct vapic_sil_access *access,
                           uint32_t offset, bool write)
 {
-    if (!cpu->operation.had_write)
+    if (!cpu->operation.pending_write)
         return false;
     return !write || cpu->operation.write_offset != offset ||
            cpu->operation.write_size != access->size;
@@ -131,7 +131,6 @@ static void write_page(struct vapic_sil_cpu *cpu, const struct vapic_sil_access 
     vapic_sil_apicv_page_write(cpu, offset & ~3u,
                                (word & ~mask) | ((uint32_t)access->value << shift & mask));
     cpu->operation.pending_write = true;
-    cpu->operation.had_write = true;
     cpu->operation.write_offset = (uint16_t)offset;
     cpu->operation.write_size = access->size;
 }

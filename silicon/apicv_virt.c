@@ -161,7 +161,6 @@ enum vapic_sil_result vapic_sil_apicv_emulate_write(struct vapic_sil_cpu *cpu)
     uint32_t offset = cpu->operation.write_offset;
 
     cpu->operation.pending_write = false;
-    cpu->operation.had_write = false;
     switch (offset) {
     case APIC_TPR:
         return write_tpr(cpu);

@@ -65,6 +65,9 @@ enum {
     VMX_NV = 0xF2,        /* notification vector */
 };
 #define VMX_APIC UINT64_C(0xFEE00000)
+/* All memory is there a second time, so that an address beyond the processor's width is refused for
+ * that reason only. */
+#define VMX_AGAIN (UINT64_C(1) << 40)
 
 struct vmx {
     struct vapic_sil m;
@@ -83,6 +86,7 @@ static void *vmx_memory(void *ctx, uint64_t hpa, size_t size)
 {
     struct vmx *x = ctx;
 
+    hpa &= ~VMX_AGAIN;
     return hpa < VMX_MEMORY && size <= VMX_MEMORY - hpa ? x->memory + hpa : NULL;
 }
 

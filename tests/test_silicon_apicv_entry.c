@@ -279,6 +279,27 @@ static void physical_width(void **state)
     (void)state;
 }
 
+/* The same for what must have memory behind it: there is some at both addresses. */
+static void physical_width_of_memory(void **state)
+{
+    static const struct {
+        uint16_t field;
+        uint64_t address;
+    } cases[] = {{0x2004, VMX_BITMAP}, {0x2012, VMX_PAGE}, {0x2016, VMX_PID}, {0x2042, VMX_TABLE}};
+
+    for (unsigned i = 0; i < 8; i++) {
+        struct vapic_sil_config config = {.vendor = VAPIC_SIL_INTEL, .phys_bits = 40 + (i & 1)};
+        struct vmx x;
+
+        vmx_new_with(&x, &config);
+        vmx_program(&x, 0, FULL | IPIV);
+        vmx_set(&x, 0, cases[i / 2].field, VMX_AGAIN | cases[i / 2].address);
+        assert_entry(&x, i & 1, i);
+        vmx_free(&x);
+    }
+    (void)state;
+}
+
 /* The knobs of the checks, both ways. */
 static void knobs(void **state)
 {
@@ -604,6 +625,7 @@ int main(void)
         cmocka_unit_test(control_combinations),
         cmocka_unit_test(absent_controls),
         cmocka_unit_test(physical_width),
+        cmocka_unit_test(physical_width_of_memory),
         cmocka_unit_test(knobs),
         cmocka_unit_test(vtpr_bytes),
         cmocka_unit_test(msr_load),

@@ -448,6 +448,25 @@ static void table_entries(void **state)
     vmx_free(&x);
 }
 
+/* A descriptor's address within and beyond the physical width; there is memory at both. */
+static void descriptor_width(void **state)
+{
+    for (unsigned bits = 40; bits <= 41; bits++) {
+        struct vapic_sil_config config = {.vendor = VAPIC_SIL_INTEL, .phys_bits = bits};
+        bool sent = bits == 41;
+        struct vmx x;
+
+        vmx_new_with(&x, &config);
+        ((uint64_t *)(void *)(x.memory + VMX_TABLE))[3] = (VMX_AGAIN + VMX_PID + 0xC0) | 1;
+        start(&x, 0, X2APIC_FULL | IPIV, 0);
+        assert_int_equal(vapic_sil_wrmsr(&x.cpu[0], 0x830, 0x300000051),
+                         sent ? VAPIC_SIL_DONE : VAPIC_SIL_EXIT);
+        assert_int_equal(pir_has(&x, 3, 0x51), sent);
+        vmx_free(&x);
+    }
+    (void)state;
+}
+
 static void last_index(void **state)
 {
     static const struct {
@@ -653,6 +672,7 @@ int main(void)
         cmocka_unit_test(icr_reads_back),
         cmocka_unit_test(ipis_not_virtualized),
         cmocka_unit_test(table_entries),
+        cmocka_unit_test(descriptor_width),
         cmocka_unit_test(last_index),
         cmocka_unit_test(table_without_memory),
         cmocka_unit_test(destination_ff),

@@ -195,7 +195,13 @@ static void windows(void **state)
     vmx_assert_delivers(&x, 0, 0x41);
     assert_false(vapic_sil_waiting(&x.cpu[0]));
     vmx_leave(&x, 0);
+
+    start(&x, XAPIC_FULL, 0x91, 0);
+    assert_true(x.cpu[0].recognized);
+    vapic_sil_leave(&x.cpu[0], 10, 0, 0);
+    assert_false(x.cpu[0].recognized); /* an exit ends it; RVI is saved */
     assert_false(vapic_sil_waiting(&x.cpu[0]));
+    vmx_assert_status(&x, 0, 0x91, 0x41);
     vmx_free(&x);
 }
 
@@ -545,7 +551,7 @@ static void exit_during_delivery(void **state)
     vmx_enter(&x, 0);
     vmx_assert_delivers(&x, 0, 0x61);
     vmx_assert_boundary(&x, 0, VAPIC_SIL_NOTHING);
-    vmx_leave(&x, 0);
+    vapic_sil_leave(&x.cpu[0], 48, 0x182, 0x5000);
     assert_int_equal(vmx_get(&x, 0, 0x4408), 0); /* delivery was over */
     vmx_assert_status(&x, 0, 0, 0x61);
     vmx_free(&x);

@@ -131,6 +131,22 @@ static void descriptor_address(void **state)
     vmx_free(&x);
 }
 
+static void descriptor_width(void **state)
+{
+    for (unsigned bits = 40; bits <= 41; bits++) {
+        struct vapic_sil_config config = {.vendor = VAPIC_SIL_INTEL, .phys_bits = bits};
+        struct irte irte = posted();
+        struct vmx x;
+
+        vmx_new_with(&x, &config);
+        irte.word[1] |= VMX_AGAIN;
+        assert_int_equal(msi(&x, &irte), bits == 41 ? VAPIC_SIL_MSI_POSTED : VAPIC_SIL_MSI_FAULT);
+        assert_int_equal(pir_has(&x, 1, VECTOR), bits == 41);
+        vmx_free(&x);
+    }
+    (void)state;
+}
+
 /* ---- Bits of the entry ---- */
 
 static bool in(uint64_t value, unsigned bit)
@@ -313,6 +329,7 @@ int main(void)
         cmocka_unit_test(posts),
         cmocka_unit_test(urgency),
         cmocka_unit_test(descriptor_address),
+        cmocka_unit_test(descriptor_width),
         cmocka_unit_test(reserved_bits),
         cmocka_unit_test(not_present),
         cmocka_unit_test(requesters),

@@ -219,7 +219,7 @@ struct vapic_sil_cpu {
     uint64_t doorbells_sent, notifications_sent;
     /* Private scratch of the vendor's half */
     struct {
-        bool pending_write, had_write;
+        bool pending_write;
         uint16_t write_offset;
         uint8_t write_size;
     } operation;
