@@ -388,6 +388,9 @@ void vapic_alias_evaluate(struct vapic_vm *vm);
 void vapic_accel_prepare(struct vapic *v, uint32_t can);
 /* Has nothing changed since? After the presence was announced. */
 bool vapic_accel_prepared(const struct vapic *v);
+/* The entry wants an interrupt window that AVIC cannot open: asks for one. The owner is outside
+ * after it, and has to look anew. */
+bool vapic_accel_opens_window(struct vapic *v, const struct vapic_entry *entry);
 void vapic_accel_enter(struct vapic *v, const struct vapic_entry *entry);
 void vapic_accel_exit(struct vapic *v);
 void vapic_accel_block(struct vapic *v);

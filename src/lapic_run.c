@@ -207,7 +207,8 @@ static void announce_entry(struct vapic *v, uint32_t can)
     }
 }
 
-void vapic_enter(struct vapic *v, uint32_t can, struct vapic_now now, struct vapic_entry *entry)
+static ALWAYS_INLINE void look(struct vapic *v, uint32_t can, struct vapic_now now,
+                               struct vapic_entry *entry)
 {
     *entry = (struct vapic_entry){0};
     announce_entry(v, can);
@@ -219,6 +220,20 @@ void vapic_enter(struct vapic *v, uint32_t can, struct vapic_now now, struct vap
         if (entry->runnable)
             choose(v, can, entry);
     }
+}
+
+/* It was accelerated with a window wanted that cannot be opened then, and is no more. */
+static NOINLINE void look_again(struct vapic *v, uint32_t can, struct vapic_now now,
+                                struct vapic_entry *entry)
+{
+    look(v, can, now, entry);
+}
+
+void vapic_enter(struct vapic *v, uint32_t can, struct vapic_now now, struct vapic_entry *entry)
+{
+    look(v, can, now, entry);
+    while (UNLIKELY(v->accel != NULL) && UNLIKELY(vapic_accel_opens_window(v, entry)))
+        look_again(v, can, now, entry);
     if (!entry->runnable || entry->event != VAPIC_CPU_NONE)
         vapic_store32(&v->presence, PRESENCE_OUTSIDE, VAPIC_RELEASE);
     entry->cr8 = (uint8_t)(reg(v, APIC_TPR) >> 4);

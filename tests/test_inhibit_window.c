@@ -83,6 +83,25 @@ static void one_window(void **state)
     ax_free(ax);
 }
 
+/* An NMI goes first: the guest could take the ExtINT, but not at this entry. */
+static void behind_an_nmi(void **state)
+{
+    struct ax *ax = machine(AX_MODE_AVIC);
+
+    (void)state;
+    ax_leave(ax, 1);
+    ax_act(ax, 1, vapic_nmi(&ax->v[1]->apic));
+    ax_act(ax, 1, vapic_set_lint(&ax->v[1]->apic, 0, true));
+    ax_settle(ax);
+    assert_int_equal(ax_count(ax, AX_NMI), 1);
+    assert_int_equal(ax_count(ax, AX_EXTINT), 1);
+    ax_leave(ax, 1);
+    ax_settle(ax);
+    assert_law(ax, 0);
+    assert_int_equal(mask(ax), 0);
+    ax_free(ax);
+}
+
 /* Intel opens windows with acceleration on. */
 static void not_with_apicv(void **state)
 {
@@ -198,6 +217,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_window),
+        cmocka_unit_test(behind_an_nmi),
         cmocka_unit_test(not_with_apicv),
         cmocka_unit_test(windows_overlap),
         cmocka_unit_test(window_while_inhibited),

@@ -229,6 +229,25 @@ static void settle_window(struct vapic *v, uint32_t can)
     }
 }
 
+/*
+ * What settle_window() could not know: the ExtINT came after it, or an NMI goes first. (With a
+ * request open already the VM is inhibited, unless somebody else's change has just ended that: then
+ * the next look decides anew.)
+ */
+bool vapic_accel_opens_window(struct vapic *v, const struct vapic_entry *entry)
+{
+    struct vapic_accel_vcpu *av = v->accel;
+
+    if (!entry->irq_window || !by_hardware(v) || !(v->vm->backend->honours & INHIBIT_BIT(IRQWIN)))
+        return false;
+    vapic_store32(&v->presence, PRESENCE_OUTSIDE, VAPIC_RELEASE);
+    if (!av->irqwin) {
+        av->irqwin = true;
+        vapic_inhibit_irqwin(v->vm, true);
+    }
+    return true;
+}
+
 void vapic_accel_prepare(struct vapic *v, uint32_t can)
 {
     struct vapic_vm *vm = v->vm;
