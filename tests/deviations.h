@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The named deviations: where real silicon shows a guest something else than a local APIC would.
+ * Each row says in which modes it appears, what the manual says of it, and which differences it
+ * explains. The equivalence test fails for a difference that no row explains, and the full run fails
+ * for a row that explains nothing in one of its modes.
+ */
+#ifndef VAPIC_TESTS_DEVIATIONS_H
+#define VAPIC_TESTS_DEVIATIONS_H
+
+#include "equiv.h"
+
+#define IN(mode)       (1u << AX_MODE_##mode)
+#define IN_AVIC        (IN(AVIC) | IN(AVIC_NOIPIV) | IN(X2AVIC))
+#define IN_APICV       (IN(APICV) | IN(APICV_IPIV))
+#define IN_ALL         (IN_AVIC | IN_APICV)
+#define IN_X2_SILICON  (IN(X2AVIC) | IN_APICV)
+
+/* ---- What the operation was ---- */
+
+static inline bool dev_mmio(const struct equiv *e, bool write)
+{
+    return e->op.kind == EQ_MMIO && e->op.write == write && !e->before.x2apic[e->op.vcpu] &&
+           e->before.enabled[e->op.vcpu];
+}
+
+static inline bool dev_whole(const struct equiv *e)
+{
+    return e->op.size == 4 && e->op.where % 16 == 0;
+}
+
+static inline uint32_t dev_slot(const struct equiv *e)
+{
+    return e->op.where & 0xFF0;
+}
+
+static inline bool dev_state(const struct eq_difference *d, uint32_t offset)
+{
+    return d->kind == EQ_STATE && d->offset == offset;
+}
+
+static inline bool dev_in(uint32_t offset, uint32_t first, uint32_t end)
+{
+    return offset >= first && offset < end;
+}
+
+static inline bool dev_software_enabled(const struct equiv *e, uint32_t n)
+{
+    return (ax_page(e->ref, n, APIC_SVR) & APIC_SVR_ENABLE) != 0;
+}
+
+/* What is left of an interrupt: pending, in service, and the priority that follows. */
+static inline bool dev_vectors(const struct eq_difference *d)
+{
+    return d->kind == EQ_EVENT || dev_state(d, APIC_PPR) ||
+           (d->kind == EQ_STATE && (dev_in(d->offset, APIC_ISR, APIC_TMR) ||
+                                    dev_in(d->offset, APIC_IRR, APIC_ESR)));
+}
+
+/* ---- AVIC: the page is memory ---- */
+
+/* Offsets that AVIC's access table does not list. */
+static inline bool dev_unlisted(uint32_t slot)
+{
+    return slot < APIC_ID || dev_in(slot, 0x040, APIC_TPR) || dev_in(slot, 0x290, APIC_ICR) ||
+           dev_in(slot, 0x3A0, APIC_TDCR) || slot == 0x3F0 || dev_in(slot, 0x430, 0x480);
+}
+
+static bool dev_reserved_memory(const struct equiv *e, const struct eq_difference *d)
+{
+    if (d->kind == EQ_IMAGE)
+        return !e->before.x2apic[d->vcpu] && dev_unlisted(d->offset);
+    return d->kind == EQ_VALUE && dev_mmio(e, false) && dev_unlisted(dev_slot(e));
+}
+
+static bool dev_eoi_reads(const struct equiv *e, const struct eq_difference *d)
+{
+    if (d->kind == EQ_IMAGE)
+        return d->offset == APIC_EOI;
+    return d->kind == EQ_VALUE && dev_mmio(e, false) && dev_slot(e) == APIC_EOI;
+}
+
+static bool dev_icr_high(const struct equiv *e, const struct eq_difference *d)
+{
+    return dev_state(d, APIC_ICR2) && dev_mmio(e, true) && dev_slot(e) == APIC_ICR2 &&
+           ((d->ref ^ d->acc) & 0xFF000000) == 0;
+}
+
+static bool dev_busy(const struct equiv *e, const struct eq_difference *d)
+{
+    return dev_state(d, APIC_ICR) && !e->before.x2apic[d->vcpu] &&
+           (d->ref ^ d->acc) == APIC_ICR_BUSY && d->acc & APIC_ICR_BUSY;
+}
+
+static bool dev_busy_gp(const struct equiv *e, const struct eq_difference *d)
+{
+    bool icr = (e->op.kind == EQ_IPI && e->before.x2apic[e->op.vcpu]) ||
+               (e->op.kind == EQ_MSR && e->op.where == 0x830 && e->op.write);
+
+    if (!icr || d->kind == EQ_IMAGE || !(e->op.value & APIC_ICR_BUSY))
+        return false;
+    return e->ref_outcome.result == AX_DONE && e->acc_outcome.result == AX_GP;
+}
+
+/* ---- Posting that does not look at the target ---- */
+
+static bool dev_delivered_soft_disabled(const struct equiv *e, const struct eq_difference *d)
+{
+    if (e->before.software[d->vcpu] && dev_software_enabled(e, d->vcpu))
+        return false;
+    return d->kind == EQ_EVENT ? d->ref == EQ_NO_EVENT
+                               : dev_vectors(d) && !dev_in(d->offset, APIC_IRR, APIC_ESR);
+}
+
+static bool dev_posted_soft_disabled(const struct equiv *e, const struct eq_difference *d)
+{
+    return d->kind == EQ_STATE && dev_in(d->offset, APIC_IRR, APIC_ESR) &&
+           e->before.enabled[d->vcpu] &&
+           !(e->before.software[d->vcpu] && dev_software_enabled(e, d->vcpu));
+}
+
+static bool dev_posted_disabled(const struct equiv *e, const struct eq_difference *d)
+{
+    return d->kind == EQ_STATE && dev_in(d->offset, APIC_IRR, APIC_ESR) &&
+           !e->before.enabled[d->vcpu] && (d->ref & ~d->acc) == 0;
+}
+
+/* Hardware sets IRR and leaves TMR. */
+static bool dev_stale_tmr(const struct equiv *e, const struct eq_difference *d)
+{
+    bool by_hardware = e->op.kind == EQ_IPI || e->op.kind == EQ_IRTE || e->op.kind == EQ_MSR ||
+                       e->op.kind == EQ_MMIO;
+
+    return d->kind == EQ_STATE && dev_in(d->offset, APIC_TMR, APIC_IRR) && by_hardware &&
+           (d->ref & ~d->acc) == 0;
+}
+
+/* ---- A page that is mapped for a vCPU that it does not serve ---- */
+
+static bool dev_scratch(const struct equiv *e, const struct eq_difference *d)
+{
+    bool served = e->before.enabled[e->op.vcpu] && !e->before.x2apic[e->op.vcpu];
+
+    return d->kind == EQ_VALUE && e->op.kind == EQ_MMIO && !e->op.write && !served &&
+           e->before.page_mapped;
+}
+
+static const struct eq_deviation deviations[] = {
+    {"reserved-offset-is-memory", IN_AVIC,
+     "offsets that the access table does not list are ordinary memory [APM2 15.29.3]",
+     dev_reserved_memory},
+    {"eoi-reads-as-written", IN_AVIC, "reads of EOI are allowed, as memory [APM2 15.29.3]",
+     dev_eoi_reads},
+    {"icr-high-stored-whole", IN_AVIC,
+     "310h is memory: bits 23:0 are stored although reserved [APM2 15.29.3]", dev_icr_high},
+    {"sticky-busy-bit", IN_AVIC,
+     "the delivery status bit is stored as written, and nobody clears it; unspecified", dev_busy},
+    {"busy-bit-is-gp", IN(X2AVIC),
+     "bit 12 must be zero in a write of MSR 830h [APM2 16.11]; by software it is ignored",
+     dev_busy_gp},
+    {"delivered-while-soft-disabled", IN_AVIC,
+     "evaluation does not look at SVR [APM2 15.29.4]; [SDM3 12.4.7.2] holds pending interrupts",
+     dev_delivered_soft_disabled},
+    {"posted-while-soft-disabled", IN_AVIC,
+     "posting looks at the tables only; a software-disabled APIC accepts none [SDM3 12.4.7.2]",
+     dev_posted_soft_disabled},
+    {"posted-while-disabled", IN_AVIC,
+     "posting looks at the tables only; what was posted is gone when the APIC is enabled",
+     dev_posted_disabled},
+    {"stale-trigger-mode", IN_AVIC,
+     "posting by hardware leaves TMR; an edge after a level keeps the level's bit [APM2 15.29.4]",
+     dev_stale_tmr},
+    {"page-of-another-mode-is-memory", IN_X2_SILICON | IN(AVIC) | IN(AVIC_NOIPIV),
+     "the access page is mapped for all vCPUs; one that it does not serve finds memory there",
+     dev_scratch},
+};
+
+#endif
