@@ -409,7 +409,7 @@ enum vapic_sil_msi vapic_sil_amd_msi(struct vapic_sil_amd_iommu *iommu, const ui
                                      uint16_t device);
 
 /* The same through a VT-d interrupt remapping table entry in posted or remapped format. [any] */
-enum vapic_sil_msi vapic_sil_vtd_msi(struct vapic_sil *m, const uint64_t irte[2], uint16_t source);
+enum vapic_sil_msi vapic_sil_vtd_msi(struct vapic_sil *m, const uint64_t entry[2], uint16_t source);
 
 #ifdef __cplusplus
 }
