@@ -140,7 +140,7 @@ enum vapic_sil_result vapic_sil_apicv_trap(struct vapic_sil_cpu *cpu, uint32_t r
 /* An instruction of `length` bytes is complete. */
 void vapic_sil_apicv_complete(struct vapic_sil_cpu *cpu, unsigned length);
 
-/* The primitives: VAPIC_SIL_DONE or VAPIC_SIL_EXIT [SDM3 31.1]. */
+/* The primitives: VAPIC_SIL_DONE or VAPIC_SIL_EXIT. */
 void vapic_sil_apicv_evaluate(struct vapic_sil_cpu *cpu);
 void vapic_sil_apicv_ppr(struct vapic_sil_cpu *cpu);
 enum vapic_sil_result vapic_sil_apicv_tpr(struct vapic_sil_cpu *cpu);

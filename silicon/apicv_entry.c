@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * VM entry, second half: MSR loading as far as it concerns the APIC, loading of the guest's state,
- * and what is due before the first instruction [SDM3 28].
+ * and what is due before the first instruction [SDM3 28.3.2.5] [SDM3 28.7.7].
  */
 #include "apicv.h"
 

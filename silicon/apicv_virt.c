@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The primitives of APIC virtualization [SDM3 31.1] [SDM3 31.2]: virtualization of TPR, PPR, EOI
+ * The primitives of APIC virtualization: virtualization of TPR, PPR, EOI
  * and self-IPIs, evaluation and delivery of pending virtual interrupts, and the emulation of writes
  * to the APIC page [SDM3 31.4.3.2].
  *

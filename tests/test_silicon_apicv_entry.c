@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * VMCS fields, the checks of VM entry, and what VM entry loads and VM exit saves [SDM3 26.11.2]
+ * [SDM3 26.4.2] [SDM3 26.8.2] [SDM3 28.3.2.5] [SDM3 29.2] [SDM3 29.3] [SDM3 32.4]
  * [SDM3 28.2.1.1] [SDM3 28.7.7].
  */
 #include "silicon_vmx.h"

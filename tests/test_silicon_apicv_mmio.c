@@ -2,7 +2,8 @@
 /*
  * Accesses to the APIC-access page: every slot of the page, read and written, under every set of
  * controls that makes a difference; sizes and alignment; operations of several accesses; fetches,
- * page walks and events; translations [SDM3 31.4] [SDM3 31.4.2] [SDM3 31.4.3.1] [SDM3 31.4.3.2].
+ * page walks and events; translations [SDM3 31.4] [SDM3 31.4.2] [SDM3 31.4.3.1] [SDM3 31.4.3.2]
+ * [SDM3 29.2.1].
  */
 #include "silicon_vmx.h"
 

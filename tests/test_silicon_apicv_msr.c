@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * MSRs 800h to 8FFh under every set of controls, read and written; the MSR bitmap; MOV to and from
- * CR8 [SDM3 31.5] [SDM3 31.3].
+ * CR8 [SDM3 31.5] [SDM3 31.3] [SDM3 26.6.9] [SDM3 27.1.3].
  */
 #include "silicon_vmx.h"
 

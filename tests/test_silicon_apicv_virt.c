@@ -2,7 +2,8 @@
 /*
  * Virtual-interrupt delivery: virtualization of TPR, PPR, EOI and self-IPIs, recognition and
  * delivery, what else comes at an instruction boundary and in which order, HLT [SDM3 31.1.2]
- * [SDM3 31.1.3] [SDM3 31.1.4] [SDM3 31.1.5] [SDM3 31.2.1] [SDM3 31.2.2].
+ * [SDM3 31.1.3] [SDM3 31.1.4] [SDM3 31.1.5] [SDM3 31.2.1] [SDM3 31.2.2]
+ * [SDM3 26.8.3] [SDM3 28.7] [SDM3 28.7.1].
  */
 #include "silicon_vmx.h"
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * VT-d interrupt remapping table entries, posted and remapped: every field, every reserved bit, the
- * check of the requester, the protocol of ON and SN with the urgent bit, destinations of the host.
+ * check of the requester, the protocol of ON and SN with the urgent bit, destinations of the host
+ * [SDM3 12.12.10.2].
  */
 #include "silicon_vmx.h"
 

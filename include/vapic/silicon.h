@@ -270,7 +270,7 @@ enum vapic_sil_result vapic_sil_vmrun(struct vapic_sil_cpu *cpu, uint64_t vmcb_h
  * vapic_sil_boundary() first: an exit may be due at once). VAPIC_SIL_INVALID: VMfailValid, the
  * error number is in VMCS field 4400h. VAPIC_SIL_EXIT: failed after the checks, as exit 34 (MSR
  * loading). The host must have memory at the addresses of the controls in use, else the checks
- * fail: on silicon such an access would go astray. [SDM3 28.2] [owner]
+ * fail: on silicon such an access would go astray. [SDM3 28.2.1.1] [owner]
  */
 enum vapic_sil_result vapic_sil_vmentry(struct vapic_sil_cpu *cpu, struct vapic_sil_vmcs *vmcs);
 

@@ -5,7 +5,7 @@
  * rules that go with them are in the code that cites the manual. Only what takes part in APIC
  * virtualization is here: this is no VMX header.
  *
- * By the numbering of 2024: [SDM3 26] VMCS, [SDM3 28] entries, [SDM3 29] exits, [SDM3 31] APIC
+ * Intel's volume 3 by the numbering of 2024: chapter 26 VMCS, 28 entries, 29 exits, 31 APIC
  * virtualization; capabilities, field encodings and exit reasons are in the appendices.
  */
 #ifndef VAPIC_ARCH_APICV_H
