@@ -98,11 +98,27 @@ static void tell_page(struct vapic_vm *vm, bool mapped)
     vm->page_mapped = mapped;
 }
 
+/* Steps (1) and (2): nobody is in the guest, and nobody gets in before end_change(). */
+static void begin_change(struct vapic_vm *vm)
+{
+    vapic_add32(&vm->generation, 1, VAPIC_SEQ_CST); /* pairs with (a) and (b) */
+    vm->host.kick_all(vm->ctx);
+}
+
+/* Step (3). Never 0, which means "nothing served". */
+static void end_change(struct vapic_vm *vm)
+{
+    if (vm->generation == UINT32_MAX)
+        vapic_store32(&vm->generation, 1, VAPIC_RELEASE);
+    vapic_add32(&vm->generation, 1, VAPIC_SEQ_CST);
+}
+
 void vapic_inhibit_withdraw_page(struct vapic_vm *vm)
 {
+    begin_change(vm);
     tell_page(vm, false);
-    /* Behind the withdrawal: who sees it permitted no more must not find it mapped still. */
     vm->page_withdrawn = true;
+    end_change(vm);
 }
 
 /* ---- Changing reasons, under the lock ---- */
@@ -151,17 +167,12 @@ static void store_word(struct vapic_vm *vm, uint32_t reason, bool set)
         ;
 }
 
-/* Steps (1) to (3). */
 static void flip(struct vapic_vm *vm, uint32_t reason, bool set)
 {
-    vapic_add32(&vm->generation, 1, VAPIC_SEQ_CST); /* (1): pairs with (a) and (b) */
-    vm->host.kick_all(vm->ctx);
+    begin_change(vm);
     store_word(vm, reason, set);
     tell_page(vm, REASONS(load_word(vm)) == 0 && !vm->page_withdrawn);
-    /* Never 0, which means "nothing served". */
-    if (vm->generation == UINT32_MAX)
-        vapic_store32(&vm->generation, 1, VAPIC_RELEASE);
-    vapic_add32(&vm->generation, 1, VAPIC_SEQ_CST);
+    end_change(vm);
 }
 
 void vapic_inhibit_locked(struct vapic_vm *vm, uint32_t reason, bool set)
