@@ -431,8 +431,10 @@ static void make_accel(struct ax *ax, struct vapic_accel_config config)
 static void make_vcpu(struct ax *ax, uint32_t n, const struct ax_options *o)
 {
     struct ax_vcpu *c = ax_memory(ax, sizeof(*c), 64);
-    struct vapic_config config = {
-        .id = o->ids != NULL ? o->ids[n] : n, .features = o->features, .bsp = n == 0};
+    struct vapic_config config = {.id = o->ids != NULL ? o->ids[n] : n,
+                                  .features = o->features,
+                                  .bsp = n == 0,
+                                  .max_lvt = o->max_lvt};
 
     ax->v[n] = c;
     c->ax = ax;

@@ -153,6 +153,7 @@ struct ax_options {
     bool parked;         /* leave application processors as RESET leaves them */
     uint32_t features;   /* VAPIC_FEATURE_ masks in addition to X2APIC, TSC_DEADLINE, SUPPRESS */
     bool no_features;    /* ... or instead of them */
+    uint8_t max_lvt;     /* see struct vapic_config */
     bool trace;          /* log AX_TRACE */
     bool no_attach;      /* vCPUs without vapic_accel_attach() */
     struct vapic_vm_config config; /* max_vcpus 0: vcpus */

@@ -504,22 +504,56 @@ static void test_logical_ff_without_ldr(void **state)
     ax_free(ax);
 }
 
-/* The target has left the table's slot since the processor posted by it. */
+/* Whom the processor's tables name is kicked, also when the fabric names somebody else by now. */
 static void test_kick_by_table(void **state)
 {
-    struct ax *ax = avic_vm(XAVIC, 3, false);
+    static const struct {
+        bool x2apic;
+        uint32_t icr, dest;
+    } rows[] = {
+        {false, 0, 1},                   /* vCPU 1 answers to 9 */
+        {false, APIC_ICR_LOGICAL, 0x82}, /* a slot without an LDR, and one without anything */
+        {true, 0, 1},                    /* vCPU 1 is disabled */
+        {true, APIC_ICR_LOGICAL, 2},
+    };
 
     (void)state;
-    ax_write(ax, 1, APIC_LDR, 2u << 24);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct ax *ax = avic_vm(X2AVIC, 3, rows[i].x2apic);
+
+        enter_all(ax);
+        if (rows[i].x2apic)
+            ax_wrmsr(ax, 1, MSR_APIC_BASE, APIC_DEFAULT_BASE);
+        else
+            ax_write(ax, 1, APIC_ID, 9u << 24);
+        ax->accel.logical_table[1] = AVIC_LOGICAL_VALID | 1;
+        ax_settle(ax);
+        ax_leave(ax, 0);
+        ax_forget(ax);
+        assert_int_equal(incomplete(ax, rows[i].icr | ICR_FIXED(0x61),
+                                    rows[i].x2apic ? rows[i].dest : rows[i].dest << 24,
+                                    AVIC_IPI_NOT_RUNNING),
+                         VAPIC_OK);
+        assert_int_equal(ax_count(ax, AX_NOTIFY), 1);
+        assert_int_equal(ax_nth(ax, AX_NOTIFY, 0)->vcpu, 1);
+        ax_free(ax);
+    }
+}
+
+/* A destination that names nobody, in the tables or out of them. */
+static void test_kick_nobody(void **state)
+{
+    struct ax *ax = avic_vm(XAVIC, 2, false);
+
+    (void)state;
     enter_all(ax);
-    sleep_vcpu(ax, 1);
+    ax_write(ax, 0, APIC_DFR, APIC_DFR_CLUSTER);
     ax_leave(ax, 0);
     ax_forget(ax);
-    /* As if LDR had been rewritten without the table: the fabric does not match, the table does. */
-    assert_int_equal(
-        incomplete(ax, APIC_ICR_LOGICAL | ICR_FIXED(0x61), 0x06000000, AVIC_IPI_NOT_RUNNING),
-        VAPIC_OK);
-    assert_int_equal(ax_count(ax, AX_NOTIFY), 1);
+    incomplete(ax, ICR_FIXED(0x61), 77u << 24, AVIC_IPI_NOT_RUNNING);
+    incomplete(ax, APIC_ICR_LOGICAL | ICR_FIXED(0x61), 0xF3u << 24, AVIC_IPI_NOT_RUNNING);
+    incomplete(ax, APIC_ICR_LOGICAL | ICR_FIXED(0x61), 0x30u << 24, AVIC_IPI_NOT_RUNNING);
+    assert_int_equal(ax_count(ax, AX_NOTIFY), 0);
     ax_free(ax);
 }
 
@@ -628,6 +662,7 @@ int main(void)
         cmocka_unit_test(test_broadcast_wakes_all),
         cmocka_unit_test(test_logical_ff_without_ldr),
         cmocka_unit_test(test_kick_by_table),
+        cmocka_unit_test(test_kick_nobody),
         cmocka_unit_test(test_not_posted_twice),
         cmocka_unit_test(test_busy_bit),
         cmocka_unit_test(test_split_icr),

@@ -72,6 +72,21 @@ static void test_pass_list(void **state)
 /* A register that the vCPU lacks raises #GP, as without acceleration. */
 static void test_pass_list_by_features(void **state)
 {
+    struct ax_options o = {
+        .accel = {.kind = VAPIC_ACCEL_AVIC, .features = X2AVIC}, .x2apic = true, .max_lvt = 3};
+    struct ax *ax = ax_new(&o);
+    uint64_t value;
+
+    (void)state;
+    assert_int_equal(ax_rdmsr(ax, 0, 0x832, &value), AX_DONE);
+    assert_int_equal(ax_count(ax, AX_EXIT), 0);
+    assert_int_equal(ax_rdmsr(ax, 0, 0x833, &value), AX_GP);
+    assert_int_equal(ax_rdmsr(ax, 0, 0x834, &value), AX_GP);
+    ax_free(ax);
+}
+
+static void test_map_of_pass_list(void **state)
+{
     struct vapic_msr_pass pass = {{0}, {0}};
     uint8_t map[SVM_MSRPM_SIZE];
 
@@ -437,21 +452,14 @@ static void test_large(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_pass_list),
-        cmocka_unit_test(test_pass_list_by_features),
-        cmocka_unit_test(test_never_native),
-        cmocka_unit_test(test_hybrid),
-        cmocka_unit_test(test_hybrid_priorities),
-        cmocka_unit_test(test_side_by_side),
-        cmocka_unit_test(test_x2apic_never_reaches_page),
-        cmocka_unit_test(test_logical_table),
-        cmocka_unit_test(test_logical_clusters),
-        cmocka_unit_test(test_logical_conflict),
-        cmocka_unit_test(test_logical_while_inhibited),
-        cmocka_unit_test(test_apic_disabled),
-        cmocka_unit_test(test_moved_base),
-        cmocka_unit_test(test_too_big),
-        cmocka_unit_test(test_large),
+        cmocka_unit_test(test_pass_list),        cmocka_unit_test(test_pass_list_by_features),
+        cmocka_unit_test(test_map_of_pass_list), cmocka_unit_test(test_never_native),
+        cmocka_unit_test(test_hybrid),           cmocka_unit_test(test_hybrid_priorities),
+        cmocka_unit_test(test_side_by_side),     cmocka_unit_test(test_x2apic_never_reaches_page),
+        cmocka_unit_test(test_logical_table),    cmocka_unit_test(test_logical_clusters),
+        cmocka_unit_test(test_logical_conflict), cmocka_unit_test(test_logical_while_inhibited),
+        cmocka_unit_test(test_apic_disabled),    cmocka_unit_test(test_moved_base),
+        cmocka_unit_test(test_too_big),          cmocka_unit_test(test_large),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
