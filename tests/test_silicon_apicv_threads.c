@@ -24,7 +24,8 @@ enum {
 static struct vmx bench;
 static struct {
     uint32_t sent[256], handled[256];
-    uint32_t stop, failed, entries, blocks, wakes;
+    uint32_t stop, failed, entries, blocks, wakes, moves;
+    bool moving;
     pthread_mutex_t lock; /* of the sleep */
     pthread_cond_t wake;
     bool signalled;
@@ -41,13 +42,14 @@ static bool expired(void)
 
 /* ---- The receiver: processor 1 ---- */
 
-static struct vapic_sil_cpu *const receiver = &bench.cpu[1];
+/* Where the receiver's vCPU is: processor 1, or, when it moves, 2. Its thread's only. */
+static struct vapic_sil_cpu *receiver;
 
-/* An interrupt has reached some processor; only the receiver ever sleeps. */
+/* An interrupt has reached some processor: only the receiver ever sleeps, and it looks again. */
 static void on_signal(void *ctx, struct vapic_sil_cpu *cpu)
 {
     (void)ctx;
-    if (cpu != receiver)
+    if (cpu == &bench.cpu[0])
         return;
     pthread_mutex_lock(&run.lock);
     run.signalled = true;
@@ -104,14 +106,40 @@ static void sync_pir(void)
     vapic_sil_vmwrite(&bench.vmcs[1], 0x0810, (vmx_get(&bench, 1, 0x0810) & 0xFF00) | top);
 }
 
-static void set_nv(uint8_t vector)
+/* Replaces the bits of `mask` in the control word; senders may change ON meanwhile. */
+static void change_control(uint64_t mask, uint64_t value)
 {
     uint64_t *control = &vmx_pid(&bench, 1)[4];
     uint64_t old = vapic_load64(control, VAPIC_RELAXED);
 
-    while (!vapic_cas64(control, &old, (old & ~PID_NV_MASK) | (uint64_t)vector << PID_NV_SHIFT,
-                        VAPIC_SEQ_CST))
+    while (!vapic_cas64(control, &old, (old & ~mask) | value, VAPIC_SEQ_CST))
         ;
+}
+
+static void set_nv(uint8_t vector)
+{
+    change_control(PID_NV_MASK, (uint64_t)vector << PID_NV_SHIFT);
+}
+
+/*
+ * The vCPU is taken off its processor and put on the other one. While it is off, SN keeps devices
+ * and IPIs from notifying; they do not set ON either, so whoever loads it looks at PIR.
+ */
+static void move(void)
+{
+    uint64_t *pid = vmx_pid(&bench, 1);
+    unsigned to = receiver == &bench.cpu[1] ? 2 : 1;
+
+    change_control(PID_SN, PID_SN);
+    sched_yield();
+    while (vapic_sil_take_interrupt(receiver) >= 0)
+        ;
+    receiver = &bench.cpu[to];
+    change_control(PID_NDST_MASK | PID_SN, (uint64_t)vmx_host_id(to) << PID_NDST_SHIFT);
+    for (unsigned w = 0; w < 4; w++)
+        if (vapic_load64(&pid[w], VAPIC_SEQ_CST))
+            vapic_or64(&pid[4], PID_ON, VAPIC_SEQ_CST);
+    vapic_add32(&run.moves, 1, VAPIC_RELAXED);
 }
 
 /* The host blocks the vCPU: the wake-up vector instead of the notification, then a last look. */
@@ -150,7 +178,10 @@ static bool execute(unsigned turn)
 static void *receive(void *arg)
 {
     for (unsigned turn = 0; !finished() && !expired(); turn++) {
-        sync_pir();
+        if (run.moving && turn % 2)
+            move();
+        if (vapic_load64(&vmx_pid(&bench, 1)[4], VAPIC_SEQ_CST) & PID_ON)
+            sync_pir();
         if (vapic_sil_vmentry(receiver, &bench.vmcs[1]) != VAPIC_SIL_DONE)
             vapic_store32(&run.failed, 1, VAPIC_RELAXED);
         vapic_add32(&run.entries, 1, VAPIC_RELAXED);
@@ -177,12 +208,14 @@ static uint8_t vector_of(unsigned sender, unsigned number)
 static void post_by_software(uint8_t vector)
 {
     uint64_t *pid = vmx_pid(&bench, 1);
+    uint64_t control;
 
     if (vapic_or64(&pid[vector / 64], UINT64_C(1) << vector % 64, VAPIC_SEQ_CST) >> vector % 64 & 1)
         return;
     if (vapic_or64(&pid[4], PID_ON, VAPIC_SEQ_CST) & PID_ON)
         return;
-    vapic_sil_interrupt(&bench.m, vmx_host_id(1), PID_NV(vapic_load64(&pid[4], VAPIC_SEQ_CST)));
+    control = vapic_load64(&pid[4], VAPIC_SEQ_CST);
+    vapic_sil_interrupt(&bench.m, PID_NDST(control), PID_NV(control));
 }
 
 static void post_by_ipi(uint8_t vector)
@@ -236,12 +269,12 @@ static void *send(void *arg)
     return arg;
 }
 
-static void nothing_is_lost(void **state)
+static void prepare(bool moving)
 {
-    pthread_t threads[SENDERS + 1];
-
-    (void)state;
+    memset(&run, 0, sizeof(run));
+    run.moving = moving;
     vmx_new(&bench);
+    receiver = &bench.cpu[1];
     bench.m.host.signal = on_signal;
     clock_gettime(CLOCK_REALTIME, &run.deadline);
     run.deadline.tv_sec += SECONDS;
@@ -250,6 +283,11 @@ static void nothing_is_lost(void **state)
     vmx_program(&bench, 0, X2APIC_FULL | IPIV);
     vmx_program(&bench, 1, X2APIC_FULL | IPIV);
     vmx_enter(&bench, 0);
+}
+
+static void run_threads(void)
+{
+    pthread_t threads[SENDERS + 1];
 
     assert_int_equal(pthread_create(&threads[SENDERS], NULL, receive, NULL), 0);
     for (uintptr_t i = 0; i < SENDERS; i++)
@@ -257,9 +295,12 @@ static void nothing_is_lost(void **state)
     for (unsigned i = 0; i < SENDERS; i++)
         pthread_join(threads[i], NULL);
     vapic_store32(&run.stop, 1, VAPIC_RELEASE);
-    on_signal(NULL, receiver);
+    on_signal(NULL, &bench.cpu[1]);
     pthread_join(threads[SENDERS], NULL);
+}
 
+static void assert_nothing_lost(void)
+{
     for (unsigned sender = 0; sender < SENDERS; sender++) {
         for (unsigned number = 0; number < PER_SENDER; number++) {
             uint8_t vector = vector_of(sender, number);
@@ -273,8 +314,26 @@ static void nothing_is_lost(void **state)
     assert_true(run.entries > 100);
     assert_true(run.blocks > 10);
     assert_true(bench.points[VAPIC_SIL_POINT_CLEARED] > 100);
-    print_message("# %u entries, %u blocks, %u wake-ups, %u notifications\n", run.entries,
-                  run.blocks, run.wakes, bench.points[VAPIC_SIL_POINT_CLEARED]);
+    print_message("# %u entries, %u blocks, %u wake-ups, %u moves, %u notifications\n", run.entries,
+                  run.blocks, run.wakes, run.moves, bench.points[VAPIC_SIL_POINT_CLEARED]);
+}
+
+static void nothing_is_lost(void **state)
+{
+    (void)state;
+    prepare(false);
+    run_threads();
+    assert_nothing_lost();
+    vmx_free(&bench);
+}
+
+static void nothing_is_lost_on_the_move(void **state)
+{
+    (void)state;
+    prepare(true);
+    run_threads();
+    assert_nothing_lost();
+    assert_true(run.moves > 50);
     vmx_free(&bench);
 }
 
@@ -282,6 +341,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_is_lost),
+        cmocka_unit_test(nothing_is_lost_on_the_move),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
