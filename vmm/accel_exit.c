@@ -14,7 +14,6 @@
 #define LENGTH        3u /* of an instruction: nobody knows, and nobody looks */
 
 #define SVM_EXIT_IOIO         0x07bull
-#define SVM_EXIT_SHUTDOWN     0x07full
 #define VMX_EXIT_TRIPLE_FAULT 2u
 #define VMX_EXIT_IO           30u
 
