@@ -727,6 +727,16 @@ void ax_leave(struct ax *ax, uint32_t n)
     take_exit(c, NULL);
 }
 
+/* The handler of an NMI is over at once, and so is what waited for its IRET. */
+static void deliver(struct ax_vcpu *c, uint8_t vector)
+{
+    bool look_again = c->injected == VAPIC_INJECT_NMI && c->entry.nmi_window;
+
+    delivered(c, vector);
+    if (look_again)
+        ax_leave(c->ax, c->n);
+}
+
 /* False: the vCPU does not run (any more). */
 static bool boundaries(struct ax_vcpu *c)
 {
@@ -740,7 +750,7 @@ static bool boundaries(struct ax_vcpu *c)
         if (result == VAPIC_SIL_NOTHING)
             return true;
         if (result == VAPIC_SIL_DELIVER)
-            delivered(c, vector);
+            deliver(c, vector);
         else
             assert_int_equal(take_exit(c, NULL), AX_RETRY);
     }

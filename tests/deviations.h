@@ -69,8 +69,21 @@ static inline bool dev_unlisted(uint32_t slot)
 static bool dev_reserved_memory(const struct equiv *e, const struct eq_difference *d)
 {
     if (d->kind == EQ_IMAGE)
-        return !e->before.x2apic[d->vcpu] && dev_unlisted(d->offset);
-    return d->kind == EQ_VALUE && dev_mmio(e, false) && dev_unlisted(dev_slot(e));
+        return dev_unlisted(d->offset);
+    if (e->op.kind != EQ_MMIO || !e->before.active[e->op.vcpu] || !dev_unlisted(dev_slot(e)))
+        return false;
+    /* An error interrupt that does not come is the error's. */
+    return (d->kind == EQ_VALUE && dev_mmio(e, false)) ||
+           (d->vcpu == e->op.vcpu && (d->kind == EQ_LATCH || dev_vectors(d)));
+}
+
+/* An access that is not of one whole register: memory on AVIC, an illegal one by software. */
+static bool dev_odd(const struct equiv *e, const struct eq_difference *d)
+{
+    if (e->op.kind != EQ_MMIO || !e->before.active[e->op.vcpu] || dev_whole(e) ||
+        e->before.x2apic[e->op.vcpu])
+        return false;
+    return d->kind == EQ_VALUE || (d->vcpu == e->op.vcpu && d->kind != EQ_RESULT);
 }
 
 static bool dev_eoi_reads(const struct equiv *e, const struct eq_difference *d)
@@ -108,8 +121,10 @@ static bool dev_delivered_soft_disabled(const struct equiv *e, const struct eq_d
 {
     if (e->before.software[d->vcpu] && dev_software_enabled(e, d->vcpu))
         return false;
-    return d->kind == EQ_EVENT ? d->ref == EQ_NO_EVENT
-                               : dev_vectors(d) && !dev_in(d->offset, APIC_IRR, APIC_ESR);
+    /* Now, or what comes with the enabling has been delivered before. */
+    if (d->kind == EQ_EVENT)
+        return d->ref == EQ_NO_EVENT || d->acc == EQ_NO_EVENT;
+    return dev_vectors(d) && !dev_in(d->offset, APIC_IRR, APIC_ESR);
 }
 
 static bool dev_posted_soft_disabled(const struct equiv *e, const struct eq_difference *d)
@@ -149,6 +164,9 @@ static const struct eq_deviation deviations[] = {
     {"reserved-offset-is-memory", IN_AVIC,
      "offsets that the access table does not list are ordinary memory [APM2 15.29.3]",
      dev_reserved_memory},
+    {"odd-access-is-memory", IN_AVIC,
+     "accesses other than of an aligned register are undefined; here: memory [APM2 15.29.3]",
+     dev_odd},
     {"eoi-reads-as-written", IN_AVIC, "reads of EOI are allowed, as memory [APM2 15.29.3]",
      dev_eoi_reads},
     {"icr-high-stored-whole", IN_AVIC,

@@ -107,6 +107,7 @@ enum eq_difference_kind {
     EQ_REDIRECTION, /* an entry of the I/O APIC */
     EQ_ACTIVITY,
     EQ_IMAGE, /* a word of the saved image */
+    EQ_LATCH, /* errors that the next write of ESR shows */
 };
 
 #define EQ_NO_EVENT  0xFFFFu

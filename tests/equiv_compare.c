@@ -159,10 +159,13 @@ static void compare_state(struct equiv *e, struct differences *all)
 
         if (e->paused[n])
             continue;
-        compare_registers(e, n, all);
+        if (vapic_base(ref) & APIC_BASE_EN) /* else nobody can see them, nor will */
+            compare_registers(e, n, all);
         if (vapic_base(ref) != vapic_base(acc))
             differs(all, (struct eq_difference){EQ_STATE, n, MSR_APIC_BASE, vapic_base(ref),
                                                 vapic_base(acc)});
+        if (ref->esr_latch != acc->esr_latch)
+            differs(all, (struct eq_difference){EQ_LATCH, n, 0, ref->esr_latch, acc->esr_latch});
         if (vapic_activity(ref) != vapic_activity(acc))
             differs(all, (struct eq_difference){EQ_ACTIVITY, n, 0, vapic_activity(ref),
                                                 vapic_activity(acc)});
@@ -203,7 +206,7 @@ static bool is_listed(struct equiv *e, const struct eq_difference *d)
 static const char *const kind_names[] = {
     [EQ_RESULT] = "result", [EQ_VALUE] = "value", [EQ_EVENT] = "interrupts",
     [EQ_EOI] = "EOIs",      [EQ_STATE] = "state", [EQ_REDIRECTION] = "I/O APIC pin",
-    [EQ_ACTIVITY] = "activity", [EQ_IMAGE] = "saved image",
+    [EQ_ACTIVITY] = "activity", [EQ_IMAGE] = "saved image", [EQ_LATCH] = "error latch",
 };
 
 static void describe(struct equiv *e, const struct eq_difference *d)
@@ -322,7 +325,7 @@ bool eq_compare_images(struct equiv *e)
     struct differences all = {0};
 
     for (uint32_t n = 0; n < EQ_VCPUS; n++) {
-        if (e->paused[n])
+        if (e->paused[n] || !(vapic_base(eq_vcpu(e, n)) & APIC_BASE_EN))
             continue;
         ax_leave(e->acc, n);
         vapic_save_image(eq_vcpu(e, n), VAPIC_IMAGE_ID32, ref, sizeof(ref), e->ref->now);
