@@ -16,18 +16,26 @@ static bool is_write(enum vapic_sil_access_kind kind)
            kind == VAPIC_SIL_EVENT_WRITE;
 }
 
+/* Both accesses of a read-modify-write are translated for writing. */
+static bool wants_write(const struct vapic_sil_access *access)
+{
+    return is_write(access->kind) || (access->kind == VAPIC_SIL_READ && access->modify);
+}
+
 static bool by_instruction(enum vapic_sil_access_kind kind)
 {
     return kind == VAPIC_SIL_READ || kind == VAPIC_SIL_WRITE || kind == VAPIC_SIL_FETCH;
 }
 
 /* A page that is present can be read and executed: all that it can lack is the right to write. */
-static uint64_t violation_qualification(enum vapic_sil_access_kind kind, bool present)
+static uint64_t violation_qualification(const struct vapic_sil_access *access, bool present)
 {
-    uint64_t q = is_write(kind) ? VMX_EPT_QUAL_WRITE : VMX_EPT_QUAL_READ;
+    uint64_t q = is_write(access->kind) ? VMX_EPT_QUAL_WRITE : VMX_EPT_QUAL_READ;
 
-    if (kind == VAPIC_SIL_FETCH)
+    if (access->kind == VAPIC_SIL_FETCH)
         q = VMX_EPT_QUAL_FETCH;
+    else if (wants_write(access))
+        q |= VMX_EPT_QUAL_WRITE;
     if (present)
         q |= VMX_EPT_QUAL_READABLE | VMX_EPT_QUAL_EXECUTABLE;
     return q;
@@ -39,7 +47,7 @@ static struct vapic_sil_tlb *translate(struct vapic_sil_cpu *cpu,
                                        const struct vapic_sil_access *access)
 {
     const struct vapic_sil *m = cpu->machine;
-    bool write = is_write(access->kind);
+    bool write = wants_write(access);
     struct vapic_sil_tlb *cached = vapic_sil_tlb_find(cpu, cpu->apicv.tag, access->gpa, write);
     struct apicv_exit exit = {.reason = VMX_EXIT_EPT_VIOLATION, .gpa = access->gpa, .fault = true};
     struct vapic_sil_page page = {0};
@@ -49,7 +57,7 @@ static struct vapic_sil_tlb *translate(struct vapic_sil_cpu *cpu,
         return cached;
     present = m->host.walk(m->ctx, cpu, access->gpa & ~VAPIC_SIL_PAGE_MASK, &page) && page.present;
     if (!present || (write && !page.writable)) {
-        exit.qualification = violation_qualification(access->kind, present);
+        exit.qualification = violation_qualification(access, present);
         vapic_sil_apicv_exit(cpu, &exit);
         return NULL;
     }

@@ -72,7 +72,8 @@ static bool virtualized(const struct vapic_sil_cpu *cpu, const struct vapic_sil_
     return exact_virtualized(cpu, offset, write);
 }
 
-/* Page walks use a guest-physical address; whose, an event's or an instruction's, says the type. */
+/* Page walks use a guest-physical address; whose, an event's or an instruction's, says the type. A
+ * read-modify-write reports what a page fault on it would report: a write. */
 static uint64_t qualification(const struct vapic_sil_cpu *cpu,
                               const struct vapic_sil_access *access)
 {
@@ -89,6 +90,8 @@ static uint64_t qualification(const struct vapic_sil_cpu *cpu,
     if (type == APICV_ACCESS_PHYS_INSTR)
         return (uint64_t)(cpu->apicv.vectoring ? APICV_ACCESS_PHYS_EVENT : type)
                << APICV_QUAL_TYPE_SHIFT;
+    if (access->kind == VAPIC_SIL_READ && access->modify)
+        type = APICV_ACCESS_WRITE;
     return type << APICV_QUAL_TYPE_SHIFT | (access->gpa & APICV_QUAL_OFFSET);
 }
 

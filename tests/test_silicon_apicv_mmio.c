@@ -461,6 +461,47 @@ static void read_modify_write(void **state)
     vmx_free(&x);
 }
 
+/* The read of a read-modify-write is an access for writing, to the exits as well. */
+static void read_for_write(void **state)
+{
+    struct vapic_sil_access a = vmx_access(VAPIC_SIL_READ, 0x0A0, 4, 0);
+    struct vmx x;
+
+    (void)state;
+    vmx_new(&x);
+    a.more = a.modify = true;
+    vmx_start(&x, 0, XAPIC_FULL);
+    assert_int_equal(vapic_sil_access(&x.cpu[0], &a), VAPIC_SIL_EXIT);
+    assert_exit_44(&x, 0x0A0, 1);
+    x.read_only = true;
+    vmx_start(&x, 0, XAPIC_FULL);
+    assert_int_equal(vapic_sil_access(&x.cpu[0], &a), VAPIC_SIL_EXIT);
+    vmx_assert_exit(&x, 0, 48, 0x2B); /* read and write of what can be read and executed */
+    vmx_free(&x);
+}
+
+/* Blocking by STI or MOV SS from before is over after a trap-like exit; a fault-like one keeps it.
+ */
+static void exits_and_blocking(void **state)
+{
+    static const struct {
+        uint32_t offset, reason, blocking;
+    } cases[] = {{0x0F0, 56, 0x8}, {0x030, 44, 0xA}};
+    struct vmx x;
+
+    (void)state;
+    vmx_new(&x);
+    for (unsigned i = 0; i < 2; i++) {
+        vmx_program(&x, 0, XAPIC_FULL);
+        vmx_set(&x, 0, 0x4824, 0xA);
+        vmx_enter(&x, 0);
+        assert_int_equal(vmx_write(&x, 0, cases[i].offset, 0), VAPIC_SIL_EXIT);
+        assert_int_equal(vmx_get(&x, 0, 0x4402), cases[i].reason);
+        assert_int_equal(vmx_get(&x, 0, 0x4824), cases[i].blocking);
+    }
+    vmx_free(&x);
+}
+
 static void repeated_write(void **state)
 {
     static const struct step steps[] = {{VAPIC_SIL_WRITE, 0x0F0, 4}, {VAPIC_SIL_WRITE, 0x0F0, 4}};
@@ -884,6 +925,8 @@ int main(void)
         cmocka_unit_test(wide_accesses),
         cmocka_unit_test(narrow_writes),
         cmocka_unit_test(read_modify_write),
+        cmocka_unit_test(read_for_write),
+        cmocka_unit_test(exits_and_blocking),
         cmocka_unit_test(repeated_write),
         cmocka_unit_test(access_after_write),
         cmocka_unit_test(ordinary_memory_last),

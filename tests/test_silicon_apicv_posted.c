@@ -163,6 +163,27 @@ static void processing_is_not_blocked(void **state)
     (void)state;
 }
 
+/* While the interrupt window is watched for, processing goes on and nothing is recognized. */
+static void processing_under_interrupt_window(void **state)
+{
+    struct vmx x;
+
+    (void)state;
+    vmx_new(&x);
+    start(&x, 0, XAPIC_FULL | IWE, 0);
+    x.cpu[0].guest.interrupt_flag = false;
+    pir_set(&x, 0, 0x41);
+    vapic_sil_interrupt(&x.m, vmx_host_id(0), VMX_NV);
+    vmx_assert_boundary(&x, 0, VAPIC_SIL_NOTHING);
+    assert_true(vmx_in_set(&x, 0, APIC_IRR, 0x41));
+    assert_false(x.cpu[0].recognized);
+    x.cpu[0].guest.interrupt_flag = true;
+    vmx_assert_boundary(&x, 0, VAPIC_SIL_EXIT);
+    vmx_assert_exit(&x, 0, 7, 0);
+    vmx_assert_status(&x, 0, 0x41, 0);
+    vmx_free(&x);
+}
+
 /* Another vector, and the notification vector in host mode, are interrupts like any other. */
 static void not_a_notification(void **state)
 {
@@ -663,6 +684,7 @@ int main(void)
         cmocka_unit_test(other_bits_survive),
         cmocka_unit_test(empty_notification),
         cmocka_unit_test(processing_is_not_blocked),
+        cmocka_unit_test(processing_under_interrupt_window),
         cmocka_unit_test(not_a_notification),
         cmocka_unit_test(notification_vectors),
         cmocka_unit_test(notifications_without_end),
