@@ -163,6 +163,7 @@ static inline bool sw_enabled(const struct vapic *v)
 #define EV_SIPI        (1u << 1)
 #define EV_NMI_SHIFT   2 /* two bits: 0, 1 or 2 NMIs pend */
 #define EV_NMI         (3u << EV_NMI_SHIFT)
+#define EV_NMI_ONE     (1u << EV_NMI_SHIFT)
 #define EV_SMI         (1u << 4)
 #define EV_LINE0       (1u << 5) /* levels of the LINT inputs */
 #define EV_LINE1       (1u << 6)

@@ -84,8 +84,8 @@ static void limit_nmis(struct vapic *v)
 {
     uint32_t old = events(v);
 
-    while ((old & EV_NMI) > 1u << EV_NMI_SHIFT &&
-           !vapic_cas32(&v->events, &old, (old & ~EV_NMI) | 1u << EV_NMI_SHIFT, VAPIC_SEQ_CST))
+    while ((old & EV_NMI) > EV_NMI_ONE &&
+           !vapic_cas32(&v->events, &old, (old & ~EV_NMI) | EV_NMI_ONE, VAPIC_SEQ_CST))
         ;
 }
 
@@ -118,7 +118,8 @@ static void choose(struct vapic *v, uint32_t can, struct vapic_entry *entry)
     else if (now & EV_NMI && can & VAPIC_CAN_NMI)
         entry->inject = VAPIC_INJECT_NMI;
     entry->smi_window = now & EV_SMI && entry->inject != VAPIC_INJECT_SMI;
-    entry->nmi_window = now & EV_NMI && entry->inject != VAPIC_INJECT_NMI;
+    /* Of two NMIs the second waits for the IRET of the first. */
+    entry->nmi_window = (now & EV_NMI) > (entry->inject == VAPIC_INJECT_NMI ? EV_NMI_ONE : 0);
     inject_vector(v, can, entry);
 }
 
@@ -249,8 +250,7 @@ static void commit_nmi(struct vapic *v)
 {
     uint32_t old = events(v);
 
-    while (old & EV_NMI &&
-           !vapic_cas32(&v->events, &old, old - (1u << EV_NMI_SHIFT), VAPIC_SEQ_CST))
+    while (old & EV_NMI && !vapic_cas32(&v->events, &old, old - EV_NMI_ONE, VAPIC_SEQ_CST))
         ;
     v->stats.nmis++;
 }
