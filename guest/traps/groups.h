@@ -10,5 +10,6 @@ extern const struct test halt_tests[];
 extern const struct test window_tests[];
 extern const struct test deadline_tests[];
 extern const struct test reset_tests[];
+extern const struct test pv_tests[];
 
 #endif

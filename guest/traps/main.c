@@ -9,7 +9,7 @@
 _Noreturn void guest_main(const char *command_line)
 {
     static const struct test *const groups[] = {
-        msr_tests, halt_tests, window_tests, deadline_tests, reset_tests,
+        msr_tests, halt_tests, window_tests, deadline_tests, reset_tests, pv_tests,
     };
 
     test_main("trap guest", groups, sizeof(groups) / sizeof(groups[0]), command_line);
