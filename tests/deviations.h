@@ -2,19 +2,19 @@
 /*
  * The named deviations: where real silicon shows a guest something else than a local APIC would.
  * Each row says in which modes it appears, what the manual says of it, and which differences it
- * explains. The equivalence test fails for a difference that no row explains, and the full run fails
- * for a row that explains nothing in one of its modes.
+ * explains. The equivalence test fails for a difference that no row explains, and the full run
+ * fails for a row that explains nothing in one of its modes.
  */
 #ifndef VAPIC_TESTS_DEVIATIONS_H
 #define VAPIC_TESTS_DEVIATIONS_H
 
 #include "equiv.h"
 
-#define IN(mode)       (1u << AX_MODE_##mode)
-#define IN_AVIC        (IN(AVIC) | IN(AVIC_NOIPIV) | IN(X2AVIC))
-#define IN_APICV       (IN(APICV) | IN(APICV_IPIV))
-#define IN_ALL         (IN_AVIC | IN_APICV)
-#define IN_X2_SILICON  (IN(X2AVIC) | IN_APICV)
+#define IN(mode)      (1u << AX_MODE_##mode)
+#define IN_AVIC       (IN(AVIC) | IN(AVIC_NOIPIV) | IN(X2AVIC))
+#define IN_APICV      (IN(APICV) | IN(APICV_IPIV))
+#define IN_ALL        (IN_AVIC | IN_APICV)
+#define IN_X2_SILICON (IN(X2AVIC) | IN_APICV)
 
 /* ---- What the operation was ---- */
 
@@ -31,6 +31,8 @@ static inline bool dev_whole(const struct equiv *e)
 
 static inline uint32_t dev_slot(const struct equiv *e)
 {
+    if (e->op.kind == EQ_MSR)
+        return (e->op.where - MSR_X2APIC_FIRST) << 4;
     return e->op.where & 0xFF0;
 }
 
@@ -49,12 +51,18 @@ static inline bool dev_software_enabled(const struct equiv *e, uint32_t n)
     return (ax_page(e->ref, n, APIC_SVR) & APIC_SVR_ENABLE) != 0;
 }
 
-/* What is left of an interrupt: pending, in service, and the priority that follows. */
-static inline bool dev_vectors(const struct eq_difference *d)
+static inline bool dev_vector_reg(uint32_t offset)
 {
-    return d->kind == EQ_EVENT || dev_state(d, APIC_PPR) ||
-           (d->kind == EQ_STATE && (dev_in(d->offset, APIC_ISR, APIC_TMR) ||
-                                    dev_in(d->offset, APIC_IRR, APIC_ESR)));
+    return offset == APIC_PPR || dev_in(offset, APIC_ISR, APIC_TMR) ||
+           dev_in(offset, APIC_IRR, APIC_ESR);
+}
+
+/* What is left of an interrupt: pending, in service, and the priority that follows. */
+static inline bool dev_vectors(const struct equiv *e, const struct eq_difference *d)
+{
+    if (d->kind == EQ_VALUE)
+        return (e->op.kind == EQ_MMIO || e->op.kind == EQ_MSR) && dev_vector_reg(dev_slot(e));
+    return d->kind == EQ_EVENT || (d->kind == EQ_STATE && dev_vector_reg(d->offset));
 }
 
 /* ---- AVIC: the page is memory ---- */
@@ -74,7 +82,7 @@ static bool dev_reserved_memory(const struct equiv *e, const struct eq_differenc
         return false;
     /* An error interrupt that does not come is the error's. */
     return (d->kind == EQ_VALUE && dev_mmio(e, false)) ||
-           (d->vcpu == e->op.vcpu && (d->kind == EQ_LATCH || dev_vectors(d)));
+           (d->vcpu == e->op.vcpu && (d->kind == EQ_LATCH || dev_vectors(e, d)));
 }
 
 /* An access that is not of one whole register: memory on AVIC, an illegal one by software. */
@@ -124,7 +132,7 @@ static bool dev_delivered_soft_disabled(const struct equiv *e, const struct eq_d
     /* Now, or what comes with the enabling has been delivered before. */
     if (d->kind == EQ_EVENT)
         return d->ref == EQ_NO_EVENT || d->acc == EQ_NO_EVENT;
-    return dev_vectors(d) && !dev_in(d->offset, APIC_IRR, APIC_ESR);
+    return dev_vectors(e, d) && !dev_in(d->offset, APIC_IRR, APIC_ESR);
 }
 
 static bool dev_posted_soft_disabled(const struct equiv *e, const struct eq_difference *d)
@@ -144,7 +152,7 @@ static bool dev_posted_disabled(const struct equiv *e, const struct eq_differenc
 static bool dev_stale_tmr(const struct equiv *e, const struct eq_difference *d)
 {
     bool by_hardware = e->op.kind == EQ_IPI || e->op.kind == EQ_IRTE || e->op.kind == EQ_MSR ||
-                       e->op.kind == EQ_MMIO;
+                       e->op.kind == EQ_MMIO || e->op.kind == EQ_RESUME;
 
     return d->kind == EQ_STATE && dev_in(d->offset, APIC_TMR, APIC_IRR) && by_hardware &&
            (d->ref & ~d->acc) == 0;

@@ -99,11 +99,11 @@ struct eq_epoch {
 /* ---- Deviations ---- */
 
 enum eq_difference_kind {
-    EQ_RESULT, /* done, #GP, does not run */
-    EQ_VALUE,  /* what a read gave */
-    EQ_EVENT,  /* interrupts delivered: vector, EQ_NO_EVENT: nothing more */
-    EQ_EOI,    /* EOIs that were reported */
-    EQ_STATE,  /* a register */
+    EQ_RESULT,      /* done, #GP, does not run */
+    EQ_VALUE,       /* what a read gave */
+    EQ_EVENT,       /* interrupts delivered: vector, EQ_NO_EVENT: nothing more */
+    EQ_EOI,         /* EOIs that were reported */
+    EQ_STATE,       /* a register */
     EQ_REDIRECTION, /* an entry of the I/O APIC */
     EQ_ACTIVITY,
     EQ_IMAGE, /* a word of the saved image */
@@ -138,16 +138,16 @@ struct eq_deviation {
 
 struct eq_counts {
     uint64_t ops[EQ_KINDS];
-    uint64_t cells[EQ_CELLS];      /* while the vCPU was active */
+    uint64_t cells[EQ_CELLS]; /* while the vCPU was active */
     uint64_t cells_passive[EQ_CELLS];
     uint64_t deviations[EQ_DEVIATIONS_MAX];
     uint64_t delivered, resyncs;
-    uint64_t toggles;              /* between operations */
-    uint64_t points_hardware;      /* between IRR (PIR) and IsRunning (ON), sender a processor */
+    uint64_t toggles;         /* between operations */
+    uint64_t points_hardware; /* between IRR (PIR) and IsRunning (ON), sender a processor */
     uint64_t points_iommu;
-    uint64_t points_software;      /* between the post and the look at presence */
+    uint64_t points_software; /* between the post and the look at presence */
     uint64_t exits, entries;
-    uint64_t active, samples;      /* vCPUs, sampled after each operation */
+    uint64_t active, samples; /* vCPUs, sampled after each operation */
 };
 
 /* The state of both machines before the operation, as far as deviations depend on it. */
@@ -192,7 +192,7 @@ void eq_make(struct equiv *e); /* both machines, by e->epoch */
 void eq_free(struct equiv *e);
 struct eq_outcome eq_apply(struct equiv *e, struct ax *ax, const struct eq_op *op);
 void eq_settle(struct equiv *e, struct ax *ax);
-void eq_disturb(struct equiv *e); /* perhaps a toggle or a move, between operations */
+bool eq_disturb(struct equiv *e); /* perhaps a toggle or a move, between operations */
 
 /* equiv_compare.c */
 uint32_t eq_deviation_count(void);

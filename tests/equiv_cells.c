@@ -22,11 +22,8 @@ static struct eq_op operation(const struct cell *c)
                               .write = c->write,
                               .where = MSR_X2APIC_FIRST + c->slot,
                               .value = c->value};
-    return (struct eq_op){.kind = EQ_MMIO,
-                          .write = c->write,
-                          .size = 4,
-                          .where = c->slot << 4,
-                          .value = c->value};
+    return (struct eq_op){
+        .kind = EQ_MMIO, .write = c->write, .size = 4, .where = c->slot << 4, .value = c->value};
 }
 
 static bool step(struct equiv *e, struct eq_op op)
@@ -46,8 +43,7 @@ static bool prepare(struct equiv *e, const struct cell *c)
         vapic_set_inhibit(&e->acc->vm, VAPIC_INHIBIT_BLOCKIRQ, true);
     return step(e, (struct eq_op){.kind = EQ_POST, .value = 0x41}) &&
            step(e, (struct eq_op){.kind = EQ_POST, .vcpu = 1, .value = 0x42}) &&
-           step(e, operation(&set_tpr)) &&
-           step(e, (struct eq_op){.kind = EQ_POST, .value = 0x45});
+           step(e, operation(&set_tpr)) && step(e, (struct eq_op){.kind = EQ_POST, .value = 0x45});
 }
 
 static bool one_cell(struct equiv *e, const struct cell *c)
@@ -69,14 +65,10 @@ static uint64_t sensible(const struct cell *c)
         uint32_t offset;
         uint64_t value;
     } table[] = {
-        {APIC_TPR, 0x20},
-        {APIC_SVR, 0x1FF},
-        {APIC_LDR, 1u << 24},
-        {APIC_DFR, APIC_DFR_CLUSTER},
-        {APIC_ICR2, 1u << 24},
-        {APIC_SELF_IPI, 0x61},
-        {APIC_TMICT, 1000},
-        {APIC_TDCR, 0xB},
+        {APIC_TPR, 0x20},      {APIC_SVR, 0x1FF},
+        {APIC_LDR, 1u << 24},  {APIC_DFR, APIC_DFR_CLUSTER},
+        {APIC_ICR2, 1u << 24}, {APIC_SELF_IPI, 0x61},
+        {APIC_TMICT, 1000},    {APIC_TDCR, 0xB},
     };
 
     for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)

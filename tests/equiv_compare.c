@@ -135,10 +135,10 @@ static uint32_t state_word(const struct ax *ax, uint32_t n, uint32_t offset)
 }
 
 static const uint16_t state_offsets[] = {
-    0x020, 0x080, 0x0A0, 0x0D0, 0x0E0, 0x0F0, 0x100, 0x110, 0x120, 0x130, 0x140, 0x150,
-    0x160, 0x170, 0x180, 0x190, 0x1A0, 0x1B0, 0x1C0, 0x1D0, 0x1E0, 0x1F0, 0x200, 0x210,
-    0x220, 0x230, 0x240, 0x250, 0x260, 0x270, 0x280, 0x300, 0x310, 0x320, 0x330, 0x340,
-    0x350, 0x360, 0x370, 0x380, 0x3E0,
+    0x020, 0x030, 0x080, 0x0A0, 0x0D0, 0x0E0, 0x0F0, 0x100, 0x110, 0x120, 0x130,
+    0x140, 0x150, 0x160, 0x170, 0x180, 0x190, 0x1A0, 0x1B0, 0x1C0, 0x1D0, 0x1E0,
+    0x1F0, 0x200, 0x210, 0x220, 0x230, 0x240, 0x250, 0x260, 0x270, 0x280, 0x300,
+    0x310, 0x320, 0x330, 0x340, 0x350, 0x360, 0x370, 0x380, 0x3E0,
 };
 
 static void compare_registers(struct equiv *e, uint32_t n, struct differences *all)
@@ -150,6 +150,17 @@ static void compare_registers(struct equiv *e, uint32_t n, struct differences *a
         if (ref != acc)
             differs(all, (struct eq_difference){EQ_STATE, n, offset, ref, acc});
     }
+}
+
+#define RTE_MASKED (1u << 16)
+#define RTE_STATUS (1u << 12)
+
+/* The status of a masked pin says that its last message found no taker: no record carries that. */
+static uint64_t pin_entry(const struct ax *ax, uint32_t pin)
+{
+    uint64_t entry = vapic_ioapic_entry(&ax->io, pin);
+
+    return entry & RTE_MASKED ? entry & ~(uint64_t)RTE_STATUS : entry;
 }
 
 static void compare_state(struct equiv *e, struct differences *all)
@@ -171,8 +182,7 @@ static void compare_state(struct equiv *e, struct differences *all)
                                                 vapic_activity(acc)});
     }
     for (uint32_t pin = 0; pin < EQ_PINS; pin++) {
-        uint64_t ref = vapic_ioapic_entry(&e->ref->io, pin);
-        uint64_t acc = vapic_ioapic_entry(&e->acc->io, pin);
+        uint64_t ref = pin_entry(e->ref, pin), acc = pin_entry(e->acc, pin);
 
         if (ref != acc)
             differs(all, (struct eq_difference){EQ_REDIRECTION, 0, pin, ref, acc});
@@ -204,8 +214,8 @@ static bool is_listed(struct equiv *e, const struct eq_difference *d)
 }
 
 static const char *const kind_names[] = {
-    [EQ_RESULT] = "result", [EQ_VALUE] = "value", [EQ_EVENT] = "interrupts",
-    [EQ_EOI] = "EOIs",      [EQ_STATE] = "state", [EQ_REDIRECTION] = "I/O APIC pin",
+    [EQ_RESULT] = "result",     [EQ_VALUE] = "value",       [EQ_EVENT] = "interrupts",
+    [EQ_EOI] = "EOIs",          [EQ_STATE] = "state",       [EQ_REDIRECTION] = "I/O APIC pin",
     [EQ_ACTIVITY] = "activity", [EQ_IMAGE] = "saved image", [EQ_LATCH] = "error latch",
 };
 
@@ -254,9 +264,11 @@ static void copy_vcpu(struct equiv *e, uint32_t n)
     if (c->blocked)
         vapic_unblock(to);
     c->blocked = c->woken = false;
-    assert_int_equal(
-        vapic_save_image(from, VAPIC_IMAGE_ID32, image, sizeof(image), e->ref->now), VAPIC_OK);
+    assert_int_equal(vapic_save_image(from, VAPIC_IMAGE_ID32, image, sizeof(image), e->ref->now),
+                     VAPIC_OK);
     assert_int_equal(vapic_save_record(from, record, sizeof(record), e->ref->now), VAPIC_OK);
+    /* Also what no image carries, because no guest should be able to change it. */
+    memcpy(c->page, e->ref->v[n]->page, APIC_PAGE_SIZE);
     assert_int_equal(vapic_load_base(to, vapic_base(from)), VAPIC_OK);
     assert_int_equal(vapic_load_image(to, VAPIC_IMAGE_ID32, image, sizeof(image), e->acc->now),
                      VAPIC_OK);
@@ -266,7 +278,12 @@ static void copy_vcpu(struct equiv *e, uint32_t n)
 static void copy_ioapic(struct equiv *e)
 {
     uint8_t record[VAPIC_IOAPIC_RECORD(24)];
+    bool same = true;
 
+    for (uint32_t pin = 0; pin < EQ_PINS; pin++)
+        same = same && pin_entry(e->ref, pin) == pin_entry(e->acc, pin);
+    if (same)
+        return;
     assert_int_equal(vapic_ioapic_save(&e->ref->io, record, sizeof(record)), VAPIC_OK);
     assert_int_equal(vapic_ioapic_load(&e->acc->io, record, sizeof(record)), VAPIC_OK);
 }

@@ -42,8 +42,8 @@ static void attach_amd(struct ax *ax)
     static const uint64_t remapped[2] = {AMD_IRTE_VALID | 0xFFFull << AMD_IRTE_DEST_LOW_SHIFT,
                                          0xE0};
 
-    iommu.amd = (struct vapic_sil_amd_iommu){
-        .machine = &ax->silicon, .log = iommu.log, .entries = 64};
+    iommu.amd =
+        (struct vapic_sil_amd_iommu){.machine = &ax->silicon, .log = iommu.log, .entries = 64};
     for (uint32_t n = 0; n < EQ_VCPUS; n++) {
         iommu.irte[n] = (struct vapic_irte){0};
         memset(iommu.words[n], 0, sizeof(iommu.words[n]));
@@ -107,6 +107,14 @@ static void device_message(struct equiv *e, struct ax *ax, uint32_t n)
 
 /* ---- Making ---- */
 
+/* Whichever input the 8259 is wired to: it has no other interrupt. */
+static int acknowledge(struct ax *ax, uint32_t n)
+{
+    vapic_set_lint(&ax->v[n]->apic, 0, false);
+    vapic_set_lint(&ax->v[n]->apic, 1, false);
+    return 0x20;
+}
+
 static struct ax *make(const struct equiv *e, enum ax_mode_index mode)
 {
     struct ax_options options = ax_options_for(mode, EQ_VCPUS);
@@ -118,6 +126,7 @@ static struct ax *make(const struct equiv *e, enum ax_mode_index mode)
         options.accel.vm_tag = 1;
     ax = ax_new(&options);
     ax_ioapic(ax);
+    ax->on_inta = acknowledge;
     return ax;
 }
 
@@ -171,8 +180,8 @@ static struct eq_outcome execute(struct ax *ax, uint32_t n, struct ax_op op)
     struct eq_outcome outcome = {.result = ax_execute(ax, n, &op)};
 
     if (!op.write && outcome.result == AX_DONE)
-        outcome.value = op.size == 0 || op.size >= 8 ? op.value
-                                                     : op.value & ((1ull << 8 * op.size) - 1);
+        outcome.value =
+            op.size == 0 || op.size >= 8 ? op.value : op.value & ((1ull << 8 * op.size) - 1);
     return outcome;
 }
 
@@ -448,38 +457,47 @@ static void software_point(struct vapic *target)
 {
     struct equiv *e = current;
     struct ax_vcpu *c = (struct ax_vcpu *)(void *)target;
+    bool was_in_guest;
 
     if (e == NULL || e->acc == NULL || target->vm != &e->acc->vm || !may_toggle(e, 16) ||
         somebody_is_about_to_enter(e->acc))
         return;
+    was_in_guest = c->entered; /* so its thread is not in the library, whose call this is */
     e->counts.points_software++;
     toggle_here(e);
     inside = true;
-    if (c->cpu != NULL && !c->blocked && eq_chance(&e->other, 50) && !e->paused[c->n])
+    if (was_in_guest && eq_chance(&e->other, 50))
         ax_enter(e->acc, c->n);
     inside = false;
 }
 
-static void move(struct equiv *e, uint32_t n)
+static bool move(struct equiv *e, uint32_t n)
 {
     struct ax *ax = e->acc;
 
     if (ax->v[n]->cpu == NULL)
-        return;
+        return false;
     ax_put(ax, n);
     ax_load(ax, n, free_processor(ax, eq_below(&e->other, ax->cpu_count)));
+    return true;
 }
 
-void eq_disturb(struct equiv *e)
+bool eq_disturb(struct equiv *e)
 {
+    bool done = false;
+
     if (may_toggle(e, e->reasons != 0 ? 8 : 60)) {
         e->counts.toggles++;
         toggle_here(e);
+        done = true;
     }
     if (e->toggling && eq_below(&e->other, 100) == 0)
-        move(e, eq_below(&e->other, EQ_VCPUS));
-    if (e->toggling && eq_below(&e->other, 100) == 0)
+        done |= move(e, eq_below(&e->other, EQ_VCPUS));
+    if (e->toggling && eq_below(&e->other, 100) == 0) {
         ax_leave(e->acc, eq_below(&e->other, EQ_VCPUS));
+        done = true;
+    }
+    return done;
 }
 
 void eq_machine_init(struct equiv *e)

@@ -178,12 +178,11 @@ static uint64_t x2_value(struct equiv *e, uint32_t n, uint32_t offset)
 static uint32_t any_offset(struct equiv *e)
 {
     static const uint16_t usual[] = {
-        APIC_ID,        APIC_LVR,        APIC_TPR,       APIC_TPR,       APIC_APR,
-        APIC_PPR,       APIC_EOI,        APIC_EOI,       APIC_LDR,       APIC_DFR,
-        APIC_SVR,       APIC_ESR,        APIC_ICR,       APIC_ICR,       APIC_ICR2,
-        APIC_LVT_TIMER, APIC_LVT_LINT0,  APIC_LVT_LINT1, APIC_LVT_ERROR, APIC_TMICT,
-        APIC_TMCCT,     APIC_TDCR,       APIC_SELF_IPI,  APIC_ISR,       APIC_IRR,
-        APIC_TMR,
+        APIC_ID,        APIC_LVR,   APIC_TPR,   APIC_TPR,       APIC_APR,       APIC_PPR,
+        APIC_EOI,       APIC_EOI,   APIC_LDR,   APIC_DFR,       APIC_SVR,       APIC_ESR,
+        APIC_ICR,       APIC_ICR,   APIC_ICR2,  APIC_LVT_TIMER, APIC_LVT_LINT0, APIC_LVT_LINT1,
+        APIC_LVT_ERROR, APIC_TMICT, APIC_TMCCT, APIC_TDCR,      APIC_SELF_IPI,  APIC_ISR,
+        APIC_IRR,       APIC_TMR,
     };
 
     if (eq_chance(R, 50))
@@ -229,8 +228,7 @@ static struct eq_op access(struct equiv *e, uint32_t n)
 static struct eq_op eoi(struct equiv *e, uint32_t n)
 {
     if (is_x2(e, n))
-        return (struct eq_op){
-            .kind = EQ_MSR, .vcpu = (uint8_t)n, .write = true, .where = 0x80B};
+        return (struct eq_op){.kind = EQ_MSR, .vcpu = (uint8_t)n, .write = true, .where = 0x80B};
     return (struct eq_op){
         .kind = EQ_MMIO, .vcpu = (uint8_t)n, .write = true, .size = 4, .where = APIC_EOI};
 }
@@ -239,9 +237,8 @@ static struct eq_op ipi(struct equiv *e, uint32_t n)
 {
     uint32_t icr = icr_low(e);
 
-    return (struct eq_op){.kind = EQ_IPI,
-                          .vcpu = (uint8_t)n,
-                          .value = (uint64_t)destination(e, n, icr) << 32 | icr};
+    return (struct eq_op){
+        .kind = EQ_IPI, .vcpu = (uint8_t)n, .value = (uint64_t)destination(e, n, icr) << 32 | icr};
 }
 
 static struct eq_op cr8(struct equiv *e, uint32_t n)
@@ -262,11 +259,8 @@ static uint64_t base_of(struct equiv *e, uint32_t n, bool x2)
 
 static struct eq_op write_base(uint32_t n, uint64_t value)
 {
-    return (struct eq_op){.kind = EQ_MSR,
-                          .vcpu = (uint8_t)n,
-                          .write = true,
-                          .where = MSR_APIC_BASE,
-                          .value = value};
+    return (struct eq_op){
+        .kind = EQ_MSR, .vcpu = (uint8_t)n, .write = true, .where = MSR_APIC_BASE, .value = value};
 }
 
 /* Legal and illegal ones. The page moves only near the end of an epoch: that lasts. */
