@@ -14,7 +14,7 @@
 
 static struct {
     uint32_t word;
-    struct vapic_pv pv;
+    struct vapic_pv pv, other;
 } guest;
 
 static void *map(void *ctx, struct vapic *v, uint64_t gpa, size_t size)
@@ -172,6 +172,122 @@ static void ended_after_acceleration(void **state)
     on_all_silicon(delivered_by_hardware);
 }
 
+/* ---- The other companions, with the vCPU accelerated ---- */
+
+static struct ax *hyperv_machine(enum ax_mode_index mode, bool x2apic)
+{
+    struct vapic_pv_config config = {VAPIC_PV_HYPERV | VAPIC_PV_SEND_IPI, map, NULL};
+    struct ax_options options = ax_options_for(mode, 2);
+    struct ax *ax;
+
+    options.x2apic = x2apic;
+    ax = ax_new(&options);
+    ax_leave(ax, 0);
+    ax_leave(ax, 1);
+    assert_int_equal(vapic_pv_attach(&ax->v[0]->apic, &guest.pv, sizeof(guest.pv), &config),
+                     VAPIC_OK);
+    assert_int_equal(vapic_pv_attach(&ax->v[1]->apic, &guest.other, sizeof(guest.other), &config),
+                     VAPIC_OK);
+    ax_settle(ax);
+    assert_true(vapic_active(&ax->v[0]->apic));
+    return ax;
+}
+
+/* WRMSR of a synthetic MSR exits whatever the hardware can do. */
+static void hv_write(struct ax *ax, uint32_t msr, uint64_t value)
+{
+    ax_leave(ax, 0);
+    assert_int_equal(vapic_pv_msr_write(&ax->v[0]->apic, msr, value), VAPIC_OK);
+    ax_run(ax, 0);
+}
+
+static void msrs(enum ax_mode_index mode, bool x2apic)
+{
+    struct ax *ax = hyperv_machine(mode, x2apic);
+
+    assert_true(ax_post(ax, 0, 0x51, false));
+    ax_run(ax, 0);
+    assert_true(ax_post(ax, 0, 0x41, false));
+    ax_run(ax, 0);
+    assert_int_equal(ax_delivered(ax, 0, 0x41), 0);
+    hv_write(ax, VAPIC_MSR_HV_EOI, 0);
+    assert_int_equal(ax_delivered(ax, 0, 0x41), 1);
+    ax_eoi(ax, 0);
+    hv_write(ax, VAPIC_MSR_HV_TPR, 0x60);
+    assert_int_equal(ax_read_cr8(ax, 0), 6);
+    assert_true(ax_post(ax, 0, 0x61, false));
+    ax_run(ax, 0);
+    assert_int_equal(ax_delivered(ax, 0, 0x61), 0);
+    hv_write(ax, VAPIC_MSR_HV_TPR, 0);
+    assert_int_equal(ax_delivered(ax, 0, 0x61), 1);
+    hv_write(ax, VAPIC_MSR_HV_ICR, UINT64_C(1) << (x2apic ? 32 : 56) | 0x71);
+    ax_settle(ax);
+    assert_int_equal(ax_delivered(ax, 1, 0x71), 1);
+    assert_true(vapic_active(&ax->v[0]->apic));
+    ax_free(ax);
+}
+
+static void hyperv_msrs_while_accelerated(void **state)
+{
+    (void)state;
+    on_all_silicon(msrs);
+}
+
+static void auto_eoi(enum ax_mode_index mode, bool x2apic)
+{
+    static const uint64_t vectors[4] = {[1] = UINT64_C(1) << (0x51 - 64)}, none[4];
+    struct ax *ax = hyperv_machine(mode, x2apic);
+
+    ax_leave(ax, 0);
+    assert_int_equal(vapic_hv_set_auto_eoi(&ax->v[0]->apic, vectors), VAPIC_OK);
+    assert_int_equal(vapic_inhibits(&ax->vm).bits, 1u << VAPIC_INHIBIT_HYPERV);
+    assert_true(ax_post(ax, 0, 0x51, false));
+    ax_settle(ax);
+    assert_false(vapic_active(&ax->v[0]->apic));
+    assert_false(vapic_active(&ax->v[1]->apic));
+    assert_int_equal(ax_delivered(ax, 0, 0x51), 1);
+    assert_false(in_service(ax, 0x51));
+    assert_int_equal(vapic_hv_set_auto_eoi(&ax->v[0]->apic, none), VAPIC_OK);
+    assert_true(ax_post(ax, 0, 0x51, false));
+    ax_settle(ax);
+    assert_true(vapic_active(&ax->v[0]->apic));
+    assert_int_equal(ax_delivered(ax, 0, 0x51), 2);
+    assert_true(in_service(ax, 0x51));
+    ax_free(ax);
+}
+
+static void auto_eoi_inhibits(void **state)
+{
+    (void)state;
+    on_all_silicon(auto_eoi);
+}
+
+/* The hypercall's IPIs reach a vCPU in the guest without an exit of its own. */
+static void hypercall(enum ax_mode_index mode, bool x2apic)
+{
+    struct vapic_pv_call call = {
+        .number = VAPIC_PV_CALL_SEND_IPI, .arg = {3, 0, 0, 0x51}, .long_mode = true};
+    struct ax *ax = hyperv_machine(mode, x2apic);
+    int64_t result = 0;
+
+    ax_forget(ax);
+    ax_leave(ax, 0);
+    assert_int_equal(vapic_pv_hypercall(&ax->v[0]->apic, &call, &result), VAPIC_OK);
+    assert_int_equal(result, 2);
+    ax_settle(ax);
+    assert_int_equal(ax_delivered(ax, 0, 0x51), 1);
+    assert_int_equal(ax_delivered(ax, 1, 0x51), 1);
+    for (uint32_t n = 0; n < ax_count(ax, AX_EXIT); n++)
+        assert_int_equal(ax_nth(ax, AX_EXIT, n)->vcpu, 0);
+    ax_free(ax);
+}
+
+static void hypercall_while_accelerated(void **state)
+{
+    (void)state;
+    on_all_silicon(hypercall);
+}
+
 /* ---- At random ---- */
 
 struct scene {
@@ -290,8 +406,13 @@ static void toggled_at_random(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(accelerated_after_the_eoi), cmocka_unit_test(accelerated_before_the_eoi),
-        cmocka_unit_test(never_while_accelerated),   cmocka_unit_test(ended_after_acceleration),
+        cmocka_unit_test(accelerated_after_the_eoi),
+        cmocka_unit_test(accelerated_before_the_eoi),
+        cmocka_unit_test(never_while_accelerated),
+        cmocka_unit_test(ended_after_acceleration),
+        cmocka_unit_test(hyperv_msrs_while_accelerated),
+        cmocka_unit_test(auto_eoi_inhibits),
+        cmocka_unit_test(hypercall_while_accelerated),
         cmocka_unit_test(toggled_at_random),
     };
 
