@@ -13,7 +13,8 @@ struct irte {
 };
 
 /* Hardware reads the entry at once. Here the first word is read before and after the second, until
- * it stays the same; it holds the present bit, the format and, if posted, a part of the address. */
+ * it stays the same; it holds the present bit, the format and, if posted, a part of the address.
+ * Software that puts an old first word back within the time of these loads is not noticed. */
 static struct irte load_irte(const uint64_t *entry)
 {
     struct irte irte = {.low = vapic_load64(&entry[0], VAPIC_ACQUIRE)};

@@ -360,21 +360,29 @@ static void store_entry(const uint64_t value[2])
                          : "memory");
 }
 
-/* Two entries for two requesters, A (1111h) with vector 31h and B (2222h) with vector 41h. */
-static const uint64_t entries[2][2] = {
-    {1 | 1u << 15 | 0x31u << 16 | (uint64_t)VMX_PID >> 6 << 38, 1u << 18 | 0x1111},
-    {1 | 1u << 15 | 0x41u << 16 | (uint64_t)VMX_PID >> 6 << 38, 1u << 18 | 0x2222},
-};
+/* Entry n: vector 16 + n modulo 240, for requester n modulo 2. The bits that software may use make
+ * the first words differ, so that none comes again soon. */
+static void make_entry(unsigned n, uint64_t value[2])
+{
+    uint64_t vector = 16 + n % 240, software = n / 240 % 16;
+
+    value[0] = 1 | 1u << 15 | software << 8 | vector << 16 | (uint64_t)VMX_PID >> 6 << 38;
+    value[1] = 1u << 18 | n % 2;
+}
 
 static void *rewrite(void *arg)
 {
-    for (unsigned i = 0; !finished(); i++)
-        store_entry(entries[i % 2]);
+    for (unsigned n = 0; !finished(); n++) {
+        uint64_t value[2];
+
+        make_entry(n, value);
+        store_entry(value);
+    }
     return arg;
 }
 
-/* A's messages are posted with A's vector or refused, whichever entry is there: with B's vector
- * only if halves of two entries were mixed. */
+/* Messages of requester 0 are posted with an even vector or refused, whichever entry is there: with
+ * an odd one only if halves of two entries were mixed. */
 static void entry_is_read_at_once(void **state)
 {
     unsigned posted = 0, refused = 0;
@@ -384,10 +392,9 @@ static void entry_is_read_at_once(void **state)
     memset(&run, 0, sizeof(run));
     set_deadline();
     vmx_new(&bench);
-    store_entry(entries[0]);
     assert_int_equal(pthread_create(&writer, NULL, rewrite, NULL), 0);
     for (unsigned i = 0; i < 200000 || posted < 100 || refused < 100; i++) {
-        enum vapic_sil_msi result = vapic_sil_vtd_msi(&bench.m, entry, 0x1111);
+        enum vapic_sil_msi result = vapic_sil_vtd_msi(&bench.m, entry, 0);
 
         posted += result == VAPIC_SIL_MSI_POSTED;
         refused += result == VAPIC_SIL_MSI_FAULT;
@@ -399,10 +406,8 @@ static void entry_is_read_at_once(void **state)
     vapic_store32(&run.stop, 1, VAPIC_RELEASE);
     pthread_join(writer, NULL);
     print_message("# %u posted, %u refused\n", posted, refused);
-    assert_true(posted > 0);
-    assert_true(refused > 0);
-    assert_int_equal(vmx_pid(&bench, 0)[0], UINT64_C(1) << 0x31);
-    assert_int_equal(vmx_pid(&bench, 0)[1], 0);
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(vmx_pid(&bench, 0)[i] & UINT64_C(0xAAAAAAAAAAAAAAAA), 0);
     vmx_free(&bench);
 }
 
