@@ -217,10 +217,7 @@ enum vapic_sil_result vapic_sil_vmrun(struct vapic_sil_cpu *cpu, uint64_t vmcb_h
     flush_as_told(cpu);
     load_guest(cpu);
     cpu->svm.injected = vmcb64(cpu, VMCB_EVENTINJ);
-    cpu->svm.vectoring = 0;
-    cpu->operation.pending_write = false;
     cpu->in_guest = true;
-    cpu->remembered = false;
     /* Before IRR is looked at: a doorbell for a bit that is set after that look must stay. Pairs
      * with the OR in vapic_sil_avic_ring(). */
     vapic_xchg32(&cpu->doorbell, 0, VAPIC_SEQ_CST);

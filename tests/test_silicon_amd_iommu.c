@@ -269,6 +269,7 @@ static void remapped(void **state)
         {2 << 2, 5, 0x41, 0}, /* SMI: no such thing here */
         {4 << 2, 5, 0x41, 0}, /* NMI */
         {0, 5, 15, 0},
+        {0, 5, 16, 1 << 5},
     };
 
     (void)state;

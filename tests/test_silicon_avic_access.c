@@ -467,6 +467,8 @@ static void odd_sizes_are_memory(void **state)
         sf_equal(sf->cpu[0].svm.int_ctl & VMCB_V_TPR, 0, "V_TPR");
         a.kind = VAPIC_SIL_READ;
         a.value = 0;
+        if (odd[i].size < 8) /* what lies behind is not part of it */
+            sf->memory[SF_BACKING + odd[i].offset + odd[i].size] = 0x5A;
         sf_equal(vapic_sil_access(&sf->cpu[0], &a), VAPIC_SIL_DONE, "read");
         sf_equal(a.value, 0xA1A2A3A4A5A6A7A8 & mask, "%03x size %u", odd[i].offset, odd[i].size);
         if (odd[i].size == 64)
@@ -556,6 +558,23 @@ static void effects_wait_for_the_last_access(void **state)
     sf_free(sf);
 }
 
+/* An instruction that exits half-way leaves no effect for a later one. */
+static void effects_end_with_the_instruction(void **state)
+{
+    struct sf *sf = sf_new(NULL, false);
+
+    (void)state;
+    sf_run(sf, 0);
+    assert_int_equal(part(sf, APIC_DEFAULT_BASE + 0x80, VAPIC_SIL_WRITE, 0x55, true),
+                     VAPIC_SIL_DONE);
+    assert_int_equal(part(sf, 0x5000, VAPIC_SIL_WRITE, 0, false), VAPIC_SIL_EXIT);
+    sf_equal(sf_vmcb(sf, 0, VMCB_RIP), SF_RIP, "RIP");
+    sf_run(sf, 0);
+    assert_int_equal(part(sf, SF_RAM, VAPIC_SIL_WRITE, 0, false), VAPIC_SIL_DONE);
+    sf_equal(sf->cpu[0].svm.int_ctl & VMCB_V_TPR, 0, "V_TPR");
+    sf_free(sf);
+}
+
 /* The read of a read-modify-write faults: the instruction has done nothing. */
 static void read_modify_write(void **state)
 {
@@ -591,6 +610,7 @@ int main(void)
         cmocka_unit_test(odd_sizes_fault),
         cmocka_unit_test(nonsense_is_refused),
         cmocka_unit_test(effects_wait_for_the_last_access),
+        cmocka_unit_test(effects_end_with_the_instruction),
         cmocka_unit_test(read_modify_write),
     };
 

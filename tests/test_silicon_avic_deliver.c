@@ -259,6 +259,7 @@ static void trap_12_tpr_and_cr8(void **state)
             assert_int_equal(sf_write(sf, 0, APIC_TPR, 0xFFFFFF35), VAPIC_SIL_DONE);
         assert_int_equal(vapic_sil_read_cr8(&sf->cpu[0], &value), VAPIC_SIL_DONE);
         sf_equal(value, 3, "CR8");
+        sf_equal(sf->cpu[0].guest.rip, SF_RIP + (x2 ? 2 : 3) + 4, "RIP");
         sf_equal(sf_reg(sf, 0, APIC_TPR), 0x35, "TPR");
         sf_equal(sf_reg(sf, 0, APIC_PPR), 0x35, "PPR");
         assert_int_equal(vapic_sil_write_cr8(&sf->cpu[0], 5), VAPIC_SIL_DONE);
@@ -332,6 +333,7 @@ static void cr8_without_avic(void **state)
     assert_int_equal(vapic_sil_write_cr8(&sf->cpu[0], 7), VAPIC_SIL_DONE);
     assert_int_equal(vapic_sil_read_cr8(&sf->cpu[0], &value), VAPIC_SIL_DONE);
     sf_equal(value, 7, "CR8");
+    sf_equal(sf->cpu[0].guest.rip, SF_RIP + 8, "RIP");
     sf_equal(sf_reg(sf, 0, APIC_TPR), 0, "the page");
     vapic_sil_leave(&sf->cpu[0], 0x72, 0, 0);
     sf_int_ctl(sf, 0, 0, VMCB_V_INTR_MASKING);

@@ -180,6 +180,30 @@ static void translations_are_cached(void **state)
     sf_free(sf);
 }
 
+/* Fetches and table walks neither use what data accesses have cached nor leave anything. */
+static void other_walks_are_not_cached(void **state)
+{
+    static const enum vapic_sil_access_kind kinds[] = {VAPIC_SIL_FETCH, VAPIC_SIL_TABLE_READ};
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct sf *sf = sf_new(NULL, false);
+        struct vapic_sil_access a = {
+            .gpa = APIC_DEFAULT_BASE + APIC_LVR, .kind = kinds[i], .size = 4};
+        uint32_t value = 0;
+
+        sf_run(sf, 0);
+        for (uint32_t round = 1; round < 3; round++) {
+            assert_int_equal(vapic_sil_access(&sf->cpu[0], &a), VAPIC_SIL_DONE);
+            sf_equal(a.value, 0, "scratch page, kind %d", kinds[i]);
+            assert_int_equal(sf_read(sf, 0, APIC_LVR, &value), VAPIC_SIL_DONE);
+            sf_equal(value, 0x80050010, "version");
+            sf_equal(sf->walks, round + 1, "walks");
+        }
+        sf_free(sf);
+    }
+}
+
 /* A page that was read-only when it was cached is looked up again for a write. */
 static void read_only_translation(void **state)
 {
@@ -338,6 +362,7 @@ int main(void)
         cmocka_unit_test(holes_in_memory),
         cmocka_unit_test(backing_page_nowhere),
         cmocka_unit_test(translations_are_cached),
+        cmocka_unit_test(other_walks_are_not_cached),
         cmocka_unit_test(read_only_translation),
         cmocka_unit_test(translations_are_replaced),
         cmocka_unit_test(trap_24_toggles_need_flushes),

@@ -283,10 +283,10 @@ static void injected_events(void **state)
     static const struct {
         uint64_t event;
         int vector;
-    } rows[] = {{0x0FD, 0xFD}, {0x200, 2}, {0x30E, 14}, {0x480, 0x80}};
+    } rows[] = {{0x0FD, 0xFD}, {0x200, 2}, {0x2FF, 2}, {0x30E, 14}, {0x480, 0x80}};
 
     (void)state;
-    for (size_t i = 0; i < 4; i++) {
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         struct sf *sf = sf_new(NULL, false);
 
         sf_set_vmcb(sf, 0, VMCB_RFLAGS, 2); /* whatever IF and TPR say */
@@ -387,6 +387,29 @@ static void exits_during_delivery(void **state)
                      rows[i].in_delivery && !later ? VMCB_EVENT_VALID | 0x60 : 0, "exit %llx",
                      (unsigned long long)rows[i].code);
         }
+        sf_free(sf);
+    }
+}
+
+/* The first instruction of the handler is no longer part of the delivery, whatever exit it makes.
+ */
+static void exits_after_delivery(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        struct sf *sf = sf_new(NULL, false);
+        uint32_t value = 0;
+
+        sf_set_vmcb32(sf, 0, VMCB_INTERCEPT3, VMCB_I3_HLT);
+        sf_set_bit(sf, 0, APIC_IRR, 0x60, true);
+        sf->apic_page.present = i != 2;
+        sf_run(sf, 0);
+        assert_int_equal(sf_take(sf, 0), 0x60);
+        if (i == 0)
+            assert_int_equal(vapic_sil_hlt(&sf->cpu[0]), VAPIC_SIL_EXIT);
+        else
+            assert_int_equal(sf_read(sf, 0, APIC_TMCCT, &value), VAPIC_SIL_EXIT);
+        sf_equal(sf_vmcb(sf, 0, VMCB_EXITINTINFO), 0, "row %d", i);
         sf_free(sf);
     }
 }
@@ -632,6 +655,7 @@ static void physical_interrupts(void **state)
         vapic_sil_interrupt(&sf->machine, 0, 0x22);
         vapic_sil_interrupt(&sf->machine, 0, 0xC0);
         vapic_sil_interrupt(&sf->machine, 99, 0xC0); /* nobody */
+        assert_int_equal(sf->signals[0], 2);
         sf_equal(sf_take(sf, 0), rows[i].want, "row %zu", i);
         if (rows[i].want == -2)
             sf_exit(sf, 0, 0x60, 0, 0);
@@ -659,6 +683,7 @@ int main(void)
         cmocka_unit_test(order_of_events),
         cmocka_unit_test(interrupted_delivery),
         cmocka_unit_test(exits_during_delivery),
+        cmocka_unit_test(exits_after_delivery),
         cmocka_unit_test(trap_20_v_irq_with_avic),
         cmocka_unit_test(vintr_for_avic),
         cmocka_unit_test(v_irq_without_avic),
