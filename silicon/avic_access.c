@@ -91,6 +91,12 @@ static bool writes(const struct vapic_sil_access *a)
            a->kind == VAPIC_SIL_EVENT_WRITE;
 }
 
+/* The read of a read-modify-write needs the permission to write, too. */
+static bool needs_write(const struct vapic_sil_access *a)
+{
+    return writes(a) || a->modify;
+}
+
 /* Whether hardware redirects anything but data accesses is not known; here it does not. */
 static bool redirectable(const struct vapic_sil_cpu *cpu, const struct vapic_sil_access *a)
 {
@@ -119,7 +125,7 @@ static enum vapic_sil_result nested_fault(struct vapic_sil_cpu *cpu,
 
     if (present)
         error |= SVM_NPF_PRESENT;
-    if (writes(a))
+    if (needs_write(a))
         error |= SVM_NPF_WRITE;
     if (a->kind == VAPIC_SIL_FETCH)
         error |= SVM_NPF_FETCH;
@@ -142,14 +148,14 @@ static bool translate(struct vapic_sil_cpu *cpu, const struct vapic_sil_access *
     bool redirect;
 
     if (data)
-        cached = vapic_sil_tlb_find(cpu, cpu->svm.asid, a->gpa, writes(a));
+        cached = vapic_sil_tlb_find(cpu, cpu->svm.asid, a->gpa, needs_write(a));
     if (cached) {
         *t = *cached;
         return true;
     }
     if (!cpu->machine->host.walk(cpu->machine->ctx, cpu, a->gpa & ~VAPIC_SIL_PAGE_MASK, &page))
         page.present = false;
-    if (!page.present || (writes(a) && !page.writable)) {
+    if (!page.present || (needs_write(a) && !page.writable)) {
         nested_fault(cpu, a, page.present);
         return false;
     }

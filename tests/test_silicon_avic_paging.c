@@ -15,26 +15,32 @@ static void permission_check(void **state)
         enum vapic_sil_access_kind kind;
         uint32_t page;
         uint64_t error; /* 0: no fault */
+        bool modify;
     } rows[] = {
-        {VAPIC_SIL_READ, PRESENT | WRITABLE, 0},
-        {VAPIC_SIL_READ, PRESENT, 0},
-        {VAPIC_SIL_READ, 0, 1ull << 32 | 4},
-        {VAPIC_SIL_WRITE, PRESENT | WRITABLE, 0},
-        {VAPIC_SIL_WRITE, PRESENT, 1ull << 32 | 7},
-        {VAPIC_SIL_WRITE, 0, 1ull << 32 | 6},
-        {VAPIC_SIL_FETCH, PRESENT, 0},
-        {VAPIC_SIL_FETCH, 0, 1ull << 32 | 0x14},
-        {VAPIC_SIL_TABLE_READ, 0, 1ull << 33 | 4},
-        {VAPIC_SIL_TABLE_WRITE, PRESENT, 1ull << 33 | 7},
-        {VAPIC_SIL_EVENT_WRITE, PRESENT, 1ull << 32 | 7},
+        {VAPIC_SIL_READ, PRESENT | WRITABLE, 0, true},
+        {VAPIC_SIL_READ, PRESENT, 1ull << 32 | 7, true},
+        {VAPIC_SIL_READ, PRESENT | WRITABLE, 0, false},
+        {VAPIC_SIL_READ, PRESENT, 0, false},
+        {VAPIC_SIL_READ, 0, 1ull << 32 | 4, false},
+        {VAPIC_SIL_WRITE, PRESENT | WRITABLE, 0, false},
+        {VAPIC_SIL_WRITE, PRESENT, 1ull << 32 | 7, false},
+        {VAPIC_SIL_WRITE, 0, 1ull << 32 | 6, false},
+        {VAPIC_SIL_FETCH, PRESENT, 0, false},
+        {VAPIC_SIL_FETCH, 0, 1ull << 32 | 0x14, false},
+        {VAPIC_SIL_TABLE_READ, 0, 1ull << 33 | 4, false},
+        {VAPIC_SIL_TABLE_WRITE, PRESENT, 1ull << 33 | 7, false},
+        {VAPIC_SIL_EVENT_WRITE, PRESENT, 1ull << 32 | 7, false},
     };
 
     (void)state;
     for (int avic = 0; avic < 2; avic++) {
         for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
             struct sf *sf = sf_new(NULL, false);
-            struct vapic_sil_access a = {
-                .gpa = APIC_DEFAULT_BASE + 0xD0, .kind = rows[i].kind, .size = 4, .length = 4};
+            struct vapic_sil_access a = {.gpa = APIC_DEFAULT_BASE + 0xD0,
+                                         .kind = rows[i].kind,
+                                         .size = 4,
+                                         .length = 4,
+                                         .modify = rows[i].modify};
 
             sf->apic_page.present = rows[i].page & PRESENT;
             sf->apic_page.writable = rows[i].page & WRITABLE;

@@ -322,7 +322,7 @@ struct vapic_sil_access {
     uint8_t size;   /* 1, 2, 4, 8, 16, 32, 64 */
     uint8_t length; /* of the instruction; moves RIP on when it completes */
     bool more;      /* not the last access of this instruction: RIP stays, effects wait */
-    bool modify;    /* Intel: the read of a read-modify-write: needs, and reports, a write */
+    bool modify;    /* the read of a read-modify-write: needs, and reports, a write */
     uint64_t value; /* written; or, when DONE, read (sizes above 8: the first 8 bytes) */
 };
 
