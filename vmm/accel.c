@@ -349,6 +349,18 @@ static struct vmm_accel_pcpu *go_away(struct vmm_vcpu *v)
     return p;
 }
 
+/*
+ * Whoever counts as being in the guest must not wait for a lock, whose holder may wait for it to
+ * come out; and vapic_enter() itself may.
+ */
+void vmm_accel_step_out(struct vmm_vcpu *v)
+{
+    if (vapic_in_guest(&v->apic)) {
+        vapic_exit(&v->apic, vmm_accel_cr8(v), true);
+        atomic_fetch_add(&v->accel->outside, 1);
+    }
+}
+
 /* There are at least as many processors as vCPUs, and a vCPU holds one at most. */
 void vmm_accel_begin(struct vmm_vcpu *v)
 {
@@ -358,9 +370,7 @@ void vmm_accel_begin(struct vmm_vcpu *v)
 
 void vmm_accel_end(struct vmm_vcpu *v)
 {
-    if (vapic_in_guest(&v->apic)) {
-        vapic_exit(&v->apic, vmm_accel_cr8(v), true);
-    }
+    vmm_accel_step_out(v);
     give_back(v->machine->accel, go_away(v));
 }
 
@@ -386,6 +396,7 @@ void vmm_accel_host_mode_work(struct vmm_vcpu *v)
     struct vmm_accel_vcpu *a = v->accel;
     int vector;
 
+    vmm_accel_step_out(v);
     atomic_store(&a->leave, false);
     while ((vector = vapic_sil_take_interrupt(&a->on->sil)) >= 0) {
         if (vector == VMM_ACCEL_WAKEUP_VECTOR) {

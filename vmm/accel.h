@@ -129,6 +129,8 @@ void vmm_accel_rebooted(struct vmm_machine *m);
 
 void vmm_accel_begin(struct vmm_vcpu *v);
 void vmm_accel_end(struct vmm_vcpu *v);
+/* The vCPU does not count as being in the guest any more. The model is not. */
+void vmm_accel_step_out(struct vmm_vcpu *v);
 /* Between two entries: takes the processor's interrupts, and another processor if it is told to. */
 void vmm_accel_host_mode_work(struct vmm_vcpu *v);
 

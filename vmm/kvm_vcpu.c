@@ -319,18 +319,6 @@ static bool wants_irq(const struct vapic_entry *entry)
 }
 
 /*
- * An instruction that is finished may call a device, which may wait for a lock. A vCPU that counts
- * as being in the guest must not: the lock's holder may wait for it to come out.
- */
-static void step_out(struct vmm_vcpu *v)
-{
-    if (v->accel != NULL) {
-        vapic_exit(&v->apic, vmm_accel_cr8(v), true);
-        atomic_fetch_add(&v->accel->outside, 1);
-    }
-}
-
-/*
  * Asks the APIC what to do until there is nothing more to inject. While an instruction is
  * unfinished nothing may be injected: if it ends in #GP the interrupt would be lost or delivered
  * in the middle of the fault's handler. So then the instruction is finished first.
@@ -351,7 +339,9 @@ static struct vapic_now prepare(struct vmm_vcpu *v, struct vapic_entry *entry)
         if (entry->event != VAPIC_CPU_NONE) {
             cpu_event(v, entry);
         } else if (v->incomplete && must_finish(v, entry)) {
-            step_out(v);
+            if (v->accel != NULL) {
+                vmm_accel_step_out(v); /* a device may be called, which may wait for a lock */
+            }
             vmm_vcpu_finish(v);
         } else if (wants_irq(entry) && vmm_shadow_before_hlt(v)) {
             v->held = true;
