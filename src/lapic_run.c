@@ -200,11 +200,13 @@ static void announce_entry(struct vapic *v, uint32_t can)
         return;
     }
     for (;;) {
+        /* A host may ask twice before it enters. Who takes the lock must be outside: its holder may
+         * be waiting for that. */
+        vapic_store32(&v->presence, PRESENCE_OUTSIDE, VAPIC_RELEASE);
         vapic_accel_prepare(v, can);
         announce(v, by_hardware(v) ? PRESENCE_ACCEL : PRESENCE_GUEST);
         if (vapic_accel_prepared(v))
             return;
-        vapic_store32(&v->presence, PRESENCE_OUTSIDE, VAPIC_RELEASE);
     }
 }
 
