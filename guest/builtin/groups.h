@@ -13,5 +13,6 @@ extern const struct test start_tests[];
 extern const struct test timer_tests[];
 extern const struct test ioapic_tests[];
 extern const struct test load_tests[];
+extern const struct test storm_tests[];
 
 #endif

@@ -6,6 +6,7 @@
  *   timer=auto|tsc-deadline|oneshot which timer wakes and loads (auto: deadline if offered)
  *   only=NAME, only=PREFIX*         a part of the tests
  *   n=COUNT                         iterations of what repeats
+ *   seconds=SECONDS                 how long load-storm goes on, at least
  *   ref=manual|qemu|kvm|soft-kvm|rig  known deviations of these machines are reported as TODO
  *   strict                          a missing device fails instead of being skipped
  *   list                            prints names and citations only
@@ -16,8 +17,8 @@
 _Noreturn void guest_main(const char *command_line)
 {
     static const struct test *const groups[] = {
-        base_tests,  register_tests, priority_tests, ipi_tests,
-        start_tests, timer_tests,    ioapic_tests,   load_tests,
+        base_tests,  register_tests, priority_tests, ipi_tests,   start_tests,
+        timer_tests, ioapic_tests,   load_tests,     storm_tests,
     };
 
     test_main("built-in guest", groups, sizeof(groups) / sizeof(groups[0]), command_line);

@@ -79,6 +79,8 @@ static void parse_word(const char *word)
         options.ref = value;
     else if ((value = str_after(word, "n=")))
         options.count = parse_number(value);
+    else if ((value = str_after(word, "seconds=")))
+        options.seconds = parse_number(value);
     else if (str_is(word, "list", ' '))
         options.list = true;
     else if (str_is(word, "strict", ' '))

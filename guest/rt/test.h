@@ -50,7 +50,8 @@ struct test {
 };
 
 struct test_options {
-    uint32_t count; /* n=: iterations of whatever repeats */
+    uint32_t count;   /* n=: iterations of whatever repeats */
+    uint32_t seconds; /* seconds=: how long a test goes on that has no natural end */
     bool list, strict;
     const char *apic, *timer, *only, *ref;
 };
