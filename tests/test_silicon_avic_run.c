@@ -596,8 +596,22 @@ static void halt_in_the_guest(void **state)
 /* Idle-HLT: only without pending event (knob idle_hlt_ignores_irr). */
 static void idle_halt(void **state)
 {
-    enum { NONE, IRR, LOW_IRR, V_IRQ, V_NMI, IRR_KNOB, V_IRQ_KNOB, V_IRQ_OFF, IRR_OFF, ROWS };
-    static const bool exits[ROWS] = {true, false, true, true, false, true, false, false, true};
+    enum {
+        NONE,
+        IRR,
+        LOW_IRR,
+        V_IRQ,
+        V_NMI,
+        IRR_KNOB,
+        V_IRQ_KNOB,
+        V_IRQ_OFF,
+        IRR_OFF,
+        NMI_ENABLE,
+        NMI_DISABLED,
+        ROWS
+    };
+    static const bool exits[ROWS] = {true,  false, true, true, false, true,
+                                     false, false, true, true, true};
 
     (void)state;
     for (int i = 0; i < ROWS; i++) {
@@ -613,6 +627,8 @@ static void idle_halt(void **state)
             sf_int_ctl(sf, 0, V_IRQ_5, 0);
         if (i == V_NMI)
             sf_int_ctl(sf, 0, VMCB_V_NMI | VMCB_V_NMI_ENABLE | VMCB_V_NMI_MASK, 0);
+        if (i == NMI_ENABLE || i == NMI_DISABLED)
+            sf_int_ctl(sf, 0, i == NMI_ENABLE ? VMCB_V_NMI_ENABLE : VMCB_V_NMI, 0);
         if (i == LOW_IRR)
             sf_int_ctl(sf, 0, 4, 0);
         sf_run(sf, 0);

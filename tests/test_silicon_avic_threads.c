@@ -299,10 +299,106 @@ static void no_interrupt_is_lost(void **state)
     }
 }
 
+/* ---- Several devices, one log ---- */
+
+#define DEVICES     3u
+#define MESSAGES    5000u
+#define LOG_ENTRIES 16u
+
+struct logging {
+    struct sf *sf;
+    struct vapic_sil_amd_iommu iommu;
+    uint64_t log[LOG_ENTRIES];
+    uint32_t read[DEVICES]; /* entries that software found, by tag */
+    uint32_t broken, overflows;
+    uint32_t finished; /* atomic */
+};
+
+struct device {
+    struct logging *l;
+    uint32_t n, logged, posted;
+    pthread_t thread;
+};
+
+static void *device_main(void *arg)
+{
+    struct device *d = arg;
+    uint64_t irte[2] = {AMD_IRTE_VALID | AMD_IRTE_GUEST_MODE | AMD_IRTE_GA_LOG_INTR |
+                            (uint64_t)(d->n + 1) << AMD_IRTE_GA_TAG_SHIFT,
+                        (0x50 + d->n) | (SF_BACKING + TARGET * 0x1000)};
+
+    for (uint32_t i = 0; i < MESSAGES; i++) {
+        if (vapic_sil_amd_msi(&d->l->iommu, irte, (uint16_t)(0x100 + d->n)) == VAPIC_SIL_MSI_LOGGED)
+            d->logged++;
+        else
+            d->posted++; /* the log has overflowed */
+    }
+    count(&d->l->finished);
+    return NULL;
+}
+
+static void read_entry(struct logging *l, uint64_t entry)
+{
+    uint32_t n = (uint32_t)entry - 1;
+
+    if (n < DEVICES && entry >> 32 == (0x10000100u + n)) /* type 1, device 100h + n */
+        l->read[n]++;
+    else
+        l->broken++;
+}
+
+static void empty_log(struct logging *l)
+{
+    uint32_t head = l->iommu.head;
+
+    while (head != vapic_load32(&l->iommu.tail, VAPIC_ACQUIRE)) {
+        read_entry(l, vapic_load64(&l->log[head], VAPIC_RELAXED));
+        head = (head + 1) % LOG_ENTRIES;
+        vapic_store32(&l->iommu.head, head, VAPIC_RELEASE);
+    }
+    l->overflows += vapic_xchg32(&l->iommu.overflow, 0, VAPIC_ACQ_REL);
+}
+
+/* Every entry that a device was told of is found, whole, once. [IOMMU 2.8] */
+static void no_log_entry_is_lost(void **state)
+{
+    struct logging *l = test_calloc(1, sizeof(*l));
+    struct device devices[DEVICES];
+    uint32_t lost = 0;
+
+    (void)state;
+    l->sf = sf_new(NULL, false);
+    l->iommu = (struct vapic_sil_amd_iommu){
+        .machine = &l->sf->machine, .log = l->log, .entries = LOG_ENTRIES};
+    for (uint32_t n = 0; n < DEVICES; n++) {
+        devices[n] = (struct device){.l = l, .n = n};
+        assert_int_equal(pthread_create(&devices[n].thread, NULL, device_main, &devices[n]), 0);
+    }
+    while (get(&l->finished) != DEVICES) {
+        empty_log(l);
+        sched_yield();
+    }
+    for (uint32_t n = 0; n < DEVICES; n++)
+        pthread_join(devices[n].thread, NULL);
+    empty_log(l);
+    assert_int_equal(l->broken, 0);
+    for (uint32_t n = 0; n < DEVICES; n++) {
+        assert_int_equal(l->read[n], devices[n].logged);
+        assert_int_equal(devices[n].logged + devices[n].posted, MESSAGES);
+        lost += devices[n].posted;
+    }
+    assert_true(lost == 0 || l->overflows > 0);
+    print_message("# %u overflows, %u of %u messages beside the log\n", l->overflows, lost,
+                  DEVICES * MESSAGES);
+    sf_free(l->sf);
+    test_free(l);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_interrupt_is_lost),
+        cmocka_unit_test(no_log_entry_is_lost),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
