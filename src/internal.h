@@ -175,7 +175,7 @@ static inline bool sw_enabled(const struct vapic *v)
 #define EV_EILVT0      (1u << 12) /* and the three after it */
 #define EV_LOCAL_SHIFT 9
 #define EV_LOCAL       (0x7Fu << EV_LOCAL_SHIFT)
-#define EV_ILLEGAL     (1u << 26) /* a vector below 16 was sent here, AVIC only */
+#define EV_ILLEGAL     (1u << 26) /* a vector below 16 was sent here; with a back end only */
 /* for vapic_lapic_local_events() */
 #define EV_OWNER             (EV_EDGE0 | EV_EDGE1 | EV_LOCAL | EV_ILLEGAL)
 #define EV_SIPI_VECTOR_SHIFT 16

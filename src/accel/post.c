@@ -89,11 +89,6 @@ static enum vapic_action post_page(struct vapic *v, uint32_t vector, bool level,
 {
     uint32_t bit = 1u << (vector & 31);
 
-    /* Vectors below 16 would lie in IRR for ever; the owner reports them [SDM3 12.5.2]. */
-    if (UNLIKELY(vector < APIC_FIRST_VECTOR)) {
-        vapic_or32(&v->events, EV_ILLEGAL, VAPIC_SEQ_CST);
-        return post_notify(v);
-    }
     set_trigger(v, vector, level);
     if (vapic_or32(page_word(v, APIC_IRR, vector), bit, VAPIC_SEQ_CST) & bit) {
         *coalesced = true;
@@ -144,6 +139,12 @@ static enum vapic_action post_split(struct vapic *v, uint32_t vector, bool level
 
 enum vapic_action vapic_accel_post(struct vapic *v, uint32_t vector, bool level, bool *coalesced)
 {
+    /* Vectors below 16 would lie in IRR for ever, for a processor that takes them over tells
+     * nobody; the owner reports them [SDM3 12.5.2]. */
+    if (UNLIKELY(vector < APIC_FIRST_VECTOR)) {
+        vapic_or32(&v->events, EV_ILLEGAL, VAPIC_SEQ_CST);
+        return post_notify(v);
+    }
     if (v->vm->post == POST_PAGE)
         return post_page(v, vector, level, coalesced);
     return post_split(v, vector, level, coalesced);
