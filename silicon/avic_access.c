@@ -136,8 +136,9 @@ static enum vapic_sil_result nested_fault(struct vapic_sil_cpu *cpu,
 
 /*
  * Finds where the access goes. False: it has exited. The permission check is the ordinary one,
- * also for the APIC page, whose translated address is then not used. Fetches and table walks have
- * caches of their own, which this model leaves out.
+ * also for the APIC page, whose translated address is then not used. (The manual wants that page
+ * mapped for reading and writing, and does not say what a read of a read-only one does: here it
+ * succeeds.) Fetches and table walks have caches of their own, which this model leaves out.
  */
 static bool translate(struct vapic_sil_cpu *cpu, const struct vapic_sil_access *a,
                       struct vapic_sil_tlb *t)

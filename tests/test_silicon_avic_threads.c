@@ -302,8 +302,8 @@ static void no_interrupt_is_lost(void **state)
 /* ---- Several devices, one log ---- */
 
 #define DEVICES     3u
-#define MESSAGES    5000u
-#define LOG_ENTRIES 16u
+#define MESSAGES    30000u
+#define LOG_ENTRIES 256u
 
 struct logging {
     struct sf *sf;
@@ -331,7 +331,9 @@ static void *device_main(void *arg)
         if (vapic_sil_amd_msi(&d->l->iommu, irte, (uint16_t)(0x100 + d->n)) == VAPIC_SIL_MSI_LOGGED)
             d->logged++;
         else
-            d->posted++; /* the log has overflowed */
+            d->posted++; /* the log has overflowed: until software has cleared the bit */
+        while (get(&d->l->iommu.overflow))
+            sched_yield();
     }
     count(&d->l->finished);
     return NULL;
@@ -376,7 +378,6 @@ static void no_log_entry_is_lost(void **state)
     }
     while (get(&l->finished) != DEVICES) {
         empty_log(l);
-        sched_yield();
     }
     for (uint32_t n = 0; n < DEVICES; n++)
         pthread_join(devices[n].thread, NULL);
