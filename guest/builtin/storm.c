@@ -83,7 +83,7 @@ static uint32_t send_wave(uint32_t me)
     return count;
 }
 
-/* Takes what has come: with the window open, or asleep until something comes. */
+/* Takes what has come; or sleeps, so that its peers' messages find it so. */
 static void rest(bool asleep)
 {
     if (asleep) {
@@ -156,7 +156,7 @@ static void storm(uint64_t count)
         sent += now;
         if (me == 0)
             watch_time();
-        rest(!now && (round & 1));
+        rest(round % 4 == 3);
     }
     if (!all_acknowledged(me))
         __atomic_fetch_add(&wrong, 1, __ATOMIC_SEQ_CST);
