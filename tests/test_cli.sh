@@ -91,6 +91,36 @@ check 'unknown APIC mode' refused 'auto, xapic, x2apic' run --apic yes
 check 'unknown timer' refused 'auto, tsc-deadline, oneshot' run --timer pit
 check 'unknown engine' refused 'auto, kvm, rig' run --engine tcg
 check 'unknown form of statistics' refused 'text, json, none' run --stats xml
+check 'unknown silicon' refused 'none, avic, avic-noipiv, x2avic, apicv, apicv-ipiv, auto, all' \
+    run --accel amd
+check 'inhibition without silicon' refused '--inhibit: there is no acceleration' \
+    run --inhibit BLOCKIRQ@10ms
+check 'inhibition of no silicon' refused '--inhibit: there is no acceleration' \
+    run --accel none --inhibit BLOCKIRQ@10ms
+check 'inhibition without a period' refused 'give REASON@PERIOD' \
+    run --accel avic --inhibit BLOCKIRQ
+check 'inhibition without a reason' refused "--inhibit: no reason ''" \
+    run --accel avic --inhibit @10ms
+check 'inhibition for an unknown reason' refused "no reason 'MOOD': give one of DISABLED" \
+    run --accel avic --inhibit MOOD@10ms
+check 'inhibition for a reason of single vCPUs' refused "--inhibit: no reason 'NESTED'" \
+    run --accel avic --inhibit NESTED@10ms
+check 'inhibition for one reason twice' refused 'BLOCKIRQ is named twice' \
+    run --accel avic --inhibit BLOCKIRQ@10ms --inhibit BLOCKIRQ@1s
+for period in '' ms 10min -1ms 1.5ms; do
+    check "inhibition with the period '$period'" refused 'give a number with us, ms or s' \
+        run --accel apicv --inhibit "BLOCKIRQ@$period"
+done
+for period in 0ms 99us 3601s 99999999999999999999s; do
+    check "inhibition with the period $period" refused '--inhibit: ' \
+        run --accel apicv --inhibit "BLOCKIRQ@$period"
+done
+check 'pause without silicon' refused '--pause-vcpu: there are no modelled processors' \
+    run --pause-vcpu 10ms
+check 'pause without a period' refused '--pause-vcpu:' run --accel avic --pause-vcpu often
+check 'pause with a short period' refused 'from 100us to 3600s' run --accel avic --pause-vcpu 1us
+check 'one trace of all runs' refused '--trace: one file cannot take all runs' \
+    run --accel all --trace "$work/trace"
 check 'command line too long' refused '--append' \
     run --append "$(head -c 40000 /dev/zero | tr '\0' x)"
 check 'trace cannot be written' refused '--trace: cannot write' \
