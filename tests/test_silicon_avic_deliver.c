@@ -176,6 +176,10 @@ static void held_back(void **state)
         }
         g->interrupt_flag = g->gif = true;
         sf_equal(sf_take(sf, 0), 0x50, "held back by %d", why);
+        assert_int_equal(sf_write(sf, 0, APIC_EOI, 0), VAPIC_SIL_DONE);
+        assert_true(sf->cpu[0].remembered);
+        vapic_sil_leave(&sf->cpu[0], 0x72, 0, 0);
+        assert_false(sf->cpu[0].remembered); /* that is the guest's; its next VMRUN looks anew */
         sf_free(sf);
     }
 }

@@ -189,6 +189,13 @@ static void guest_state_travels(void **state)
     sf_equal(sf_vmcb32(sf, 0, VMCB_CPL - 3) >> 24, 3, "CPL");
     vapic_sil_leave(&sf->cpu[0], 0x73, 0, 0); /* in host mode: nothing */
     sf_equal(sf_vmcb(sf, 0, VMCB_EXITCODE), 0x72, "EXITCODE");
+    sf_run(sf, 0);
+    assert_true(g->gif);
+    g->gif = false;
+    vapic_sil_leave(&sf->cpu[0], 0x72, 0, 0);
+    sf_equal(sf_vmcb(sf, 0, VMCB_INT_CTL),
+             VMCB_V_AVIC | VMCB_V_INTR_MASKING | VMCB_V_GIF_ENABLE | VMCB_V_NMI_ENABLE | 7,
+             "int_ctl");
     sf_free(sf);
 }
 
