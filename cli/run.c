@@ -263,8 +263,8 @@ static int run_one(const struct run_options *o, const struct guest_files *files,
     if (o->trace != NULL && vmm_trace_open(&trace, &trace_config, &err) != 0) {
         return complain(&err);
     }
-    status = run_mode(o, files, (enum vmm_accel_mode)mode, o->trace != NULL ? &trace : NULL,
-                      &series);
+    status =
+        run_mode(o, files, (enum vmm_accel_mode)mode, o->trace != NULL ? &trace : NULL, &series);
     if (o->trace != NULL && vmm_trace_close(&trace, &err) != 0) {
         return complain(&err);
     }

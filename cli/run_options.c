@@ -20,9 +20,8 @@ const char *const run_apic_names[] = {"auto", "xapic", "x2apic", NULL};
 const char *const run_timer_names[] = {"auto", "tsc-deadline", "oneshot", NULL};
 const char *const run_engine_names[] = {"auto", "kvm", "rig", NULL};
 const char *const run_stats_names[] = {"text", "json", "none", NULL};
-const char *const run_accel_names[] = {"none",  "avic",       "avic-noipiv", "x2avic",
-                                       "apicv", "apicv-ipiv", "auto",        "all",
-                                       NULL};
+const char *const run_accel_names[] = {"none",       "avic", "avic-noipiv", "x2avic", "apicv",
+                                       "apicv-ipiv", "auto", "all",         NULL};
 const char *const run_trace_names[] = {"auto", "text", "json", NULL};
 
 enum key {

@@ -34,8 +34,8 @@ struct run_options {
     struct vmm_disturb_config disturb;
     const char *inhibit_text[VMM_INHIBITS_MAX]; /* as they were given */
     const char *pause_text;                     /* NULL: none */
-    const char *rig_kernel; /* NULL: the one that `make` fetched */
-    unsigned rig_cpus;      /* 0: the rig's default */
+    const char *rig_kernel;                     /* NULL: the one that `make` fetched */
+    unsigned rig_cpus;                          /* 0: the rig's default */
     bool rig_icount;
     bool pv_eoi;
 };

@@ -94,10 +94,8 @@ static void a_full_map_refuses(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(addresses_lead_back),
-        cmocka_unit_test(place_in_page_is_kept),
-        cmocka_unit_test(nothing_lies_beside_a_region),
-        cmocka_unit_test(memory_has_one_address),
+        cmocka_unit_test(addresses_lead_back),          cmocka_unit_test(place_in_page_is_kept),
+        cmocka_unit_test(nothing_lies_beside_a_region), cmocka_unit_test(memory_has_one_address),
         cmocka_unit_test(a_full_map_refuses),
     };
 

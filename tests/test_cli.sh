@@ -75,6 +75,22 @@ check 'two kernels' refused 'name one' run "$work/text" "$work/text"
 check 'no such initrd' refused '--initrd: cannot open' \
     run --kernel "$work/cut" --initrd "$work/nothing"
 check 'initrd without kernel' refused '--initrd: the built-in guest' run --initrd "$work/text"
+check 'no such acceleration' refused "--accel: no 'avic2': give one of none, avic," run --accel avic2
+check 'inhibition without period' refused 'has no period: give REASON@PERIOD' \
+    run --accel avic --inhibit BLOCKIRQ
+check 'no such inhibition' refused "no reason 'BLOCK': give one of DISABLED" \
+    run --accel avic --inhibit BLOCK@10ms
+check 'inhibition too often' refused "period '1us' is out of range" \
+    run --accel avic --inhibit BLOCKIRQ@1us
+check 'inhibition twice' refused 'BLOCKIRQ is named twice' \
+    run --accel avic --inhibit BLOCKIRQ@1ms --inhibit BLOCKIRQ@2ms
+check 'nothing to inhibit' refused '--inhibit: there is no acceleration' run --inhibit SEV@10ms
+check 'no period of moves' refused "--pause-vcpu: 'soon' is no period" \
+    run --accel avic --pause-vcpu soon
+check 'nothing to move between' refused '--pause-vcpu: there are no modelled processors' \
+    run --pause-vcpu 10ms
+check 'one trace of many runs' refused '--trace: one file cannot take all runs' \
+    run --accel all --trace "$work/trace"
 check 'no processors' refused '--cpus' run --cpus 0
 check 'negative processors' refused '--cpus' run --cpus -1
 check 'no number of processors' refused '--cpus' run --cpus 4x

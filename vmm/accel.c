@@ -10,11 +10,11 @@
 
 #include "machine.h"
 
-#define PAGE              4096u
-#define LEAF_SVM          0x8000000au
-#define EXC_ACKNOWLEDGE   (VMX_EXC_MUST | VMX_EXC_ACK_INTERRUPT)
-#define EPTP_WRITE_BACK   0x1eu /* 4 levels, write-back */
-#define EPTP_BASE         0x1000u
+#define PAGE            4096u
+#define LEAF_SVM        0x8000000au
+#define EXC_ACKNOWLEDGE (VMX_EXC_MUST | VMX_EXC_ACK_INTERRUPT)
+#define EPTP_WRITE_BACK 0x1eu /* 4 levels, write-back */
+#define EPTP_BASE       0x1000u
 
 const char *const vmm_accel_names[] = {"none",  "avic",       "avic-noipiv", "x2avic",
                                        "apicv", "apicv-ipiv", NULL};
@@ -65,8 +65,8 @@ static bool listed(const char *text, const char *label, const char *word)
  * with virtual-interrupt delivery. */
 enum vmm_accel_mode vmm_accel_judge_host(const char *cpuinfo, uint32_t svm_edx)
 {
-    bool posted = listed(cpuinfo, "vmx flags", "apicv") &&
-                  listed(cpuinfo, "vmx flags", "posted_intr");
+    bool posted =
+        listed(cpuinfo, "vmx flags", "apicv") && listed(cpuinfo, "vmx flags", "posted_intr");
 
     if ((svm_edx & SVM_CPUID_EDX_AVIC) != 0) {
         return (svm_edx & SVM_CPUID_EDX_X2AVIC) != 0 ? VMM_ACCEL_X2AVIC : VMM_ACCEL_AVIC;
@@ -189,8 +189,9 @@ int vmm_accel_make(struct vmm_machine *m, enum vmm_accel_mode mode, unsigned spa
         return -1;
     }
     rc = vapic_accel_init(&a->lib, sizeof(a->lib), &m->vm, &config, a->arena + PAGE, tables);
-    return rc == VAPIC_OK ? 0 : vmm_fail(err, "libvapic: --accel %s: %s", vmm_accel_names[mode],
-                                         vapic_result_text(rc));
+    return rc == VAPIC_OK ? 0
+                          : vmm_fail(err, "libvapic: --accel %s: %s", vmm_accel_names[mode],
+                                     vapic_result_text(rc));
 }
 
 void vmm_accel_free(struct vmm_machine *m)
@@ -263,8 +264,8 @@ static bool init_vmcs(struct vmm_machine *m, struct vmm_vcpu *v)
         uint64_t value;
     } fields[] = {
         {VMCS_PIN_CONTROLS, VMX_PIN_MUST | VMX_PIN_EXTINT_EXITING | VMX_PIN_NMI_EXITING},
-        {VMCS_PRIMARY_CONTROLS, VMX_PRI_MUST | VMX_PRI_HLT_EXITING | VMX_PRI_MSR_BITMAPS |
-                                    VMX_PRI_SECONDARY},
+        {VMCS_PRIMARY_CONTROLS,
+         VMX_PRI_MUST | VMX_PRI_HLT_EXITING | VMX_PRI_MSR_BITMAPS | VMX_PRI_SECONDARY},
         {VMCS_SECONDARY_CONTROLS, VMX_SEC_EPT | VMX_SEC_VPID | VMX_SEC_UNRESTRICTED_GUEST},
         {VMCS_EXIT_CONTROLS, EXC_ACKNOWLEDGE},
         {VMCS_ENTRY_CONTROLS, VMX_ENTRY_MUST},
@@ -304,8 +305,9 @@ int vmm_accel_attach(struct vmm_vcpu *v, struct vmm_err *err)
         init_vmcb(m, v);
     }
     rc = vapic_accel_attach(&v->apic, &v->accel->lib, sizeof(v->accel->lib), &config);
-    return rc == VAPIC_OK ? 0 : vmm_fail(err, "libvapic: acceleration of vCPU %u: %s", v->index,
-                                         vapic_result_text(rc));
+    return rc == VAPIC_OK ? 0
+                          : vmm_fail(err, "libvapic: acceleration of vCPU %u: %s", v->index,
+                                     vapic_result_text(rc));
 }
 
 /* ---------------------------------------------------------------------------------------------- */

@@ -101,12 +101,12 @@ struct vmm_accel_vcpu {
     uint8_t cr8;                /* the guest's, as KVM was last told or told us */
     bool window;                /* vapic_enter() asked for an interrupt window */
     bool watch;                 /* KVM shall exit when the window opens */
-    bool moved;               /* to another processor since the last entry */
-    _Atomic bool leave;       /* any thread: the next boundary is an exit */
-    _Atomic bool running;     /* any thread reads: in the loop, a signal is needed to be seen */
-    _Atomic bool move;        /* any thread: go to another processor */
-    _Atomic uint32_t outside; /* any thread reads: counts the model's exits */
-    uint32_t kick_mark;       /* `outside` at the beginning of kick_all(); configuration lock */
+    bool moved;                 /* to another processor since the last entry */
+    _Atomic bool leave;         /* any thread: the next boundary is an exit */
+    _Atomic bool running;       /* any thread reads: in the loop, a signal is needed to be seen */
+    _Atomic bool move;          /* any thread: go to another processor */
+    _Atomic uint32_t outside;   /* any thread reads: counts the model's exits */
+    uint32_t kick_mark;         /* `outside` at the beginning of kick_all(); configuration lock */
     struct vmm_accel_counts counts;
 };
 

@@ -10,8 +10,8 @@
 #include "machine.h"
 #include "vapic/arch/atomic.h"
 
-#define CLEAN_ALL     0x1fffu
-#define LENGTH        3u /* of an instruction: nobody knows, and nobody looks */
+#define CLEAN_ALL             0x1fffu
+#define LENGTH                3u /* of an instruction: nobody knows, and nobody looks */
 
 #define SVM_EXIT_IOIO         0x07bull
 #define VMX_EXIT_TRIPLE_FAULT 2u
@@ -111,9 +111,8 @@ static void count(struct vmm_vcpu *v, const struct cause *c)
     if (kind == VMM_ACCEL_EXIT_INCOMPLETE_IPI) {
         n->incomplete[id < VMM_ACCEL_IPI_IDS ? id : VMM_ACCEL_IPI_IDS - 1]++;
     }
-    n->eoi_exits += kind == VMM_ACCEL_EXIT_EOI ||
-                    (kind == VMM_ACCEL_EXIT_UNACCELERATED &&
-                     c->info1 == (APIC_EOI | AVIC_NOACCEL_WRITE));
+    n->eoi_exits += kind == VMM_ACCEL_EXIT_EOI || (kind == VMM_ACCEL_EXIT_UNACCELERATED &&
+                                                   c->info1 == (APIC_EOI | AVIC_NOACCEL_WRITE));
 }
 
 /* With acknowledgement on exit the processor has taken the interrupt already. */
@@ -121,7 +120,8 @@ static void take_acknowledged(struct vmm_vcpu *v, const struct cause *c)
 {
     uint64_t valid = VMX_INFO_VALID | VMM_ACCEL_WAKEUP_VECTOR;
 
-    if (c->code == VMX_EXIT_EXTINT && (c->interrupt & (VMX_INFO_VALID | VMX_INFO_VECTOR)) == valid) {
+    if (c->code == VMX_EXIT_EXTINT &&
+        (c->interrupt & (VMX_INFO_VALID | VMX_INFO_VECTOR)) == valid) {
         vapic_wakeup(&v->machine->vm, &v->accel->on->pcpu);
     }
 }

@@ -11,7 +11,7 @@
 #include "machine.h"
 #include "vapic/arch/atomic.h"
 
-#define SPINS    64u    /* so often the processor is given away before sleeping */
+#define SPINS    64u /* so often the processor is given away before sleeping */
 #define PAUSE_NS 20000L
 
 static struct vmm_vcpu *vcpu_of(struct vapic *v)
@@ -184,9 +184,9 @@ static struct vmm_accel_pcpu *pcpu_of(struct vapic_sil_cpu *cpu)
 }
 
 /*
- * The only page that the model is asked for is the APIC's: everything else is KVM's. All vCPUs share
- * the nested page tables, so it is there for all of them or for none. A vCPU whose APIC is disabled,
- * or in x2APIC mode, finds ordinary memory in it.
+ * The only page that the model is asked for is the APIC's: everything else is KVM's. All vCPUs
+ * share the nested page tables, so it is there for all of them or for none. A vCPU whose APIC is
+ * disabled, or in x2APIC mode, finds ordinary memory in it.
  */
 static bool sil_walk(void *ctx, struct vapic_sil_cpu *cpu, uint64_t gpa,
                      struct vapic_sil_page *page)

@@ -33,9 +33,12 @@ static const struct {
     const char *name;
     unsigned word;
 } plain[] = {
-    {"entries", WORD(entries)},       {"eoi_exits", WORD(eoi_exits)},
-    {"delivered", WORD(delivered)},   {"doorbells", WORD(doorbells)},
-    {"notifications", WORD(notifications)}, {"posted", WORD(posted)},
+    {"entries", WORD(entries)},
+    {"eoi_exits", WORD(eoi_exits)},
+    {"delivered", WORD(delivered)},
+    {"doorbells", WORD(doorbells)},
+    {"notifications", WORD(notifications)},
+    {"posted", WORD(posted)},
     {"moves", WORD(moves)},
 };
 
@@ -267,8 +270,8 @@ static json_t *timeline_json(const struct vmm_timeline *t)
     json_t *array = json_array();
 
     for (unsigned i = 0; i < t->count; i++) {
-        json_array_append_new(array, json_pack("[f, i]", (double)t->entry[i].ns / 1e9,
-                                               (int)t->entry[i].mask));
+        json_array_append_new(
+            array, json_pack("[f, i]", (double)t->entry[i].ns / 1e9, (int)t->entry[i].mask));
     }
     return array;
 }
@@ -280,8 +283,7 @@ static json_t *shares_json(const struct vmm_timeline *t)
     json_object_set_new(object, "any", json_real(vmm_timeline_share(t, VAPIC_INHIBIT_COUNT)));
     for (unsigned i = 0; i < VAPIC_INHIBIT_COUNT; i++) {
         if (t->reason_ns[i] != 0) {
-            json_object_set_new(object, vapic_inhibit_name(i),
-                                json_real(vmm_timeline_share(t, i)));
+            json_object_set_new(object, vapic_inhibit_name(i), json_real(vmm_timeline_share(t, i)));
         }
     }
     return object;
@@ -295,8 +297,7 @@ static json_t *scripts_json(const struct vmm_accel_report *report)
         const struct vmm_inhibit_result *r = &report->script[i];
         json_t *object = json_object();
 
-        json_object_set_new(object, "reason",
-                            json_string(vapic_inhibit_name(r->script.reason)));
+        json_object_set_new(object, "reason", json_string(vapic_inhibit_name(r->script.reason)));
         set_count(object, "period_ns", r->script.period_ns);
         set_count(object, "requested", r->requested);
         set_count(object, "happened", r->happened);

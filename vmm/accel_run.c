@@ -25,7 +25,7 @@
 #include "machine.h"
 #include "vapic/arch/atomic.h"
 
-#define CLEAN_ALL 0x1fffu
+#define CLEAN_ALL  0x1fffu
 #define V_IRQ_BITS (VMCB_V_IRQ | VMCB_V_IGN_TPR | VMCB_V_INTR_PRIO)
 
 bool vmm_accel_in_guest(const struct vmm_vcpu *v)

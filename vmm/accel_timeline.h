@@ -28,9 +28,9 @@ struct vmm_timeline {
     bool running;
     uint64_t changes;
     uint64_t total_ns;
-    uint64_t any_ns;                        /* with at least one reason */
+    uint64_t any_ns;                         /* with at least one reason */
     uint64_t reason_ns[VAPIC_INHIBIT_COUNT]; /* with this one */
-    struct vmm_timeline_entry *entry;       /* the first VMM_TIMELINE_MAX changes */
+    struct vmm_timeline_entry *entry;        /* the first VMM_TIMELINE_MAX changes */
     unsigned count;
 };
 

@@ -37,9 +37,9 @@ struct vmm_vcpu {
     struct vapic apic;  /* by the rules of libvapic */
     struct vapic_pv pv; /* likewise */
 
-    struct vmm_machine *machine; /* constant */
-    unsigned index;              /* constant; also the APIC ID */
-    uint8_t *page;               /* the APIC's register page; constant */
+    struct vmm_machine *machine;  /* constant */
+    unsigned index;               /* constant; also the APIC ID */
+    uint8_t *page;                /* the APIC's register page; constant */
     struct vmm_accel_vcpu *accel; /* its share of the modelled hardware; NULL: none */
 
     int fd;

@@ -55,7 +55,7 @@ struct vmm_machine_config {
     struct vmm_trace *trace; /* NULL: none */
     enum vmm_accel_mode accel;
     const struct vmm_disturb_config *disturb; /* NULL: nothing disturbs */
-    int in_fd;               /* the console's; -1: no input */
+    int in_fd;                                /* the console's; -1: no input */
     int out_fd;
     bool escapes;
 };

@@ -144,9 +144,9 @@ static void accel_block(const struct vmm_stats *stats, const struct vmm_vcpu_sta
     for (unsigned r = 0; r < count; r++) {
         fprintf(to, "%-24s", rows[r].name);
         for (unsigned i = first; i < last; i++) {
-            fprintf(to, "%12llu",
-                    (unsigned long long)vmm_accel_word(&column(stats, sum, i)->accel,
-                                                       rows[r].word));
+            fprintf(
+                to, "%12llu",
+                (unsigned long long)vmm_accel_word(&column(stats, sum, i)->accel, rows[r].word));
         }
         fputc('\n', to);
     }

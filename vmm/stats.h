@@ -10,8 +10,8 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#include "vapic/pv.h"
 #include "accel_counts.h"
+#include "vapic/pv.h"
 #include "vapic/vapic.h"
 
 /* Columns: enumerator, name in the table and in JSON, what it counts. */
