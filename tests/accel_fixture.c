@@ -644,7 +644,7 @@ static void log_exit(struct ax_vcpu *c)
     ax_log(c->ax, event);
 }
 
-static void handle_interrupt(struct ax *ax, uint32_t cpu, uint8_t vector)
+void ax_handle_interrupt(struct ax *ax, uint32_t cpu, uint8_t vector)
 {
     if (vector == AX_WAKEUP_VECTOR)
         vapic_wakeup(&ax->vm, &ax->pcpus[cpu]);
@@ -659,7 +659,7 @@ static bool take_interrupts(struct ax *ax, uint32_t cpu)
     int vector;
 
     while ((vector = vapic_sil_take_interrupt(&ax->cpus[cpu])) >= 0) {
-        handle_interrupt(ax, cpu, (uint8_t)vector);
+        ax_handle_interrupt(ax, cpu, (uint8_t)vector);
         any = true;
     }
     return any;

@@ -285,6 +285,9 @@ bool ax_page_bit(const struct ax *ax, uint32_t n, uint32_t base, uint8_t vector)
 
 /* ---- Used by the vendors' halves ---- */
 
+/* The host's interrupt handler on modelled processor `cpu`. */
+void ax_handle_interrupt(struct ax *ax, uint32_t cpu, uint8_t vector);
+
 void ax_log(struct ax *ax, struct ax_event event);
 /* Does `op` by the library's own access functions: after an exit that left it undone. */
 enum ax_result ax_emulate(struct ax_vcpu *c, struct ax_op *op);

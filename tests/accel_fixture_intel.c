@@ -136,6 +136,15 @@ static enum ax_result apic_exit(struct ax_vcpu *c, struct ax_op *op, uint32_t re
     return op != NULL ? AX_DONE : AX_RETRY;
 }
 
+/* "Acknowledge interrupt on exit" has taken the vector from the local APIC. */
+static void handle_acknowledged(struct ax_vcpu *c)
+{
+    uint64_t info = get(c, VMCS_EXIT_INTR_INFO);
+
+    if (info & VMX_INFO_VALID)
+        ax_handle_interrupt(c->ax, (uint32_t)(c->cpu - c->ax->cpus), (uint8_t)info);
+}
+
 static enum ax_result intel_exit(struct ax_vcpu *c, struct ax_op *op)
 {
     uint32_t reason = (uint32_t)get(c, VMCS_EXIT_REASON);
@@ -152,6 +161,8 @@ static enum ax_result intel_exit(struct ax_vcpu *c, struct ax_op *op)
     case VMX_EXIT_EPT_VIOLATION:
         return emulate(c, op);
     case VMX_EXIT_EXTINT:
+        handle_acknowledged(c);
+        return AX_RETRY;
     case VMX_EXIT_INTERRUPT_WINDOW:
         return AX_RETRY;
     default: /* CR8 never exits: the TPR shadow is always on */
