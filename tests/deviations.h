@@ -53,7 +53,7 @@ static inline bool dev_software_enabled(const struct equiv *e, uint32_t n)
 
 static inline bool dev_vector_reg(uint32_t offset)
 {
-    return offset == APIC_PPR || dev_in(offset, APIC_ISR, APIC_TMR) ||
+    return offset == APIC_PPR || offset == APIC_APR || dev_in(offset, APIC_ISR, APIC_TMR) ||
            dev_in(offset, APIC_IRR, APIC_ESR);
 }
 
@@ -88,10 +88,25 @@ static bool dev_reserved_memory(const struct equiv *e, const struct eq_differenc
 /* An access that is not of one whole register: memory on AVIC, an illegal one by software. */
 static bool dev_odd(const struct equiv *e, const struct eq_difference *d)
 {
+    if (d->kind == EQ_IMAGE) /* read-only, computed by software: what lies there shows in it */
+        return d->offset == APIC_APR || d->offset == APIC_RRR;
     if (e->op.kind != EQ_MMIO || !e->before.active[e->op.vcpu] || dev_whole(e) ||
         e->before.x2apic[e->op.vcpu])
         return false;
     return d->kind == EQ_VALUE || (d->vcpu == e->op.vcpu && d->kind != EQ_RESULT);
+}
+
+/* Any effect on anybody: a narrow write of ICR sends. */
+static bool dev_narrow(const struct equiv *e, const struct eq_difference *d)
+{
+    return e->op.kind == EQ_MMIO && e->op.size < 4 && e->before.active[e->op.vcpu] &&
+           !e->before.x2apic[e->op.vcpu] && d->kind != EQ_RESULT && d->kind != EQ_IMAGE;
+}
+
+static bool dev_self_ipi(const struct equiv *e, const struct eq_difference *d)
+{
+    (void)e;
+    return d->kind == EQ_IMAGE && d->offset == APIC_SELF_IPI;
 }
 
 static bool dev_eoi_reads(const struct equiv *e, const struct eq_difference *d)
@@ -127,8 +142,13 @@ static bool dev_busy_gp(const struct equiv *e, const struct eq_difference *d)
 
 static bool dev_delivered_soft_disabled(const struct equiv *e, const struct eq_difference *d)
 {
-    if (e->before.software[d->vcpu] && dev_software_enabled(e, d->vcpu))
+    uint32_t n = d->kind == EQ_EOI || d->kind == EQ_REDIRECTION ? e->op.vcpu : d->vcpu;
+
+    if (e->before.software[n] && dev_software_enabled(e, n))
         return false;
+    /* Another vector is in service, and it is that one's EOI. */
+    if (d->kind == EQ_EOI || d->kind == EQ_REDIRECTION)
+        return (e->op.kind == EQ_MMIO || e->op.kind == EQ_MSR) && dev_slot(e) == APIC_EOI;
     /* Now, or what comes with the enabling has been delivered before. */
     if (d->kind == EQ_EVENT)
         return d->ref == EQ_NO_EVENT || d->acc == EQ_NO_EVENT;
@@ -142,20 +162,31 @@ static bool dev_posted_soft_disabled(const struct equiv *e, const struct eq_diff
            !(e->before.software[d->vcpu] && dev_software_enabled(e, d->vcpu));
 }
 
+/* The APIC is enabled, and the descriptor has what a device posted before. */
 static bool dev_posted_disabled(const struct equiv *e, const struct eq_difference *d)
 {
-    return d->kind == EQ_STATE && dev_in(d->offset, APIC_IRR, APIC_ESR) &&
-           !e->before.enabled[d->vcpu] && (d->ref & ~d->acc) == 0;
+    return e->op.kind == EQ_MSR && e->op.where == MSR_APIC_BASE && e->op.write &&
+           d->vcpu == e->op.vcpu && !e->before.enabled[d->vcpu] && dev_vectors(e, d);
 }
 
-/* Hardware sets IRR and leaves TMR. */
+/* Hardware sets IRR and leaves TMR. (Every PIR may be taken over by hardware.) */
 static bool dev_stale_tmr(const struct equiv *e, const struct eq_difference *d)
 {
-    bool by_hardware = e->op.kind == EQ_IPI || e->op.kind == EQ_IRTE || e->op.kind == EQ_MSR ||
-                       e->op.kind == EQ_MMIO || e->op.kind == EQ_RESUME;
+    bool by_hardware = !eq_is_amd(e) || e->op.kind == EQ_IPI || e->op.kind == EQ_IRTE ||
+                       e->op.kind == EQ_MSR || e->op.kind == EQ_MMIO || e->op.kind == EQ_RESUME;
 
     return d->kind == EQ_STATE && dev_in(d->offset, APIC_TMR, APIC_IRR) && by_hardware &&
            (d->ref & ~d->acc) == 0;
+}
+
+/* x2AVIC computes who has a logical ID. In xAPIC mode it is another one, or none. */
+static bool dev_logical_by_id(const struct equiv *e, const struct eq_difference *d)
+{
+    uint32_t n = e->op.vcpu;
+    bool icr = e->op.kind == EQ_IPI || (e->op.kind == EQ_MSR && e->op.where == 0x830);
+
+    return icr && e->before.x2apic[n] && e->before.active[n] && e->op.value & APIC_ICR_LOGICAL &&
+           !e->before.x2apic[d->vcpu] && dev_vectors(e, d);
 }
 
 /* ---- A page that is mapped for a vCPU that it does not serve ---- */
@@ -184,18 +215,31 @@ static const struct eq_deviation deviations[] = {
     {"busy-bit-is-gp", IN(X2AVIC),
      "bit 12 must be zero in a write of MSR 830h [APM2 16.11]; by software it is ignored",
      dev_busy_gp},
-    {"delivered-while-soft-disabled", IN_AVIC,
-     "evaluation does not look at SVR [APM2 15.29.4]; [SDM3 12.4.7.2] holds pending interrupts",
+    {"delivered-while-soft-disabled", IN_ALL,
+     "evaluation does not look at SVR [APM2 15.29.4] [SDM3 31.2]; by software pending interrupts "
+     "are "
+     "held [SDM3 12.4.7.2]",
      dev_delivered_soft_disabled},
-    {"posted-while-soft-disabled", IN_AVIC,
+    {"posted-while-soft-disabled", IN_ALL,
      "posting looks at the tables only; a software-disabled APIC accepts none [SDM3 12.4.7.2]",
      dev_posted_soft_disabled},
-    {"posted-while-disabled", IN_AVIC,
-     "posting looks at the tables only; what was posted is gone when the APIC is enabled",
+    {"posted-while-disabled", IN_APICV,
+     "an IOMMU looks at the descriptor only, which keeps the vector until the APIC is enabled "
+     "[SDM3 31.6]",
      dev_posted_disabled},
-    {"stale-trigger-mode", IN_AVIC,
-     "posting by hardware leaves TMR; an edge after a level keeps the level's bit [APM2 15.29.4]",
+    {"narrow-access-works", IN_APICV,
+     "accesses of one or two bytes are virtualized [SDM3 31.4.2]; by software they are undefined",
+     dev_narrow},
+    {"self-ipi-is-stored", IN_APICV,
+     "a write of MSR 83Fh stores its value at 3F0h, which no guest can read [SDM3 31.5]",
+     dev_self_ipi},
+    {"stale-trigger-mode", IN_ALL,
+     "posting by hardware leaves TMR: an edge after a level keeps the level's bit [APM2 15.29.4] "
+     "[SDM3 31.6]",
      dev_stale_tmr},
+    {"logical-id-without-ldr", IN(X2AVIC),
+     "x2AVIC computes logical IDs from physical ones, LDR has no part in it [APM2 15.29.5]",
+     dev_logical_by_id},
     {"page-of-another-mode-is-memory", IN_X2_SILICON | IN(AVIC) | IN(AVIC_NOIPIV),
      "the access page is mapped for all vCPUs; one that it does not serve finds memory there",
      dev_scratch},
