@@ -63,8 +63,17 @@ static void enter_xapic(struct vapic *v)
         set_reg(v, APIC_LDR, 0);
 }
 
+/* APICv keeps the upper half of the ICR elsewhere in x2APIC mode: what is left shows in xAPIC mode
+ * as it does by software. While the mode is still the old one. */
+static void leave_x2apic(struct vapic *v)
+{
+    set_reg(v, APIC_ICR2, reg(v, vapic_lapic_icr_high_offset(v)));
+}
+
 static void change_mode(struct vapic *v, enum mode from, enum mode to)
 {
+    if (from == MODE_X2APIC)
+        leave_x2apic(v);
     if (to == MODE_X2APIC)
         enter_x2apic(v, from);
     else if (to == MODE_XAPIC)
