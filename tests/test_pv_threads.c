@@ -316,8 +316,9 @@ static void a_stranger_harms_the_guest_only(void **state)
     vapic_get_stats(&c.fx->v[0], &stats);
     pv = pv_stats(c.fx, 0);
     assert_int_equal(stats.eois, stats.injected);
+    /* Whether the stranger was ever in time to end one is the scheduler's business. */
     assert_int_equal(pv.armed, pv.withdrawn + pv.eois);
-    assert_true(pv.eois > 0);
+    assert_true(pv.armed > 0);
     fx_free(c.fx);
 }
 
