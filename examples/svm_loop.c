@@ -378,6 +378,7 @@ static void run_guest(struct vcpu *c)
         if (result == VAPIC_SIL_DELIVER) {
             printf("vCPU %u takes vector %#x\n", vapic_id(&c->apic), vector);
             atomic_fetch_add(&c->interrupts, 1);
+            c->processor.guest.interrupt_flag = false; /* an interrupt gate */
             continue;
         }
         if (result == VAPIC_SIL_NOTHING)
