@@ -2,7 +2,8 @@
 /*
  * AMD's half of the model, among its own files:
  *
- *   avic_run.c     VMRUN, #VMEXIT, instruction boundaries, evaluation and delivery
+ *   avic_run.c     VMRUN, #VMEXIT
+ *   avic_deliver.c instruction boundaries, evaluation and delivery
  *   avic_access.c  the guest's instructions: memory accesses, MSRs, CR8, HLT
  *   avic_regs.c    the register table
  *   avic_ipi.c     ICR: resolving, posting, doorbells
@@ -54,6 +55,9 @@ enum vapic_sil_result vapic_sil_avic_intercept(struct vapic_sil_cpu *cpu, uint64
                                                uint64_t info1, uint32_t length);
 /* An instruction is complete: RIP moves on, its interrupt shadow ends. */
 void vapic_sil_avic_complete(struct vapic_sil_cpu *cpu, uint32_t length);
+void vapic_sil_avic_leave(struct vapic_sil_cpu *cpu, uint64_t code, uint64_t info1, uint64_t info2);
+
+/* ---- avic_deliver.c ---- */
 
 /* An evaluation point: looks at IRR and remembers whether an interrupt is due. [APM2 15.29.5] */
 void vapic_sil_avic_evaluate(struct vapic_sil_cpu *cpu);
@@ -63,7 +67,6 @@ int vapic_sil_avic_due(const struct vapic_sil_cpu *cpu);
 int vapic_sil_avic_highest(const struct vapic_sil_cpu *cpu, uint32_t base);
 void vapic_sil_avic_update_ppr(const struct vapic_sil_cpu *cpu);
 
-void vapic_sil_avic_leave(struct vapic_sil_cpu *cpu, uint64_t code, uint64_t info1, uint64_t info2);
 enum vapic_sil_result vapic_sil_avic_boundary(struct vapic_sil_cpu *cpu, uint8_t *vector);
 bool vapic_sil_avic_waiting(const struct vapic_sil_cpu *cpu);
 

@@ -237,7 +237,8 @@ void vapic_sil_avic_ring(const struct vapic_sil *m, uint64_t apic_id)
 
     if (!target)
         return;
-    /* After the IRR bit; pairs with the exchange in avic_run.c that precedes its look at IRR. */
+    /* After the IRR bit; pairs with the exchanges in avic_run.c and avic_deliver.c
+     * that precede a look at IRR. */
     vapic_or32(&target->doorbell, 1, VAPIC_SEQ_CST);
     vapic_sil_signal(target);
 }

@@ -141,6 +141,8 @@ static void machine_arguments(void **state)
     assert_false(vapic_sil_init(&m, &config, &host, sf, cpus, 65537));
     config.phys_bits = 31;
     assert_false(vapic_sil_init(&m, &config, &host, sf, cpus, 2));
+    config.phys_bits = 52;
+    assert_true(vapic_sil_init(&m, &config, &host, sf, cpus, 2));
     config.phys_bits = 53;
     assert_false(vapic_sil_init(&m, &config, &host, sf, cpus, 2));
     config.phys_bits = 0;
