@@ -159,11 +159,20 @@ static void write_everywhere(const struct mode *m, uint16_t offset, uint64_t val
     ax_free(hard);
 }
 
+/* Registers whose write may have to do with what is in service or pends. */
+static bool concerns_interrupts(uint16_t offset)
+{
+    return offset == APIC_TPR || offset == APIC_EOI || offset == APIC_SVR || offset == APIC_ICR ||
+           offset == APIC_SELF_IPI || offset == APIC_SEOI;
+}
+
 static void every_write(const struct mode *m, uint16_t offset)
 {
-    for (size_t i = 0; i < VALUES; i++)
-        for (uint32_t serving = 0; serving < 2; serving++)
-            write_everywhere(m, offset, values[i], serving);
+    for (size_t i = 0; i < VALUES; i++) {
+        write_everywhere(m, offset, values[i], false);
+        if (concerns_interrupts(offset))
+            write_everywhere(m, offset, values[i], true);
+    }
     if (m->x2apic)
         write_everywhere(m, offset, 1ull << 32 | APIC_ICR_ASSERT | 0x61, false);
 }
