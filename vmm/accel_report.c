@@ -175,6 +175,9 @@ void vmm_accel_report_text(const struct vmm_accel_report *report,
     fprintf(to, "silicon %s: %.1f %% of %llu register accesses accelerated; inhibits 0x%x (%s)\n",
             report->mode, percent(done, all), (unsigned long long)all, report->inhibits,
             vmm_inhibits_text(report->inhibits, text, sizeof(text)));
+    if (report->page_withdrawn) {
+        fputs("  the APIC access page is withdrawn: a vCPU uses x2APIC mode\n", to);
+    }
     for (unsigned i = 0; i < report->reboots; i++) {
         fprintf(to, "  after reboot %u: inhibits 0x%x (%s)\n", i + 1, report->boot_masks[i],
                 vmm_inhibits_text(report->boot_masks[i], text, sizeof(text)));
@@ -316,6 +319,7 @@ json_t *vmm_accel_report_json(const struct vmm_accel_report *report)
     }
     json_object_set_new(object, "mode", json_string(report->mode));
     set_count(object, "inhibits", report->inhibits);
+    json_object_set_new(object, "page_withdrawn", json_boolean(report->page_withdrawn));
     json_object_set_new(object, "inhibits_after_reboot", masks);
     json_object_set_new(object, "inhibited", shares_json(report->timeline));
     set_count(object, "inhibit_changes", report->timeline->changes);

@@ -20,7 +20,8 @@ struct vmm_stats;
 /* One machine's, beside the counters of its vCPUs. Points into the machine. */
 struct vmm_accel_report {
     const char *mode;
-    uint32_t inhibits;          /* at the end */
+    uint32_t inhibits;   /* at the end */
+    bool page_withdrawn; /* nothing inhibits, and the APIC access page is gone all the same */
     const uint32_t *boot_masks; /* after each reboot */
     unsigned reboots;
     const struct vmm_timeline *timeline;

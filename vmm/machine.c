@@ -373,6 +373,7 @@ static void accel_report(const struct vmm_machine *m, struct vmm_accel_report *r
     *report = (struct vmm_accel_report){
         .mode = vmm_accel_names[m->accel->mode],
         .inhibits = vapic_inhibits(&m->vm).bits,
+        .page_withdrawn = vapic_inhibits(&m->vm).bits == 0 && !vapic_access_page(&m->vm),
         .boot_masks = m->accel->boot_masks,
         .reboots = m->accel->boot_mask_count,
         .timeline = &m->accel->timeline,
