@@ -209,9 +209,7 @@ static void tell_mode(struct vapic *v)
 
 static void refresh(struct vapic *v, bool was_active)
 {
-    /* Nobody kept SVI while it was not in use; else the next EOI would clear the wrong vector. */
-    if (is_active(v) && !was_active)
-        v->isr_touched = true;
+    (void)was_active; /* told.field[] says what was */
     /* L2's control block is current: nested_exit() catches up. */
     if (!v->accel->in_l2 || MUTANT(CONTROL_WRITES_L2))
         tell_mode(v);

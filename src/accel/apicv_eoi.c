@@ -26,14 +26,13 @@ static uint64_t vectors(const struct vapic *v, uint32_t base, uint32_t n)
 }
 
 /*
- * The generation is read first and the routes after it: a change that this scan missed has yet to
- * count the generation up. One that is under way, which it may have seen or not, shows in
- * routes_changing: then the scan counts for nothing, for senders (post.c) as for the next entry.
+ * `generation` was read before the routes are. So a change that this scan may have missed, also one
+ * that is under way, has yet to count the generation up: the next entry scans again. Until it does,
+ * senders see the change by routes_changing (post.c).
  */
 static void scan(struct vapic *v, uint32_t generation)
 {
     struct vapic_accel_vcpu *av = v->accel;
-    bool settled = vapic_load32(&v->vm->routes_changing, VAPIC_ACQUIRE) == 0;
     struct vapic_eoi_vectors set;
 
     vapic_eoi_vectors(v, &set);
@@ -42,7 +41,7 @@ static void scan(struct vapic *v, uint32_t generation)
         av->eoi_watched[i] = set.watched[i];
     }
     /* Relaxed: whoever posts by what this says does so with ON, and the guest is entered after. */
-    vapic_store32(&av->scanned, settled ? generation : generation - 1, VAPIC_RELAXED);
+    vapic_store32(&av->scanned, generation, VAPIC_RELAXED);
 }
 
 void vapic_apicv_load_eoi_exits(struct vapic *v)

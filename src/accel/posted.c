@@ -207,7 +207,7 @@ void vapic_posted_put(struct vapic *v, bool blocking)
         change(v, 0, PID_SN);
         return;
     }
-    /* The list first: once NV is changed, the handler must find the vCPU. */
+    /* The list first, so that the handler finds the vCPU whenever NV sends the vector. */
     join_list(v);
     change(v, PID_NV_MASK | PID_SN, nv(v->vm->accel->wakeup_vector));
 }
