@@ -91,6 +91,10 @@ static enum vapic_sil_msi post(struct vapic_sil_amd_iommu *iommu, const uint64_t
     low = vapic_load64(&irte[LOW], VAPIC_SEQ_CST);
     high = vapic_load64(&irte[HIGH], VAPIC_SEQ_CST);
     vapic_sil_at(m, NULL, VAPIC_SIL_POINT_FOUND);
+    /* Switched to remapped mode meanwhile: the same bits mean other things now, and whoever did it
+     * looks at IRR once the IOMMU has acknowledged the invalidation. */
+    if (!(low & AMD_IRTE_GUEST_MODE))
+        return VAPIC_SIL_MSI_POSTED;
     if (low & AMD_IRTE_IS_RUN)
         vapic_sil_avic_ring(m, destination(low, high));
     else if (low & AMD_IRTE_GA_LOG_INTR)

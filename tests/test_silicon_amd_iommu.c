@@ -242,6 +242,31 @@ static void blocks_in_between(void **state)
     }
 }
 
+/* Switched to remapped mode in between: bits 2 and 6 are IntType and DM then. */
+static void switch_mode(struct sf *sf, struct vapic_sil_cpu *cpu, enum vapic_sil_point point)
+{
+    struct scene *s = sf->user;
+
+    (void)cpu;
+    if (point == VAPIC_SIL_POINT_POSTED)
+        s->irte[0] = 1 | 1 << 6 | 1 << 2 | 3ull << 8;
+}
+
+static void switched_in_between(void **state)
+{
+    struct scene s = make();
+
+    (void)state;
+    with_log(&s);
+    s.sf->on_point = switch_mode;
+    s.sf->user = &s;
+    assert_int_equal(message(&s), VAPIC_SIL_MSI_POSTED);
+    assert_true(sf_bit(s.sf, 3, APIC_IRR, VECTOR));
+    assert_int_equal(s.sf->signals[3], 0);
+    assert_int_equal(s.iommu.tail, 0);
+    sf_free(s.sf);
+}
+
 /* ---- Remapped mode ---- */
 
 static uint64_t pending(struct sf *sf, uint8_t vector)
@@ -313,6 +338,7 @@ int main(void)
         cmocka_unit_test(bad_entries),
         cmocka_unit_test(destination_is_put_together),
         cmocka_unit_test(blocks_in_between),
+        cmocka_unit_test(switched_in_between),
         cmocka_unit_test(remapped),
         cmocka_unit_test(remapped_to_nobody),
     };

@@ -797,6 +797,21 @@ static void erratum_1235(void **state)
     }
 }
 
+/* What a processor remembers of one entry says nothing about another. */
+static void erratum_1235_of_another(void **state)
+{
+    struct vapic_sil_knobs knobs = {.quirk_1235 = true};
+    struct sf *sf = scene(FLAT, &knobs);
+
+    (void)state;
+    *sf_entry(sf, 9) &= ~AVIC_PHYSICAL_RUNNING;
+    sf_run(sf, 0);
+    assert_int_equal(sf_icr(sf, 0, 0x40, 1), VAPIC_SIL_DONE);
+    assert_int_equal(sf_icr(sf, 0, 0x41, 9), VAPIC_SIL_EXIT);
+    sf_exit(sf, 0, 0x401, 9ull << 56 | 0x41, 1ull << 32 | 9);
+    sf_free(sf);
+}
+
 /* The mitigation: IsRunning is never published. */
 static void erratum_1235_mitigated(void **state)
 {
@@ -878,6 +893,7 @@ int main(void)
         cmocka_unit_test(trap_19_order_of_blocking),
         cmocka_unit_test(target_vanishes_in_between),
         cmocka_unit_test(erratum_1235),
+        cmocka_unit_test(erratum_1235_of_another),
         cmocka_unit_test(erratum_1235_mitigated),
         cmocka_unit_test(doorbell_msr),
         cmocka_unit_test(doorbell_to_nobody),

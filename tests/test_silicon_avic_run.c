@@ -122,6 +122,17 @@ static void vmrun_refused(void **state)
     sf_free(sf);
 }
 
+static void vmrun_on_the_other_vendor(void **state)
+{
+    struct sf *sf = sf_new(NULL, false);
+
+    (void)state;
+    sf->machine.config.vendor = VAPIC_SIL_INTEL;
+    assert_int_equal(vmrun(sf, 0), VAPIC_SIL_INVALID);
+    sf_equal(sf_vmcb(sf, 0, VMCB_EXITCODE), 0, "the VMCB is not touched");
+    sf_free(sf);
+}
+
 static void machine_arguments(void **state)
 {
     struct sf *sf = sf_new(NULL, false);
@@ -698,6 +709,7 @@ int main(void)
         cmocka_unit_test(vmrun_checks),
         cmocka_unit_test(vmrun_without_avic),
         cmocka_unit_test(vmrun_refused),
+        cmocka_unit_test(vmrun_on_the_other_vendor),
         cmocka_unit_test(machine_arguments),
         cmocka_unit_test(guest_state_travels),
         cmocka_unit_test(clean_bits),
