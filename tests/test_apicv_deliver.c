@@ -272,6 +272,35 @@ static void a_disabled_apic_is_not_accelerated_and_others_are(void **state)
     ax_free(ax);
 }
 
+/* What is pending and in service stays so when the guest goes from xAPIC to x2APIC mode. */
+static void vectors_across_a_change_of_mode(void **state)
+{
+    struct ax *ax = machine(WITH_IPIV, 1);
+    uint64_t base = 0;
+
+    (void)state;
+    ax_post(ax, 0, 0x91, false);
+    ax_run(ax, 0);
+    ax_post(ax, 0, 0x51, false);
+    ax_post(ax, 0, 0x61, true);
+    assert_int_equal(ax_rdmsr(ax, 0, MSR_APIC_BASE, &base), AX_DONE);
+    assert_int_equal(ax_wrmsr(ax, 0, MSR_APIC_BASE, base | APIC_BASE_EXTD), AX_DONE);
+    ax_run(ax, 0);
+    assert_int_equal(ax_count(ax, AX_DELIVERED), 1);
+    ax_forget(ax);
+    ax_eoi(ax, 0);
+    ax_run(ax, 0);
+    assert_int_equal(ax_delivered(ax, 0, 0x61), 1);
+    ax_eoi(ax, 0);
+    assert_int_equal(ax_exits(ax, 0, VMX_EXIT_VIRTUALIZED_EOI), 1);
+    ax_run(ax, 0);
+    assert_int_equal(ax_delivered(ax, 0, 0x51), 1);
+    ax_eoi(ax, 0);
+    assert_int_equal(ax_count(ax, AX_EXIT), 1);
+    assert_int_equal(ax_count(ax, AX_EOI), 1);
+    ax_free(ax);
+}
+
 /* ---- Without virtual-interrupt delivery: the threshold ---- */
 
 static void check_threshold(unsigned with)
@@ -714,6 +743,7 @@ int main(void)
         cmocka_unit_test(deactivation_with_a_vector_pending),
         cmocka_unit_test(toggles_lose_and_double_nothing),
         cmocka_unit_test(a_disabled_apic_is_not_accelerated_and_others_are),
+        cmocka_unit_test(vectors_across_a_change_of_mode),
         cmocka_unit_test(exit_43_lets_the_vector_pass),
         cmocka_unit_test(the_threshold_is_zero_when_active),
         cmocka_unit_test(a_tpr_raised_without_exit_holds_vectors_back),

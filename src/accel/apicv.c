@@ -354,8 +354,6 @@ static void identity(struct vapic *v)
 {
     struct vapic *last;
 
-    if (v->index == VAPIC_NO_INDEX)
-        return;
     update_entry(v);
     /* This one's mode may be what decides about entry 255. */
     last = vapic_by_id(v->vm, APIC_DEST_ALL_8);
