@@ -372,6 +372,54 @@ static void test_v_tpr_follows(void **state)
     ax_free(ax);
 }
 
+/* A restored page with a lower TPR than the processor was left with. */
+static void test_v_tpr_after_load(void **state)
+{
+    struct ax *ax = avic_vm(XAVIC, 1, false);
+    uint8_t image[VAPIC_IMAGE_SIZE];
+    struct vapic *v = &ax->v[0]->apic;
+
+    (void)state;
+    ax_enter(ax, 0);
+    ax_leave(ax, 0);
+    assert_int_equal(vapic_save_image(v, VAPIC_IMAGE_ID32, image, sizeof(image), ax->now),
+                     VAPIC_OK);
+    ax_write_cr8(ax, 0, 15);
+    ax_post(ax, 0, 0x80, false);
+    ax_settle(ax);
+    ax_leave(ax, 0);
+    image[APIC_IRR + 0x40] = 1; /* 80h pends */
+    assert_int_equal(vapic_load_image(v, VAPIC_IMAGE_ID32, image, sizeof(image), ax->now),
+                     VAPIC_OK);
+    ax_settle(ax);
+    assert_int_equal(ax_delivered(ax, 0, 0x80), 1);
+    ax_free(ax);
+}
+
+/* A vCPU that halts with something in IRR that priority holds back sleeps; else it does not. */
+static void test_halt_with_pending(void **state)
+{
+    struct ax *ax = avic_vm(XAVIC, 2, false);
+
+    (void)state;
+    enter_all(ax);
+    ax_write_cr8(ax, 1, 15);
+    ax_ipi(ax, 0, APIC_ICR_ASSERT | 0x61, 1);
+    sleep_vcpu(ax, 1);
+    ax_post(ax, 1, 0xF5, false);
+    ax_settle(ax);
+    assert_true(ax->v[1]->blocked);
+    ax_act(ax, 1, vapic_nmi(&ax->v[1]->apic));
+    ax_settle(ax);
+    assert_int_equal(ax_count(ax, AX_NMI), 1);
+    assert_int_equal(ax_delivered(ax, 1, 0x61), 0);
+    ax_write_cr8(ax, 1, 0);
+    ax_hlt(ax, 1);
+    ax_settle(ax);
+    assert_int_equal(ax_delivered(ax, 1, 0xF5), 1);
+    ax_free(ax);
+}
+
 /* Where the processor reports a class that the page does not have, the processor is right. */
 static void test_tpr_from_v_tpr(void **state)
 {
@@ -562,6 +610,8 @@ int main(void)
         cmocka_unit_test(test_erratum_1235),
         cmocka_unit_test(test_tpr_and_cr8),
         cmocka_unit_test(test_v_tpr_follows),
+        cmocka_unit_test(test_v_tpr_after_load),
+        cmocka_unit_test(test_halt_with_pending),
         cmocka_unit_test(test_tpr_from_v_tpr),
         cmocka_unit_test(test_toggle_keeps_irr_and_isr),
         cmocka_unit_test(test_off_between_post_and_look),

@@ -467,6 +467,19 @@ static void test_all_or_nothing(void **state)
     ax_free(ax);
 }
 
+/* The only vCPU has no others. */
+static void test_alone(void **state)
+{
+    struct ax *ax = avic_vm(XAVIC, 1, false);
+
+    (void)state;
+    enter_all(ax);
+    ax_ipi(ax, 0, APIC_ICR_ALL_EXCL | ICR_FIXED(0x61), 0);
+    ax_settle(ax);
+    assert_int_equal(ax_count(ax, AX_EXIT) + ax_count(ax, AX_DELIVERED), 0);
+    ax_free(ax);
+}
+
 /* Two asleep, one running: one exit, which names one of them; both are woken. */
 static void test_broadcast_wakes_all(void **state)
 {
@@ -587,6 +600,10 @@ static void test_busy_bit(void **state)
     ax_settle(ax);
     assert_int_equal(ax_delivered(ax, 1, 0x61), 1);
     ax_free(ax);
+    ax = avic_vm(0, 2, false); /* exits with ID 1, where nothing is sent again */
+    ax_ipi(ax, 0, APIC_ICR_BUSY | ICR_FIXED(0x61), 1);
+    assert_int_equal(ax_read(ax, 0, APIC_ICR), ICR_FIXED(0x61));
+    ax_free(ax);
 }
 
 /* As two words of the page, by the processor, by emulation and by an image alike. */
@@ -659,6 +676,7 @@ int main(void)
         cmocka_unit_test(test_x2_destinations),
         cmocka_unit_test(test_clusters),
         cmocka_unit_test(test_all_or_nothing),
+        cmocka_unit_test(test_alone),
         cmocka_unit_test(test_broadcast_wakes_all),
         cmocka_unit_test(test_logical_ff_without_ldr),
         cmocka_unit_test(test_kick_by_table),

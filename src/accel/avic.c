@@ -212,10 +212,10 @@ static void avic_enter(struct vapic *v, const struct vapic_entry *entry)
 /* TPR[3:0] is the page's alone; an unchanged class says nothing about it. */
 static void avic_exit(struct vapic *v)
 {
-    uint64_t class = vmcb_get(v, VMCB_INT_CTL) & VMCB_V_TPR;
+    uint32_t v_tpr = (uint32_t)(vmcb_get(v, VMCB_INT_CTL) & VMCB_V_TPR);
 
-    if (class != tpr_class(v))
-        set_reg(v, APIC_TPR, (uint32_t) class << 4);
+    if (v_tpr != tpr_class(v))
+        set_reg(v, APIC_TPR, v_tpr << 4);
 }
 
 /* ---- Life cycle ---- */
