@@ -12,13 +12,24 @@
 
 /* ---- The log ---- */
 
+static void grow_log(struct ax *ax)
+{
+    assert_true(ax->log_size < AX_LOG_SIZE); /* ax_forget() more often */
+    ax->log_size = ax->log_size != 0 ? 2 * ax->log_size : 64;
+    ax->log = realloc(ax->log, ax->log_size * sizeof(*ax->log));
+    assert_non_null(ax->log);
+}
+
 void ax_log(struct ax *ax, struct ax_event event)
 {
+    if (ax->silent)
+        return;
     ax->counts[event.kind]++;
     ax->total++;
     if (ax->quiet)
         return;
-    assert_true(ax->logged < AX_LOG_SIZE); /* ax_forget() more often */
+    if (ax->logged == ax->log_size)
+        grow_log(ax);
     ax->log[ax->logged++] = event;
 }
 
@@ -539,6 +550,7 @@ void ax_free(struct ax *ax)
     free(ax->by_id);
     free(ax->memory);
     free(ax->arena);
+    free(ax->log);
     free(ax->v);
     free(ax);
 }

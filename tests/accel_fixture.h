@@ -196,6 +196,7 @@ struct ax {
 
     int executing; /* the vCPU whose instruction is inside the silicon right now; -1: none */
     bool quiet;    /* the log only counts */
+    bool silent;   /* nor does it count: constant while several threads run */
 
     /* Private. */
     struct ax_options options;
@@ -206,7 +207,8 @@ struct ax {
     uint32_t counts[AX_KINDS];
     uint64_t total; /* events ever */
     uint32_t logged;
-    struct ax_event log[AX_LOG_SIZE];
+    uint32_t log_size;    /* entries allocated */
+    struct ax_event *log; /* at most AX_LOG_SIZE: it grows */
 };
 
 /* ---- Making and ending ---- */

@@ -25,7 +25,7 @@
 #define BY_IOMMU   5u
 #define BY_TIMER   6u
 #define SOURCES    7u
-#define QUOTA      1000u /* of each source to each target */
+#define QUOTA      400u /* of each source to each target */
 #define PATIENCE_S 20
 
 struct vcpu {
@@ -617,6 +617,7 @@ static void set_up(enum ax_mode_index mode, bool x2apic)
     pthread_mutex_init(&w->lock, NULL);
     pthread_mutex_init(&w->processors, NULL);
     take_over(w->ax);
+    w->ax->silent = true;
     w->page_mapped = w->ax->page_mapped;
     w->page_generation = 1;
     connect_devices(w->ax);
