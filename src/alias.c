@@ -41,6 +41,9 @@ static void adjust(uint32_t *count, bool add)
 static void claim_physical(struct vapic_vm *vm, uint32_t id, uint64_t ident, bool add)
 {
     if (ident & IDENT_X2APIC) {
+        /* One that kept a written ID: the table is indexed by the vCPU's own. */
+        if (ident & IDENT_ODD)
+            adjust(&vm->aliases.modified, add);
         if (ident_id(ident) < 256)
             claim(vm, ident_id(ident), add, &vm->aliases.physical);
         return;

@@ -85,17 +85,26 @@ bool vapic_in_guest(const struct vapic *v)
 
 bool vapic_access_page(const struct vapic_vm *vm)
 {
-    return vm->page_mapped;
+    /* Acquire: pairs with tell_page(). */
+    return vapic_load32(&vm->page_mapped, VAPIC_ACQUIRE) != 0;
 }
 
 /* ---- The APIC access page, under the lock ---- */
 
+/*
+ * A host that maps the page at a fault asks vapic_access_page() under the lock under which it
+ * withdraws it. So the permission ends before the withdrawal and begins after the mapping: a fault
+ * handler that came first is undone by the withdrawal, one that comes later sees no permission.
+ */
 static void tell_page(struct vapic_vm *vm, bool mapped)
 {
-    if (mapped == vm->page_mapped)
+    if (mapped == (vm->page_mapped != 0))
         return;
+    if (!mapped)
+        vapic_store32(&vm->page_mapped, false, VAPIC_SEQ_CST);
     vm->host.access_page(vm->ctx, mapped);
-    vm->page_mapped = mapped;
+    if (mapped)
+        vapic_store32(&vm->page_mapped, true, VAPIC_RELEASE);
 }
 
 /* Steps (1) and (2): nobody is in the guest, and nobody gets in before end_change(). */
@@ -157,11 +166,28 @@ static bool flips(uint64_t old, uint64_t new)
     return (REASONS(old) == 0) != (REASONS(new) == 0);
 }
 
+/*
+ * Only the count may change meanwhile, for reasons are written under the lock. But the count
+ * decides about IRQWIN, and so whether the change flips: both are decided from the word that is
+ * replaced. False: it flips, and nothing was stored.
+ */
+static bool store_unless_flips(struct vapic_vm *vm, uint32_t reason, bool set)
+{
+    uint64_t old = load_word(vm), new;
+
+    do {
+        new = with_irqwin(vm, changed(old, reason, set));
+        if (flips(old, new))
+            return false;
+    } while (new != old && !vapic_cas64(&vm->inhibits, &old, new, VAPIC_SEQ_CST));
+    return true;
+}
+
+/* Nobody is in the guest, so it may flip or not. */
 static void store_word(struct vapic_vm *vm, uint32_t reason, bool set)
 {
     uint64_t old = load_word(vm);
 
-    /* Only the count may change meanwhile: reasons are written under the lock. */
     while (!vapic_cas64(&vm->inhibits, &old, with_irqwin(vm, changed(old, reason, set)),
                         VAPIC_SEQ_CST))
         ;
@@ -177,18 +203,13 @@ static void flip(struct vapic_vm *vm, uint32_t reason, bool set)
 
 void vapic_inhibit_locked(struct vapic_vm *vm, uint32_t reason, bool set)
 {
-    uint64_t old = load_word(vm), new = changed(old, reason, set);
-
     /* Of a VM that is disabled for good nothing more is told or changed, as in Linux. */
     if (!(vm->backend->honours & 1u << reason) || vm->accel->disabled)
         return;
-    if (UNLIKELY(vm->trace != NULL))
-        trace_both(vm, reason, set, new);
-    new = with_irqwin(vm, new);
-    if (flips(old, new))
+    if (UNLIKELY(vapic_traced(vm)))
+        trace_both(vm, reason, set, changed(load_word(vm), reason, set));
+    if (!store_unless_flips(vm, reason, set))
         flip(vm, reason, set);
-    else if (new != old)
-        store_word(vm, reason, set);
 }
 
 static bool is_noop(const struct vapic_vm *vm, uint32_t reason, bool set)

@@ -330,7 +330,7 @@ static NOINLINE void send_traced(struct vapic *v, uint32_t icr, uint32_t dest)
     send_untraced(v, icr, dest);
 }
 
-static void send_ipi(struct vapic *v, uint32_t icr, uint32_t dest)
+static ALWAYS_INLINE void send_ipi(struct vapic *v, uint32_t icr, uint32_t dest)
 {
     if (UNLIKELY(vapic_traced(v->vm)))
         send_traced(v, icr, dest);
@@ -401,6 +401,8 @@ bool vapic_lapic_write(struct vapic *v, uint32_t offset, uint32_t value, struct 
     const struct vapic_reg *row = reg_at(offset);
     uint8_t access = in_x2apic(v) ? VAPIC_X2_W : VAPIC_X_W;
 
+    if (!in_x2apic(v) && (row == NULL || !has_reg(v, row)))
+        vapic_lapic_error(v, APIC_ESR_ILLEGAL_REG); /* [SDM3 12.5.3] */
     if (row == NULL || !(row->access & access) || !has_reg(v, row))
         return false;
     TRACE(v->vm, APIC, v->index, 1 | (in_x2apic(v) ? 2 : 0),
@@ -605,13 +607,16 @@ static uint32_t reserved_bits(const struct vapic *v, const struct vapic_reg *row
 #define RESERVED_BY_FEATURE (APIC_SVR_EOI_SUPPRESS | APIC_TIMER_DEADLINE)
 
 /* The one 64-bit register; in the page its upper half has a slot of its own. */
-static inline int store_and_send(struct vapic *v, uint64_t value)
+static ALWAYS_INLINE int store_and_send(struct vapic *v, uint64_t value, bool traced)
 {
     uint32_t icr = (uint32_t)value & ~APIC_ICR_BUSY, dest = (uint32_t)(value >> 32);
 
     set_reg(v, vapic_lapic_icr_high_offset(v), dest);
     set_reg(v, APIC_ICR, icr);
-    send_ipi(v, icr, dest);
+    if (traced)
+        send_ipi(v, icr, dest);
+    else
+        send_untraced(v, icr, dest);
     return VAPIC_OK;
 }
 
@@ -632,7 +637,7 @@ static NOINLINE int x2apic_write_uncommon(struct vapic *v, uint32_t offset, uint
         return VAPIC_GP;
     TRACE(v->vm, APIC, v->index, 1 | 2, MSR_X2APIC_FIRST + (offset >> 4), value, 0);
     if (offset == APIC_ICR)
-        return store_and_send(v, value);
+        return store_and_send(v, value, true);
     return store_by_msr(v, offset, value, now);
 }
 
@@ -644,7 +649,7 @@ static int x2apic_write(struct vapic *v, uint32_t msr, uint64_t value, struct va
     /* What guests write most by far has no rules but these two. */
     if (offset == APIC_ICR &&
         LIKELY(in_x2apic(v) && !(value & APIC_ICR_X2_RESERVED) && !vapic_traced(v->vm)))
-        return store_and_send(v, value);
+        return store_and_send(v, value, false);
     row = msr_row(v, msr, VAPIC_X2_W);
     if (UNLIKELY(row == NULL))
         return VAPIC_GP;

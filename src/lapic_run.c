@@ -65,7 +65,7 @@ static void take_sipi(struct vapic *v, struct vapic_entry *entry)
 }
 
 /* While INIT is blocked it stays latched, and a SIPI is lost [SDM3 25.8]. */
-static void start_up(struct vapic *v, uint32_t can, struct vapic_entry *entry)
+static NOINLINE void start_up(struct vapic *v, uint32_t can, struct vapic_entry *entry)
 {
     uint32_t now = events(v);
 
@@ -80,7 +80,7 @@ static void start_up(struct vapic *v, uint32_t can, struct vapic_entry *entry)
 /* ---- What to inject [SDM3 7.9] ---- */
 
 /* Only one NMI is remembered behind the one in service [SDM3 7.7.1]. */
-static void limit_nmis(struct vapic *v)
+static NOINLINE void limit_nmis(struct vapic *v)
 {
     uint32_t old = events(v);
 
@@ -89,11 +89,12 @@ static void limit_nmis(struct vapic *v)
         ;
 }
 
-static void inject_vector(struct vapic *v, uint32_t can, struct vapic_entry *entry)
+static ALWAYS_INLINE void inject_vector(struct vapic *v, uint32_t can, bool alone,
+                                        struct vapic_entry *entry)
 {
     bool extint = vapic_lapic_extint(v);
     /* An active vCPU's vectors are the processor's business. */
-    int vector = by_hardware(v) ? -1 : vapic_lapic_pending(v);
+    int vector = !alone && by_hardware(v) ? -1 : vapic_lapic_pending(v);
 
     if (!extint && vector < 0)
         return;
@@ -107,7 +108,8 @@ static void inject_vector(struct vapic *v, uint32_t can, struct vapic_entry *ent
     entry->irq_window = extint && vector >= 0;
 }
 
-static void choose(struct vapic *v, uint32_t can, struct vapic_entry *entry)
+static ALWAYS_INLINE void choose(struct vapic *v, uint32_t can, bool alone,
+                                 struct vapic_entry *entry)
 {
     uint32_t now = events(v);
 
@@ -120,11 +122,11 @@ static void choose(struct vapic *v, uint32_t can, struct vapic_entry *entry)
     entry->smi_window = now & EV_SMI && entry->inject != VAPIC_INJECT_SMI;
     /* Of two NMIs the second waits for the IRET of the first. */
     entry->nmi_window = (now & EV_NMI) > (entry->inject == VAPIC_INJECT_NMI ? EV_NMI_ONE : 0);
-    inject_vector(v, can, entry);
+    inject_vector(v, can, alone, entry);
 }
 
 /* What ends HLT [SDM2 HLT]: an enabled interrupt, NMI, SMI (INIT has been handled before). */
-static bool wakes(const struct vapic *v, uint32_t can)
+static NOINLINE bool wakes(const struct vapic *v, uint32_t can)
 {
     uint32_t now = events(v);
 
@@ -137,7 +139,7 @@ static bool wakes(const struct vapic *v, uint32_t can)
            (vapic_lapic_extint(v) || vapic_lapic_pending(v) >= 0);
 }
 
-static bool runs(struct vapic *v, uint32_t can)
+static ALWAYS_INLINE bool runs(struct vapic *v, uint32_t can)
 {
     if (v->activity == VAPIC_HALTED && wakes(v, can))
         v->activity = VAPIC_RUNNING;
@@ -146,7 +148,7 @@ static bool runs(struct vapic *v, uint32_t can)
     return v->activity == VAPIC_RUNNING;
 }
 
-static void take_events(struct vapic *v)
+static NOINLINE void take_events(struct vapic *v)
 {
     vapic_lapic_local_events(v);
     if (vapic_and32(&v->events, ~EV_TIMER, VAPIC_SEQ_CST) & EV_TIMER)
@@ -154,7 +156,7 @@ static void take_events(struct vapic *v)
 }
 
 /* ON goes first: what is posted after it was cleared sets it again (protocol "post"). */
-static void take_posted(struct vapic *v)
+static ALWAYS_INLINE void take_posted(struct vapic *v)
 {
     vapic_and64(&v->pid.control, ~(uint64_t)PID_ON, VAPIC_SEQ_CST);
     vapic_lapic_harvest(v);
@@ -174,11 +176,11 @@ static NOINLINE void take_unannounced(struct vapic *v)
         take_events(v);
 }
 
-static void collect(struct vapic *v, uint32_t can, struct vapic_now now)
+static ALWAYS_INLINE void collect(struct vapic *v, uint32_t can, bool alone, struct vapic_now now)
 {
     if (attention(v))
         take_posted(v);
-    else if (UNLIKELY(v->vm->post != POST_PIR))
+    else if (!alone && v->vm->post != POST_PIR)
         take_unannounced(v);
     vapic_timer_run(v, now);
     if (can & VAPIC_NMI_MASKED)
@@ -193,6 +195,10 @@ static void collect(struct vapic *v, uint32_t can, struct vapic_now now)
  */
 static void announce_entry(struct vapic *v, uint32_t can)
 {
+    /* A host may ask twice before it enters. Who may take the lock must be outside: its holder may
+     * be waiting for that. */
+    if (UNLIKELY(v->accel != NULL))
+        vapic_store32(&v->presence, PRESENCE_OUTSIDE, VAPIC_RELEASE);
     if (UNLIKELY(v->pv != NULL))
         vapic_pv_sync(v);
     if (LIKELY(v->accel == NULL)) {
@@ -200,52 +206,64 @@ static void announce_entry(struct vapic *v, uint32_t can)
         return;
     }
     for (;;) {
-        /* A host may ask twice before it enters. Who takes the lock must be outside: its holder may
-         * be waiting for that. */
-        vapic_store32(&v->presence, PRESENCE_OUTSIDE, VAPIC_RELEASE);
         vapic_accel_prepare(v, can);
         announce(v, by_hardware(v) ? PRESENCE_ACCEL : PRESENCE_GUEST);
         if (vapic_accel_prepared(v))
             return;
+        vapic_store32(&v->presence, PRESENCE_OUTSIDE, VAPIC_RELEASE);
     }
 }
 
-static ALWAYS_INLINE void look(struct vapic *v, uint32_t can, struct vapic_now now,
+static ALWAYS_INLINE void look(struct vapic *v, uint32_t can, bool alone, struct vapic_now now,
                                struct vapic_entry *entry)
 {
     *entry = (struct vapic_entry){0};
-    announce_entry(v, can);
-    collect(v, can, now);
+    if (alone)
+        announce(v, PRESENCE_GUEST);
+    else
+        announce_entry(v, can);
+    collect(v, can, alone, now);
     if (UNLIKELY(events(v) & (EV_INIT | EV_SIPI)))
         start_up(v, can, entry);
     if (entry->event == VAPIC_CPU_NONE) {
         entry->runnable = runs(v, can);
         if (entry->runnable)
-            choose(v, can, entry);
+            choose(v, can, alone, entry);
     }
 }
 
-/* It was accelerated with a window wanted that cannot be opened then, and is no more. */
-static NOINLINE void look_again(struct vapic *v, uint32_t can, struct vapic_now now,
-                                struct vapic_entry *entry)
+static ALWAYS_INLINE void finish_entry(struct vapic *v, struct vapic_entry *entry)
 {
-    look(v, can, now, entry);
-}
-
-void vapic_enter(struct vapic *v, uint32_t can, struct vapic_now now, struct vapic_entry *entry)
-{
-    look(v, can, now, entry);
-    while (UNLIKELY(v->accel != NULL) && UNLIKELY(vapic_accel_opens_window(v, entry)))
-        look_again(v, can, now, entry);
     if (!entry->runnable || entry->event != VAPIC_CPU_NONE)
         vapic_store32(&v->presence, PRESENCE_OUTSIDE, VAPIC_RELEASE);
     entry->cr8 = (uint8_t)(reg(v, APIC_TPR) >> 4);
     entry->tpr_threshold = vapic_lapic_tpr_threshold(v);
     entry->deadline = vapic_timer_deadline(v);
-    if (UNLIKELY(v->pv != NULL) && entry->runnable)
+}
+
+static NOINLINE void enter_with_companions(struct vapic *v, uint32_t can, struct vapic_now now,
+                                           struct vapic_entry *entry)
+{
+    /* Again when it was accelerated with a window wanted that cannot be opened then, and is no
+     * more. */
+    do
+        look(v, can, false, now, entry);
+    while (v->accel != NULL && UNLIKELY(vapic_accel_opens_window(v, entry)));
+    finish_entry(v, entry);
+    if (v->pv != NULL && entry->runnable)
         vapic_pv_enter(v);
-    if (UNLIKELY(v->accel != NULL))
+    if (v->accel != NULL)
         vapic_accel_enter(v, entry);
+}
+
+void vapic_enter(struct vapic *v, uint32_t can, struct vapic_now now, struct vapic_entry *entry)
+{
+    if (UNLIKELY(v->pv != NULL || v->vm->post != POST_PIR)) {
+        enter_with_companions(v, can, now, entry);
+        return;
+    }
+    look(v, can, true, now, entry);
+    finish_entry(v, entry);
 }
 
 static void commit_nmi(struct vapic *v)
@@ -257,6 +275,13 @@ static void commit_nmi(struct vapic *v)
     v->stats.nmis++;
 }
 
+static NOINLINE void tell_of_commit(struct vapic *v, uint8_t vector)
+{
+    TRACE(v->vm, INJ_VIRQ, v->index, vector, 0, 0, 0);
+    if (v->pv != NULL && vapic_pv_committed(v, vector))
+        vapic_lapic_auto_eoi(v, vector);
+}
+
 static void commit_vector(struct vapic *v, uint8_t vector)
 {
     vapic_lapic_ack(v, vector);
@@ -264,9 +289,8 @@ static void commit_vector(struct vapic *v, uint8_t vector)
     v->stats.injected++;
     if (v->vector_counts)
         v->vector_counts[vector]++;
-    TRACE(v->vm, INJ_VIRQ, v->index, vector, 0, 0, 0);
-    if (UNLIKELY(v->pv != NULL) && vapic_pv_committed(v, vector))
-        vapic_lapic_auto_eoi(v, vector);
+    if (UNLIKELY(v->pv != NULL || vapic_traced(v->vm)))
+        tell_of_commit(v, vector);
 }
 
 void vapic_commit(struct vapic *v, const struct vapic_entry *entry)
@@ -318,26 +342,36 @@ bool vapic_not_delivered(struct vapic *v)
     return false;
 }
 
+/* An unchanged CR8 says nothing about TPR[3:0]; a written one has cleared them. */
+static inline void take_cr8(struct vapic *v, uint8_t cr8)
+{
+    if (reg(v, APIC_TPR) >> 4 == (cr8 & 15u))
+        return;
+    set_reg(v, APIC_TPR, (cr8 & 15u) << 4);
+    vapic_lapic_update_ppr(v);
+}
+
+static NOINLINE void exit_with_companions(struct vapic *v, uint8_t cr8)
+{
+    if (v->pv != NULL)
+        vapic_pv_sync(v);
+    /* The processor kept the page's TPR up to date itself, CR8 included. */
+    if (is_active(v) || v->vm->post == POST_SPLIT)
+        vapic_accel_exit(v);
+    else
+        take_cr8(v, cr8);
+}
+
 void vapic_exit(struct vapic *v, uint8_t cr8, bool delivered)
 {
-    uint32_t tpr = reg(v, APIC_TPR);
-
     /* A plain store: nothing depends on senders learning of an exit early. */
     vapic_store32(&v->presence, PRESENCE_OUTSIDE, VAPIC_RELEASE);
     if (delivered)
         v->injected_kind = VAPIC_INJECT_NONE;
-    if (UNLIKELY(v->pv != NULL))
-        vapic_pv_sync(v);
-    /* The processor kept the page's TPR up to date itself, CR8 included. */
-    if (UNLIKELY(is_active(v) || v->vm->post == POST_SPLIT)) {
-        vapic_accel_exit(v);
-        return;
-    }
-    /* An unchanged CR8 says nothing about TPR[3:0]; a written one has cleared them. */
-    if ((tpr >> 4) != (cr8 & 15u)) {
-        set_reg(v, APIC_TPR, (cr8 & 15u) << 4);
-        vapic_lapic_update_ppr(v);
-    }
+    if (UNLIKELY(v->pv != NULL || v->accel != NULL))
+        exit_with_companions(v, cr8);
+    else
+        take_cr8(v, cr8);
 }
 
 void vapic_halt(struct vapic *v)

@@ -99,8 +99,9 @@ bool vapic_active(const struct vapic *v);
 bool vapic_in_guest(const struct vapic *v);
 
 /*
- * May the APIC access page be mapped for guests now? What host.access_page() was last told. Once
- * withdrawn for a vCPU in x2APIC mode it never comes back. [any]
+ * May the APIC access page be mapped for guests now? A host that maps it at a fault asks under the
+ * lock that its host.access_page() takes to withdraw it (or asks again after mapping and withdraws
+ * it itself). Once withdrawn for a vCPU in x2APIC mode it never comes back. [any]
  */
 bool vapic_access_page(const struct vapic_vm *vm);
 
@@ -283,7 +284,9 @@ int vapic_accel_attach(struct vapic *v, struct vapic_accel_vcpu *av, size_t size
 /*
  * The vCPU's thread runs on `pcpu` from now on (until vapic_put()): publishes it as running there.
  * Between vapic_block() and vapic_unblock() it only remembers. On `pcpu`, not preemptible. A host
- * whose threads have no fixed processors calls it once with a processor of its own making. [owner]
+ * whose threads have no fixed processors calls it once with a processor of its own making. It and
+ * vapic_put() may come from a preemption notifier, in the middle of another [owner] function of the
+ * same vCPU, but not while a spin lock of the library is held. [owner]
  */
 void vapic_load(struct vapic *v, struct vapic_pcpu *pcpu);
 

@@ -126,10 +126,10 @@ struct vapic_host {
 
     /*
      * Map the APIC access page at FEE00000h in the guest's nested page tables, or withdraw it; true
-     * is a permission (the host may map it lazily at a fault), false returns after no processor has
-     * a translation of it any more. No vCPU of the VM is in the guest, and none enters before it
-     * returns. Called with the configuration lock held. May wait; must not need a vCPU to make
-     * progress that waits for the configuration lock.
+     * is a permission (a host may map it at a fault instead, see vapic_access_page()), false
+     * returns after no processor has a translation of it any more. No vCPU of the VM is in the
+     * guest, and none enters before it returns. Called with the configuration lock held. May wait;
+     * must not need a vCPU to make progress that waits for the configuration lock.
      */
     void (*access_page)(void *ctx, bool mapped);
 

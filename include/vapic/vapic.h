@@ -213,25 +213,27 @@ struct vapic_vm {
     uint32_t max_gsis;
     uint8_t msi_dest;
     bool count_received;
+    uint8_t post; /* enum post: where a post goes; constant after vapic_accel_init() */
+    /* What every message reads, together: */
     uint32_t seq;                 /* odd while the destination map is being rewritten */
     uint32_t top;                 /* slots at and above it were never used */
     struct vapic_slot *slots;     /* dense, one cache line per vCPU, lives as long as the VM */
     uint16_t *by_id;              /* x2APIC ID below id_bound -> slot + 1 */
-    uint16_t *by_hash;            /* chains of the others */
     uint16_t *by_xid;             /* 256 chains of vCPUs in xAPIC mode, by 8-bit ID */
+    vapic_trace_fn trace;         /* NULL: off; atomic */
+    uint32_t odd_ids;             /* added vCPUs that answer to another ID than their own */
+    uint32_t watched;             /* GSIs that vapic_gsi_watch() watches; atomic */
+    uint16_t *by_hash;            /* chains of the IDs that by_id has no room for */
     uint16_t *by_flat;            /* 8 chains, by bit of a flat LDR */
     uint16_t *by_cluster;         /* 16 x 4 chains, by cluster and bit */
     uint64_t *routes;             /* GSI -> one packed word */
     uint32_t *watch;              /* GSI -> watch flags and source */
     uint64_t watched_msis[4];     /* vectors of watched level-triggered MSI routes; atomic */
-    uint32_t watched;             /* GSIs that vapic_gsi_watch() watches; atomic */
     uint32_t xapic_count;         /* present vCPUs in xAPIC mode */
-    uint32_t odd_ids;             /* added vCPUs that answer to another ID than their own */
     uint32_t far_ids;             /* added vCPUs whose ID does not fit a logical x2APIC ID */
     uint32_t starved;             /* atomic: pins whose last message nobody accepted may exist */
     struct vapic_ioapic *ioapics; /* attached ones, linked; published with release */
     /* Acceleration (accel.h); constant after vapic_accel_init(): */
-    uint8_t post; /* enum post: where a post goes, active or not */
     const struct vapic_backend *backend;
     struct vapic_accel *accel;
     uint16_t *claims; /* how many vCPUs claim a physical ID, a logical bit; under the lock */
@@ -240,18 +242,17 @@ struct vapic_vm {
     uint32_t generation; /* of `inhibits`; odd while it changes; never 0 */
     uint32_t routes_generation; /* of what EOI-exit bitmaps are made from; atomic, any thread */
     uint32_t routes_changing;   /* threads that change it now; atomic, any thread */
-    bool page_mapped;           /* what host.access_page() was last told */
-    bool page_withdrawn;        /* and never will be told again */
-    uint32_t auto_eoi_vcpus;    /* vCPUs with AutoEOI vectors (pv.h) */
+    uint32_t page_mapped;    /* may the access page be mapped? atomic: the lock's holder writes */
+    bool page_withdrawn;     /* and never will be again */
+    uint32_t auto_eoi_vcpus; /* vCPUs with AutoEOI vectors (pv.h) */
     struct {
-        uint32_t modified;  /* enabled vCPUs in xAPIC mode whose ID is not their own */
-        uint32_t physical;  /* physical IDs below 100h that several claim */
+        uint32_t modified;              /* enabled vCPUs in xAPIC mode whose ID is not their own */
+        uint32_t physical;              /* physical IDs below 100h that several claim */
         uint32_t flat, cluster, x2apic; /* software-enabled vCPUs by logical mode */
-        uint32_t unusual;   /* of these, LDRs that no table can express */
-        uint32_t logical;   /* logical bits that several claim */
+        uint32_t unusual;               /* of these, LDRs that no table can express */
+        uint32_t logical;               /* logical bits that several claim */
     } aliases;
-    vapic_trace_fn trace;         /* NULL: off; atomic */
-    void *trace_ctx;              /* atomic */
+    void *trace_ctx; /* atomic */
 };
 
 /*
@@ -355,8 +356,9 @@ struct vapic {
     uint8_t max_lvt;
     uint8_t phys_bits;
     bool bsp;
-    /* State that the register page cannot hold: */
-    uint8_t activity;
+    /* State that the register page cannot hold. In a line of its own: it changes with every
+     * interrupt, and in VMs with a back end senders read the page's address above. */
+    uint8_t activity __attribute__((aligned(64)));
     uint8_t injected_kind; /* acknowledged, not yet known to be taken */
     uint8_t injected;
     uint8_t isr_words, irr_words; /* bit n: word n of ISR, IRR is not zero */
@@ -657,6 +659,9 @@ int vapic_gsi_route(struct vapic_vm *vm, uint32_t gsi, const struct vapic_route 
  * either trigger mode take part, messages only with data bit 15 (level). A pin that several GSIs
  * are routed to reports the one that was routed last. VAPIC_E_ARG: no such GSI, source or flag, or
  * there is no host.gsi_ack(). [config]
+ *
+ * AVIC's processors end edge-triggered vectors without telling anybody: a host that needs to know
+ * of those, as for a PIT that re-injects ticks, sets PIT_REINJ meanwhile (accel.h).
  */
 int vapic_gsi_watch(struct vapic_vm *vm, uint32_t gsi, uint32_t flags, uint32_t source);
 
@@ -840,12 +845,12 @@ const struct vapic_reg *vapic_reg_row(uint32_t n);
     X(INJ_VIRQ, kvm_inj_virq)               /* vector, soft, reinjected */                         \
     X(MSI_SET_IRQ, kvm_msi_set_irq)         /* address, data */                                    \
     X(IOAPIC_SET_IRQ, kvm_ioapic_set_irq)   /* pin, entry, coalesced */                            \
-    X(IOAPIC_DELAYED_EOI, kvm_ioapic_delayed_eoi_inj) /* entry */                                  \
-    X(SET_IRQ, kvm_set_irq)                           /* gsi, level, source */                     \
-    X(ACK_IRQ, kvm_ack_irq)                           /* ioapic, pin */                            \
-    X(TIMER, vapic_timer)                             /* apicid, mode, when */                     \
-    X(BASE, vapic_apic_base)                          /* apicid, old, new */                       \
-    X(CPU_EVENT, vapic_cpu_event)                     /* apicid, enum vapic_cpu_event, vector */   \
+    X(IOAPIC_DELAYED_EOI, kvm_ioapic_delayed_eoi_inj)   /* entry */                                \
+    X(SET_IRQ, kvm_set_irq)                             /* gsi, level, source */                   \
+    X(ACK_IRQ, kvm_ack_irq)                             /* ioapic, pin */                          \
+    X(TIMER, vapic_timer)                               /* apicid, mode, when */                   \
+    X(BASE, vapic_apic_base)                            /* apicid, old, new */                     \
+    X(CPU_EVENT, vapic_cpu_event)                       /* apicid, enum vapic_cpu_event, vector */ \
     X(APICV_INHIBIT_CHANGED, kvm_apicv_inhibit_changed) /* reason, set, inhibits */                \
     X(AVIC_INCOMPLETE_IPI, kvm_avic_incomplete_ipi)     /* icr high, icr low, id, index */         \
     /* offset; bit 0 trap, bit 1 write; vector: */                                                 \

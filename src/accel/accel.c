@@ -388,7 +388,8 @@ bool vapic_doorbell_id(const struct vapic *v, uint32_t *apic_id)
 void vapic_accel_block(struct vapic *v)
 {
     v->accel->blocking = true;
-    if (v->accel->loaded)
+    /* Also when it is not loaded any more: preempted just now, it was withdrawn for that only. */
+    if (v->accel->pcpu != NULL)
         withdraw(v, true);
 }
 

@@ -64,9 +64,9 @@ static uint64_t nv(uint8_t vector)
     return (uint64_t)vector << PID_NV_SHIFT;
 }
 
-static uint64_t ndst(const struct vapic *v)
+static uint64_t ndst(const struct vapic *v, const struct vapic_pcpu *pcpu)
 {
-    uint32_t id = v->accel->pcpu->apic_id;
+    uint32_t id = pcpu->apic_id;
 
     if (v->vm->accel->features & VAPIC_ACCEL_XAPIC_HOST)
         id = PID_NDST_XAPIC(id);
@@ -107,10 +107,8 @@ static void list_remove(struct vapic_pcpu *pcpu, struct vapic_accel_vcpu *av)
     vapic_store_ptr(&av->wake_on, NULL, VAPIC_RELEASE);
 }
 
-static void join_list(struct vapic *v)
+static void join_list(struct vapic *v, struct vapic_pcpu *pcpu)
 {
-    struct vapic_pcpu *pcpu = v->accel->pcpu;
-
     lock(v->vm, pcpu);
     list_insert(pcpu, v->accel);
     unlock(v->vm, pcpu);
@@ -189,8 +187,8 @@ void vapic_posted_load(struct vapic *v)
     uint64_t before;
 
     leave_list(v);
-    before =
-        change(v, PID_NDST_MASK | PID_NV_MASK | PID_SN, ndst(v) | nv(v->vm->accel->notify_vector));
+    before = change(v, PID_NDST_MASK | PID_NV_MASK | PID_SN,
+                    ndst(v, v->accel->pcpu) | nv(v->vm->accel->notify_vector));
     if (before & PID_SN && anything_in_pir(v))
         vapic_or64(&v->pid.control, PID_ON, VAPIC_SEQ_CST);
 }
@@ -203,13 +201,17 @@ static bool hardware_posts(const struct vapic *v)
 
 void vapic_posted_put(struct vapic *v, bool blocking)
 {
+    struct vapic_pcpu *pcpu = v->accel->pcpu;
+
     if (!blocking || !v->accel->can_irq || !hardware_posts(v)) {
         change(v, 0, PID_SN);
         return;
     }
-    /* The list first, so that the handler finds the vCPU whenever NV sends the vector. */
-    join_list(v);
-    change(v, PID_NV_MASK | PID_SN, nv(v->vm->accel->wakeup_vector));
+    /* The list first, so that the handler finds the vCPU whenever NV sends the vector. NDST names
+     * the processor of that list, whatever becomes of the thread in between. */
+    join_list(v, pcpu);
+    change(v, PID_NDST_MASK | PID_NV_MASK | PID_SN,
+           ndst(v, pcpu) | nv(v->vm->accel->wakeup_vector));
 }
 
 void vapic_posted_detach(struct vapic *v)
