@@ -437,6 +437,38 @@ static void wide_ids_follow_the_knobs(void **state)
     }
 }
 
+/* One of two that answer to 2Ch gets it, the one with the lower index [knob UNIQUE_ID]: the
+ * hardware would always take the one whose own ID it is. */
+static void an_id_that_is_shared_by_its_low_byte(void **state)
+{
+    static const uint32_t ids[] = {0x12C, 0x2C, 0};
+    struct ax_options o = {
+        .accel = {.kind = VAPIC_ACCEL_APICV, .features = VAPIC_ACCEL_IPIV},
+        .vcpus = 3,
+        .ids = ids,
+        .config = {.knobs = VAPIC_PROFILE_MANUAL | (uint32_t)VAPIC_KNOB_UNIQUE_ID,
+                   .knobs_set = true},
+    };
+    struct ax *ax = ax_new(&o);
+
+    (void)state;
+    assert_int_equal(entry(ax, 0x2C), 0);
+    assert_true(ax_enter(ax, 0));
+    assert_true(vapic_active(&ax->v[0]->apic));
+    ax_ipi(ax, 2, 0x61, 0x2C);
+    ax_settle(ax);
+    assert_int_equal(ax_delivered(ax, 0, 0x61), 1);
+    assert_int_equal(ax_delivered(ax, 1, 0x61), 0);
+    set_mode(ax, 0, X2APIC);
+    assert_int_equal(entry(ax, 0x2C), valid_entry(ax, 1));
+    set_mode(ax, 0, XAPIC);
+    assert_int_equal(entry(ax, 0x2C), 0);
+    ax_leave(ax, 0);
+    assert_int_equal(vapic_remove(&ax->v[0]->apic), VAPIC_OK);
+    assert_int_equal(entry(ax, 0x2C), valid_entry(ax, 1));
+    ax_free(ax);
+}
+
 /* Its IPIs exit, its own and those to it; nothing is written beyond the table. */
 static void an_id_beyond_the_table(void **state)
 {
@@ -489,6 +521,7 @@ int main(void)
         cmocka_unit_test(entry_255_needs_all_in_x2apic_mode),
         cmocka_unit_test(a_rewritten_id_loses_its_entry),
         cmocka_unit_test(wide_ids_follow_the_knobs),
+        cmocka_unit_test(an_id_that_is_shared_by_its_low_byte),
         cmocka_unit_test(an_id_beyond_the_table),
         cmocka_unit_test(removal_waits_for_hardware_senders),
     };
