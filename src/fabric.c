@@ -53,13 +53,13 @@ static NOINLINE void count_post(struct vapic *v, bool device, enum vapic_action 
         vapic_add64(&v->posts_unnotified, 1, VAPIC_RELAXED);
 }
 
-/* Posts to another vCPU. */
-static inline enum vapic_action post(struct vapic *v, uint8_t vector, bool level, bool device,
-                                     bool *coalesced)
+/* Posts to another vCPU of the VM. */
+static inline enum vapic_action post(const struct vapic_vm *vm, struct vapic *v, uint8_t vector,
+                                     bool level, bool device, bool *coalesced)
 {
-    enum vapic_action action = post_vector(v, vector, level, coalesced);
+    enum vapic_action action = post_vector(vm, v, vector, level, coalesced);
 
-    if (UNLIKELY(v->vm->count_received))
+    if (UNLIKELY(vm->count_received))
         count_post(v, device, action);
     return action;
 }
@@ -80,7 +80,7 @@ static struct vapic_sent accept_fixed(struct vapic *v, uint32_t index, uint64_t 
         if (v->vm->count_received)
             count_received(v, false);
     } else {
-        sent.action = (uint8_t)post(v, vector, level, from_device(msg), &coalesced);
+        sent.action = (uint8_t)post(v->vm, v, vector, level, from_device(msg), &coalesced);
     }
     sent.accepted = 1;
     sent.coalesced = coalesced;
@@ -326,6 +326,42 @@ static ALWAYS_INLINE uint32_t sole_target(const struct vapic_vm *vm, uint32_t ic
     return at;
 }
 
+/* The end of the common case in a VM with a back end. Apart: a call of its own to post. */
+static NOINLINE struct vapic_sent deliver_accel(struct vapic_vm *vm, uint32_t at, uint32_t icr,
+                                                bool device)
+{
+    struct vapic *v = vm->slots[at - 1].vcpu;
+    bool coalesced = false;
+    enum vapic_action action = post(vm, v, (uint8_t)icr, false, device, &coalesced);
+
+    if (action != VAPIC_ACTION_NONE)
+        vm->host.notify(vm->ctx, v, action);
+    return (struct vapic_sent){1, (uint16_t)(at - 1), VAPIC_ACTION_NONE, coalesced};
+}
+
+/* And in one without. */
+static ALWAYS_INLINE struct vapic_sent deliver_plain(struct vapic_vm *vm, uint32_t at, uint32_t icr,
+                                                     bool device)
+{
+    struct vapic *v = vm->slots[at - 1].vcpu;
+    bool coalesced = false;
+    enum vapic_action action = post_to_pir(v, (uint8_t)icr, false, &coalesced);
+
+    if (UNLIKELY(vm->count_received))
+        count_post(v, device, action);
+    if (action != VAPIC_ACTION_NONE)
+        vm->host.notify(vm->ctx, v, action);
+    return (struct vapic_sent){1, (uint16_t)(at - 1), VAPIC_ACTION_NONE, coalesced};
+}
+
+static ALWAYS_INLINE struct vapic_sent deliver_at(struct vapic_vm *vm, uint32_t at, uint32_t icr,
+                                                  bool device)
+{
+    if (UNLIKELY(vm->post != POST_PIR))
+        return deliver_accel(vm, at, icr, device);
+    return deliver_plain(vm, at, icr, device);
+}
+
 /* ---- Several vCPUs, fixed or lowest priority, edge, nobody listening ---- */
 
 static bool only_posts(const struct vapic_vm *vm, uint32_t icr)
@@ -338,19 +374,14 @@ static ALWAYS_INLINE void post_one(struct vapic_vm *vm, uint32_t index, uint32_t
                                    struct vapic_sent *total)
 {
     const uint64_t takes = IDENT_ADDED | IDENT_ENABLED | IDENT_SW;
-    enum vapic_action action;
-    bool coalesced = false;
-    struct vapic *v;
+    struct vapic_sent one;
 
     if (UNLIKELY((load_ident(vm, index) & takes) != takes))
         return;
-    v = vm->slots[index].vcpu;
-    action = post(v, (uint8_t)icr, false, device, &coalesced);
+    one = deliver_at(vm, index + 1, icr, device);
     total->accepted++;
-    total->target = (uint16_t)index;
-    total->coalesced = coalesced;
-    if (UNLIKELY(action != VAPIC_ACTION_NONE))
-        vm->host.notify(vm->ctx, v, action);
+    total->target = one.target;
+    total->coalesced = one.coalesced;
 }
 
 static struct vapic_sent post_to_set(struct vapic_vm *vm, const struct vapic_msg *msg,
@@ -468,17 +499,13 @@ static NOINLINE struct vapic_sent deliver_uncommon(struct vapic_vm *vm, struct v
 struct vapic_sent vapic_fabric_deliver(struct vapic_vm *vm, struct vapic_msg msg)
 {
     uint32_t at = sole_target(vm, msg.icr, msg.dest);
-    enum vapic_action action;
-    bool coalesced = false;
-    struct vapic *v;
 
     if (UNLIKELY(at == 0 || at - 1 == msg.source))
         return deliver_uncommon(vm, msg);
-    v = vm->slots[at - 1].vcpu;
-    action = post(v, (uint8_t)msg.icr, false, from_device(&msg), &coalesced);
-    if (action != VAPIC_ACTION_NONE)
-        vm->host.notify(vm->ctx, v, action);
-    return (struct vapic_sent){1, (uint16_t)(at - 1), VAPIC_ACTION_NONE, coalesced};
+    /* Not deliver_at(): a tail call, so that this function keeps nothing across a call. */
+    if (UNLIKELY(vm->post != POST_PIR))
+        return deliver_accel(vm, at, msg.icr, from_device(&msg));
+    return deliver_plain(vm, at, msg.icr, from_device(&msg));
 }
 
 static NOINLINE void ipi_uncommon(struct vapic *v, uint32_t icr, uint32_t dest)
@@ -492,19 +519,13 @@ void vapic_fabric_ipi(struct vapic *v, uint32_t icr, uint32_t dest)
 {
     struct vapic_vm *vm = v->vm;
     uint32_t at = sole_target(vm, icr, dest);
-    enum vapic_action action;
-    struct vapic *target;
-    bool coalesced;
 
     if (UNLIKELY(at == 0 || at - 1 == v->index)) {
         ipi_uncommon(v, icr, dest);
         return;
     }
-    target = vm->slots[at - 1].vcpu;
     v->stats.ipi_targets++;
-    action = post(target, (uint8_t)icr, false, false, &coalesced);
-    if (action != VAPIC_ACTION_NONE)
-        vm->host.notify(vm->ctx, target, action);
+    deliver_at(vm, at, icr, false);
 }
 
 static void kick(struct vapic_vm *vm, uint32_t index)

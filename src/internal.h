@@ -220,6 +220,14 @@ static inline enum vapic_action post_notify(struct vapic *v)
     return before & PID_ON ? VAPIC_ACTION_NONE : (enum vapic_action)where;
 }
 
+/* The same for a vector, in a VM without a back end: there nobody is ever accelerated. */
+static inline enum vapic_action post_notify_vector(struct vapic *v)
+{
+    if (vapic_or64(&v->pid.control, PID_ON, VAPIC_SEQ_CST) & PID_ON)
+        return VAPIC_ACTION_NONE;
+    return (enum vapic_action)vapic_load32(&v->presence, VAPIC_SEQ_CST);
+}
+
 /* post_vector() in a VM with a back end, and its second half alone: `vector` is pending already,
  * somebody has to look. accel/post.c. Any thread. */
 enum vapic_action vapic_accel_post(struct vapic *v, uint32_t vector, bool level, bool *coalesced);
@@ -229,17 +237,16 @@ enum vapic_action vapic_accel_notify(struct vapic *v);
  * The trigger mode goes before the vector's bit: the owner that sees the bit in PIR (acquire in
  * harvest) sees the mode too. Written only where it differs, so the common edge after edge costs no
  * locked operation for it. [SDM3 12.8.4]
+ *
+ * Of the target only its first two cache lines are touched. In a VM without a back end only.
  */
-static inline enum vapic_action post_vector(struct vapic *v, uint32_t vector, bool level,
+static inline enum vapic_action post_to_pir(struct vapic *v, uint32_t vector, bool level,
                                             bool *coalesced)
 {
     uint32_t word = vector >> 6;
     uint64_t bit = UINT64_C(1) << (vector & 63);
-    bool was_level;
+    bool was_level = (vapic_load64(&v->level[word], VAPIC_RELAXED) & bit) != 0;
 
-    if (UNLIKELY(v->vm->post != POST_PIR))
-        return vapic_accel_post(v, vector, level, coalesced);
-    was_level = (vapic_load64(&v->level[word], VAPIC_RELAXED) & bit) != 0;
     if (UNLIKELY(was_level != level)) {
         if (level)
             vapic_or64(&v->level[word], bit, VAPIC_RELAXED);
@@ -251,7 +258,16 @@ static inline enum vapic_action post_vector(struct vapic *v, uint32_t vector, bo
         return VAPIC_ACTION_NONE;
     }
     POINT(v);
-    return post_notify(v);
+    return post_notify_vector(v);
+}
+
+/* `vm` is v->vm, from the sender's side: the target's line of constants stays out of it. */
+static inline enum vapic_action post_vector(const struct vapic_vm *vm, struct vapic *v,
+                                            uint32_t vector, bool level, bool *coalesced)
+{
+    if (UNLIKELY(vm->post != POST_PIR))
+        return vapic_accel_post(v, vector, level, coalesced);
+    return post_to_pir(v, vector, level, coalesced);
 }
 
 /* ---- The dense array of vCPUs: one cache line each ---- */
@@ -459,9 +475,9 @@ void vapic_eoi_from_vcpu(struct vapic *v, uint8_t vector, bool level, bool suppr
 
 /*
  * Around a change of what decides whose EOIs software must see: the message of an I/O APIC pin or
- * of a route, or a watch. Any thread, also several at once. `changed` false: nothing was. A scan
- * that saw the old state is told by the generation, one that came in between does not count (see
- * vapic_apicv_load_eoi_exits()). Only APICv asks.
+ * of a route, or a watch. Any thread, also several at once. `changed` false: nothing was. Who has
+ * looked before the end sees by the generation that he must look again; until the end, who uses the
+ * new state sees that not everybody can have looked yet. Only APICv asks.
  */
 static inline void vapic_routes_begin(struct vapic_vm *vm)
 {

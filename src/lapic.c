@@ -182,11 +182,12 @@ static inline bool shares_irr(const struct vapic *v)
     return UNLIKELY(v->vm->post == POST_PAGE);
 }
 
+/* ISR is nobody's but the owner's, and its processor's while it is in the guest. */
 static inline void set_vector(struct vapic *v, uint32_t base, uint8_t *words, uint32_t vector)
 {
     uint32_t offset = base + (vector >> 5) * 16u;
 
-    if (shares_irr(v))
+    if (base != APIC_ISR && shares_irr(v))
         set_reg_bits(v, offset, 1u << (vector & 31));
     else
         set_reg(v, offset, reg(v, offset) | 1u << (vector & 31));
@@ -198,7 +199,7 @@ static inline void clear_vector(struct vapic *v, uint32_t base, uint8_t *words, 
     uint32_t offset = base + (vector >> 5) * 16u;
     uint32_t value = reg(v, offset) & ~(1u << (vector & 31));
 
-    if (shares_irr(v))
+    if (base != APIC_ISR && shares_irr(v))
         clear_reg_bits(v, offset, 1u << (vector & 31));
     else
         set_reg(v, offset, value);
@@ -288,30 +289,45 @@ uint8_t vapic_lapic_tpr_threshold(const struct vapic *v)
     return isr >= 0 && isr >> 4 >= vector >> 4 ? 0 : (uint8_t)(vector >> 4);
 }
 
-static inline void accept_into_irr(struct vapic *v, uint32_t vector, bool level)
+static NOINLINE bool accept_into_shared(struct vapic *v, uint32_t vector, bool level)
 {
     uint32_t tmr = APIC_TMR + (vector >> 5) * 16u;
     uint32_t bit = 1u << (vector & 31);
 
-    if (!shares_irr(v))
-        set_reg(v, tmr, level ? reg(v, tmr) | bit : reg(v, tmr) & ~bit);
-    else if (level)
+    if (level)
         set_reg_bits(v, tmr, bit);
     else
         clear_reg_bits(v, tmr, bit);
     set_vector(v, APIC_IRR, &v->irr_words, vector);
+    return true;
+}
+
+static inline bool accept_into_irr(struct vapic *v, uint32_t vector, bool level)
+{
+    uint32_t word = (vector >> 5) * 16u, bit = 1u << (vector & 31), tmr;
+
+    if (shares_irr(v))
+        return accept_into_shared(v, vector, level);
+    tmr = reg(v, APIC_TMR + word) & ~bit;
+    set_reg(v, APIC_TMR + word, tmr | (level ? bit : 0));
+    set_reg(v, APIC_IRR + word, reg(v, APIC_IRR + word) | bit);
+    v->irr_words |= (uint8_t)(1u << (vector >> 5));
+    return true;
+}
+
+static NOINLINE bool refuse_illegal(struct vapic *v)
+{
+    vapic_lapic_error(v, APIC_ESR_RECV_ILLEGAL);
+    return false;
 }
 
 bool vapic_lapic_accept_local(struct vapic *v, uint8_t vector, bool level)
 {
     if (!apic_enabled(v) || !sw_enabled(v))
         return false;
-    if (UNLIKELY(vector < APIC_FIRST_VECTOR && knob(v->vm, VAPIC_KNOB_ESR))) {
-        vapic_lapic_error(v, APIC_ESR_RECV_ILLEGAL);
-        return false;
-    }
-    accept_into_irr(v, vector, level);
-    return true;
+    if (UNLIKELY(vector < APIC_FIRST_VECTOR && knob(v->vm, VAPIC_KNOB_ESR)))
+        return refuse_illegal(v);
+    return accept_into_irr(v, vector, level);
 }
 
 /* Vectors 0-15 are not accepted but reported [SDM3 12.5.2]. */
@@ -457,7 +473,7 @@ static NOINLINE void tell_of_eoi(struct vapic *v, uint8_t vector, bool level)
 }
 
 /* [SDM3 12.8.5], of a vector in service. */
-static inline void end_of_interrupt(struct vapic *v, uint8_t vector)
+static ALWAYS_INLINE void end_of_interrupt(struct vapic *v, uint8_t vector)
 {
     bool level = vector_bit(v, APIC_TMR, vector);
 
