@@ -80,7 +80,7 @@ static void timer_deadline_mode(struct machine *m)
 
 /* ---- Verifying: an operation that fails fast must not look fast ---- */
 
-static void verify(bool good, const char *what)
+void hot_verify(bool good, const char *what)
 {
     if (good)
         return;
@@ -95,18 +95,18 @@ static bool posted(const struct vapic *v)
 
 static void self_has_vector(struct machine *m)
 {
-    verify(vector_bit(&m->v[0], APIC_IRR, VECTOR), "the vector is not in IRR");
+    hot_verify(vector_bit(&m->v[0], APIC_IRR, VECTOR), "the vector is not in IRR");
 }
 
 static void one_posted(struct machine *m)
 {
-    verify(posted(&m->v[1]) && !posted(&m->v[0]), "the target has no posted vector");
+    hot_verify(posted(&m->v[1]) && !posted(&m->v[0]), "the target has no posted vector");
 }
 
 static void one_posted_kicked(struct machine *m)
 {
     one_posted(m);
-    verify(m->notified != 0, "nobody was notified");
+    hot_verify(m->notified != 0, "nobody was notified");
 }
 
 static uint32_t count_posted(const struct machine *m)
@@ -120,45 +120,50 @@ static uint32_t count_posted(const struct machine *m)
 
 static void msi_posted(struct machine *m)
 {
-    verify(count_posted(m) == 1 && posted(msi_target(m)), "not exactly the target has the vector");
+    hot_verify(count_posted(m) == 1 && posted(msi_target(m)),
+               "not exactly the target has the vector");
 }
 
 static void cluster_posted(struct machine *m)
 {
-    verify(count_posted(m) == 8 && posted(&m->v[CLUSTER * 16]), "not exactly 8 have the vector");
+    hot_verify(count_posted(m) == 8 && posted(&m->v[CLUSTER * 16]),
+               "not exactly 8 have the vector");
 }
 
 static void others_posted(struct machine *m)
 {
-    verify(count_posted(m) == m->vcpus - 1 && !posted(&m->v[0]), "not exactly the others have it");
+    hot_verify(count_posted(m) == m->vcpus - 1 && !posted(&m->v[0]),
+               "not exactly the others have it");
 }
 
 static void nothing_left(struct machine *m)
 {
-    verify(m->v[0].stats.eois != 0 && !vector_bit(&m->v[0], APIC_IRR, VECTOR) &&
-               !vector_bit(&m->v[0], APIC_ISR, VECTOR),
-           "the interrupt was not handled to its end");
+    hot_verify(m->v[0].stats.eois != 0 && !vector_bit(&m->v[0], APIC_IRR, VECTOR) &&
+                   !vector_bit(&m->v[0], APIC_ISR, VECTOR),
+               "the interrupt was not handled to its end");
 }
 
 static void tpr_written(struct machine *m)
 {
-    verify(machine_read(m, 0, APIC_PPR) == 0x20, "PPR does not follow TPR");
+    hot_verify(machine_read(m, 0, APIC_PPR) == 0x20, "PPR does not follow TPR");
 }
 
 static void timer_written(struct machine *m)
 {
-    verify(machine_read(m, 0, APIC_LVT_TIMER) == (APIC_TIMER_PERIODIC | VECTOR), "LVT is wrong");
+    hot_verify(machine_read(m, 0, APIC_LVT_TIMER) == (APIC_TIMER_PERIODIC | VECTOR),
+               "LVT is wrong");
 }
 
 static void was_armed(struct machine *m)
 {
-    verify(m->armed != 0 && m->v[0].timer_when == m->now.tsc + m->armed, "the timer is not armed");
+    hot_verify(m->armed != 0 && m->v[0].timer_when == m->now.tsc + m->armed,
+               "the timer is not armed");
 }
 
 static void entered(struct machine *m)
 {
-    verify(m->entry.runnable && m->entry.inject == VAPIC_INJECT_NONE,
-           "the entry is not an idle one");
+    hot_verify(m->entry.runnable && m->entry.inject == VAPIC_INJECT_NONE,
+               "the entry is not an idle one");
 }
 
 /* What the read operations read last, so that it is checked and not thrown away. */
@@ -167,13 +172,13 @@ static uint64_t last_read;
 static void svr_read(struct machine *m)
 {
     (void)m;
-    verify((uint32_t)last_read == (APIC_SVR_ENABLE | 0xFF), "SVR is not what was written");
+    hot_verify((uint32_t)last_read == (APIC_SVR_ENABLE | 0xFF), "SVR is not what was written");
 }
 
 static void irr_read(struct machine *m)
 {
     (void)m;
-    verify(last_read == 1u << (VECTOR & 31), "IRR does not show the vector");
+    hot_verify(last_read == 1u << (VECTOR & 31), "IRR does not show the vector");
 }
 
 /* ---- Operations ---- */

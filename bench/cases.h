@@ -21,7 +21,17 @@ struct hot_case {
     case_fn verify;   /* after one prepare and op: ends the program unless it did its work */
 };
 
-/* Ends with a row whose name is NULL. */
-extern const struct hot_case hot_cases[];
+/* The rows of a VM with the same back end; they end with one whose name is NULL. */
+struct hot_table {
+    const struct hot_case *cases;
+    enum vapic_accel_kind kind;
+};
+
+extern const struct hot_case hot_cases[];       /* cases.c: no back end */
+extern const struct hot_case hot_cases_avic[];  /* accel_cases.c */
+extern const struct hot_case hot_cases_apicv[]; /* accel_cases.c */
+
+/* Ends the program unless `good`: an operation that fails fast must not look fast. */
+void hot_verify(bool good, const char *what);
 
 #endif

@@ -22,22 +22,35 @@ struct options {
     uint32_t count;
 };
 
-static const struct hot_case *find_case(const char *name)
-{
-    const struct hot_case *c = hot_cases;
+static const struct hot_table tables[] = {
+    {hot_cases, VAPIC_ACCEL_NONE},
+    {hot_cases_avic, VAPIC_ACCEL_AVIC},
+    {hot_cases_apicv, VAPIC_ACCEL_APICV},
+};
 
-    while (c->name != NULL && strcmp(c->name, name) != 0)
-        c++;
-    if (c->name != NULL)
-        return c;
+#define TABLES (sizeof(tables) / sizeof(tables[0]))
+
+/* An operation and the back end of the VM that it wants. */
+struct found {
+    const struct hot_case *c;
+    enum vapic_accel_kind kind;
+};
+
+static struct found find_case(const char *name)
+{
+    for (size_t i = 0; i < TABLES; i++)
+        for (const struct hot_case *c = tables[i].cases; c->name != NULL; c++)
+            if (strcmp(c->name, name) == 0)
+                return (struct found){c, tables[i].kind};
     fprintf(stderr, "hotpaths: no operation \"%s\"; see --list\n", name);
     exit(2);
 }
 
 static int list(void)
 {
-    for (const struct hot_case *c = hot_cases; c->name != NULL; c++)
-        printf("%s\t%u\t%u\t%d\t%s\n", c->name, c->targets, c->aim, c->locked_aim, c->text);
+    for (size_t i = 0; i < TABLES; i++)
+        for (const struct hot_case *c = tables[i].cases; c->name != NULL; c++)
+            printf("%s\t%u\t%u\t%d\t%s\n", c->name, c->targets, c->aim, c->locked_aim, c->text);
     return 0;
 }
 
@@ -52,20 +65,23 @@ static case_fn or_nothing(case_fn fn)
 }
 
 /* A machine on which the operation has been seen to work, once. */
-static struct machine *set_up(const struct hot_case *c)
+static struct machine *set_up(struct found f)
 {
-    struct machine *m = machine_new(c->vcpus, c->x2apic);
+    const struct hot_case *c = f.c;
+    struct machine *m = machine_new(c->vcpus, c->x2apic, f.kind);
 
     or_nothing(c->setup)(m);
     or_nothing(c->prepare)(m);
+    m->locks = m->notified = 0;
     c->op(m);
     c->verify(m);
     return m;
 }
 
-static int run(const struct hot_case *c, uint32_t count)
+static int run(struct found f, uint32_t count)
 {
-    struct machine *m = set_up(c);
+    const struct hot_case *c = f.c;
+    struct machine *m = set_up(f);
     case_fn prepare = or_nothing(c->prepare);
 
     for (uint32_t i = 0; i < count; i++) {
@@ -113,9 +129,10 @@ static double median_of(struct machine *m, case_fn prepare, case_fn op)
 }
 
 /* The operation with its preparation, less the preparation alone. */
-static int time_case(const struct hot_case *c)
+static int time_case(struct found f)
 {
-    struct machine *m = set_up(c);
+    const struct hot_case *c = f.c;
+    struct machine *m = set_up(f);
     case_fn prepare = or_nothing(c->prepare);
     double with = median_of(m, prepare, c->op), without = median_of(m, prepare, nothing);
 
