@@ -398,6 +398,61 @@ static void extint_and_nmi_while_active(void **state)
     ax_free(ax);
 }
 
+/* The exit comes while the processor delivers a vector, for instance because the guest's stack is
+ * not mapped: ISR and SVI have it already. The host injects it again and tells nobody. */
+static void an_exit_during_delivery(void **state)
+{
+    struct ax *ax = machine(0, 1);
+    struct ax_vcpu *c = ax->v[0];
+    struct vapic_entry entry;
+    uint8_t vector = 0;
+
+    (void)state;
+    assert_true(ax_enter(ax, 0));
+    ax_post(ax, 0, 0x51, false);
+    assert_int_equal(vapic_sil_boundary(c->cpu, &vector), VAPIC_SIL_DELIVER);
+    assert_int_equal(vector, 0x51);
+    vapic_sil_leave(c->cpu, VMX_EXIT_EPT_VIOLATION, VMX_EPT_QUAL_WRITE, 0x5000);
+    assert_int_equal(field(ax, 0, VMCS_IDT_VECTORING),
+                     VMX_INFO_VALID | VMX_INFO_TYPE_EXTERNAL | 0x51);
+    vapic_exit(&c->apic, (uint8_t)vapic_read_cr8(&c->apic), false);
+    assert_false(vapic_not_delivered(&c->apic));
+    vapic_enter(&c->apic, VAPIC_IF, ax->now, &entry);
+    assert_int_equal(entry.inject, VAPIC_INJECT_NONE);
+    assert_false(entry.irq_window);
+    assert_int_equal(field(ax, 0, VMCS_GUEST_INTERRUPT_STATUS), VMX_STATUS_MAKE(0, 0x51));
+    assert_true(
+        vapic_sil_vmwrite(&c->vmcs, VMCS_ENTRY_INTR_INFO, field(ax, 0, VMCS_IDT_VECTORING)));
+    assert_int_equal(vapic_sil_vmentry(c->cpu, &c->vmcs), VAPIC_SIL_DONE);
+    assert_int_equal(vapic_sil_boundary(c->cpu, &vector), VAPIC_SIL_DELIVER);
+    assert_int_equal(vector, 0x51);
+    assert_int_equal(vapic_sil_boundary(c->cpu, &vector), VAPIC_SIL_NOTHING);
+    ax_eoi(ax, 0);
+    ax_leave(ax, 0);
+    assert_int_equal(field(ax, 0, VMCS_GUEST_INTERRUPT_STATUS), 0);
+    ax_free(ax);
+}
+
+/* HLT with a vector that only the closed window keeps back: the vCPU does not sleep. */
+static void halted_with_a_vector_pending(void **state)
+{
+    struct ax *ax = machine(0, 1);
+
+    (void)state;
+    ax_if(ax, 0, false);
+    ax_post(ax, 0, 0x51, false);
+    ax_run(ax, 0);
+    assert_int_equal(ax_delivered(ax, 0, 0x51), 0);
+    ax_if(ax, 0, true); /* STI; HLT: the shadow covers HLT */
+    ax->v[0]->cpu->guest.shadow = true;
+    ax_hlt(ax, 0);
+    assert_int_equal(ax_delivered(ax, 0, 0x51), 0);
+    ax_run(ax, 0);
+    assert_int_equal(ax_delivered(ax, 0, 0x51), 1);
+    assert_false(ax->v[0]->blocked);
+    ax_free(ax);
+}
+
 /* ---- IPI virtualization: which ICR writes exit ---- */
 
 enum { HW = 0, EXIT = 1, GP = 2 };
@@ -748,6 +803,8 @@ int main(void)
         cmocka_unit_test(the_threshold_is_zero_when_active),
         cmocka_unit_test(a_tpr_raised_without_exit_holds_vectors_back),
         cmocka_unit_test(extint_and_nmi_while_active),
+        cmocka_unit_test(an_exit_during_delivery),
+        cmocka_unit_test(halted_with_a_vector_pending),
         cmocka_unit_test(icr_writes_that_exit),
         cmocka_unit_test(self_ipis),
         cmocka_unit_test(ipis_to_who_is_disabled),
