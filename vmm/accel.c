@@ -153,6 +153,7 @@ static int make_processors(struct vmm_machine *m, struct vmm_accel *a, struct vm
 
         good = vapic_sil_cpu_init(&p->sil, &a->silicon, id) &&
                vapic_pcpu_init(&p->pcpu, sizeof(p->pcpu), id) == VAPIC_OK;
+        pthread_mutex_init(&p->flushing, NULL);
         a->free[a->pcpu_count - 1 - i] = p;
     }
     a->free_count = a->pcpu_count;
@@ -337,7 +338,7 @@ static void go_to(struct vmm_vcpu *v, struct vmm_accel_pcpu *p)
     v->accel->on = p;
     v->accel->moved = true;
     atomic_store(&p->driver, v);
-    vapic_sil_flush(&p->sil, VMM_LAPIC_BASE);
+    vmm_accel_flush(p);
     vapic_load(&v->apic, &p->pcpu);
 }
 

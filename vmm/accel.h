@@ -64,6 +64,7 @@ struct vmm_accel_pcpu {
     struct vapic_sil_cpu sil;
     struct vapic_pcpu pcpu;
     _Atomic(struct vmm_vcpu *) driver; /* any thread reads */
+    pthread_mutex_t flushing;          /* one at a time drops translations; a leaf */
 };
 
 /* One machine's. Constant after the build unless it says otherwise. */
@@ -141,6 +142,8 @@ struct vapic_host;
 /* Fills in the callbacks that only VMs with acceleration need. */
 void vmm_accel_fill_host(struct vapic_host *host);
 extern const struct vapic_sil_host vmm_accel_sil_host;
+/* The processor forgets where the APIC page is. It is not in the guest. Any thread. */
+void vmm_accel_flush(struct vmm_accel_pcpu *p);
 /* VAPIC_ACTION_DOORBELL for `v`. Any thread. */
 void vmm_accel_doorbell(struct vmm_vcpu *v);
 

@@ -67,6 +67,14 @@ static void host_kick_all(void *ctx)
     }
 }
 
+/* A vCPU that moves and one that withdraws the page may meet at a processor. */
+void vmm_accel_flush(struct vmm_accel_pcpu *p)
+{
+    pthread_mutex_lock(&p->flushing);
+    vapic_sil_flush(&p->sil, VMM_LAPIC_BASE);
+    pthread_mutex_unlock(&p->flushing);
+}
+
 /* No vCPU is in the guest when the page goes, and none gets there before this returns: both are
  * the library's promise, so that the processors' translations may be touched from here. */
 static void host_access_page(void *ctx, bool mapped)
@@ -75,7 +83,7 @@ static void host_access_page(void *ctx, bool mapped)
 
     atomic_store(&m->accel->page_mapped, mapped);
     for (unsigned i = 0; i < m->accel->pcpu_count && !mapped; i++) {
-        vapic_sil_flush(&m->accel->pcpus[i].sil, VMM_LAPIC_BASE);
+        vmm_accel_flush(&m->accel->pcpus[i]);
     }
 }
 
@@ -85,7 +93,7 @@ static void host_flush(void *ctx, struct vapic *v)
 
     (void)ctx;
     if (on != NULL) {
-        vapic_sil_flush(&on->sil, VMM_LAPIC_BASE);
+        vmm_accel_flush(on);
     }
 }
 
