@@ -201,7 +201,7 @@ static void flip(struct vapic_vm *vm, uint32_t reason, bool set)
     end_change(vm);
 }
 
-void vapic_inhibit_locked(struct vapic_vm *vm, uint32_t reason, bool set)
+static void apply(struct vapic_vm *vm, uint32_t reason, bool set)
 {
     /* Of a VM that is disabled for good nothing more is told or changed, as in Linux. */
     if (!(vm->backend->honours & 1u << reason) || vm->accel->disabled)
@@ -212,9 +212,19 @@ void vapic_inhibit_locked(struct vapic_vm *vm, uint32_t reason, bool set)
         flip(vm, reason, set);
 }
 
-static bool is_noop(const struct vapic_vm *vm, uint32_t reason, bool set)
+static uint32_t with_bit(uint32_t set, uint32_t reason, bool on)
 {
-    return ((load_word(vm) >> reason) & 1) == set && vm->trace == NULL;
+    return on ? set | 1u << reason : set & ~(1u << reason);
+}
+
+/*
+ * A reason is in force while the library derives it from what the guest does, or the host says so:
+ * neither can take back what the other one knows.
+ */
+void vapic_inhibit_locked(struct vapic_vm *vm, uint32_t reason, bool set)
+{
+    vm->derived = with_bit(vm->derived, reason, set);
+    apply(vm, reason, set || vm->by_host >> reason & 1);
 }
 
 int vapic_set_inhibit(struct vapic_vm *vm, enum vapic_inhibit reason, bool set)
@@ -222,10 +232,14 @@ int vapic_set_inhibit(struct vapic_vm *vm, enum vapic_inhibit reason, bool set)
     if ((uint32_t)reason >= VAPIC_INHIBIT_COUNT || reason == VAPIC_INHIBIT_NESTED ||
         reason == VAPIC_INHIBIT_IRQWIN)
         return VAPIC_E_ARG;
-    if (vm->backend == NULL || !(vm->backend->honours & 1u << reason) || is_noop(vm, reason, set))
+    if (vm->backend == NULL || !(vm->backend->honours & 1u << reason))
+        return VAPIC_OK;
+    /* Relaxed: who changes one reason on two threads at once has no order to expect. */
+    if (((vapic_load32(&vm->by_host, VAPIC_RELAXED) >> reason) & 1) == set && !vapic_traced(vm))
         return VAPIC_OK;
     vm->host.lock(vm->ctx);
-    vapic_inhibit_locked(vm, reason, set);
+    vapic_store32(&vm->by_host, with_bit(vm->by_host, reason, set), VAPIC_RELAXED);
+    apply(vm, reason, set || vm->derived >> reason & 1);
     vm->host.unlock(vm->ctx);
     return VAPIC_OK;
 }
@@ -255,7 +269,7 @@ void vapic_inhibit_irqwin_locked(struct vapic_vm *vm, bool more)
         return;
     word = vapic_add64(&vm->inhibits, delta_of(more), VAPIC_SEQ_CST) + delta_of(more);
     if (COUNT(word) == (more ? 1u : 0u))
-        vapic_inhibit_locked(vm, VAPIC_INHIBIT_IRQWIN, more);
+        apply(vm, VAPIC_INHIBIT_IRQWIN, more);
 }
 
 void vapic_inhibit_irqwin(struct vapic_vm *vm, bool more)

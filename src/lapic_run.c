@@ -256,14 +256,19 @@ static NOINLINE void enter_with_companions(struct vapic *v, uint32_t can, struct
         vapic_accel_enter(v, entry);
 }
 
-void vapic_enter(struct vapic *v, uint32_t can, struct vapic_now now, struct vapic_entry *entry)
+static NOINLINE void enter_alone(struct vapic *v, uint32_t can, struct vapic_now now,
+                                 struct vapic_entry *entry)
 {
-    if (UNLIKELY(v->pv != NULL || v->vm->post != POST_PIR)) {
-        enter_with_companions(v, can, now, entry);
-        return;
-    }
     look(v, can, true, now, entry);
     finish_entry(v, entry);
+}
+
+void vapic_enter(struct vapic *v, uint32_t can, struct vapic_now now, struct vapic_entry *entry)
+{
+    if (LIKELY(v->pv == NULL && v->vm->post == POST_PIR))
+        enter_alone(v, can, now, entry);
+    else
+        enter_with_companions(v, can, now, entry);
 }
 
 static void commit_nmi(struct vapic *v)
@@ -358,7 +363,7 @@ static NOINLINE void exit_with_companions(struct vapic *v, uint8_t cr8)
     /* The processor kept the page's TPR up to date itself, CR8 included. */
     if (is_active(v) || v->vm->post == POST_SPLIT)
         vapic_accel_exit(v);
-    else
+    else if (v->accel == NULL || !v->accel->in_l2) /* else it may be L2's */
         take_cr8(v, cr8);
 }
 

@@ -124,6 +124,7 @@ static void load_registers(struct vapic *v, const uint8_t *image, enum vapic_ima
         vapic_pv_sync(v);
     /* Bits posted before are part of the old state; later ones come on top of the new. */
     vapic_lapic_harvest(v);
+    v->fresh = false; /* what IRR holds from here on was loaded */
     vapic_timer_stop(v);
     /* SVR first: whether the LVTs may be unmasked depends on it. */
     vapic_lapic_load_svr(v, word_at(image, APIC_SVR));

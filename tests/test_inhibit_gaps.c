@@ -189,6 +189,101 @@ static void absent_entry(void **state)
     }
 }
 
+/* ---- Neither host nor guest takes back what the other one set ---- */
+
+static void host_and_guest(void **state)
+{
+    struct ax *ax = machine(AX_MODE_X2AVIC);
+    const uint32_t modified = 1u << VAPIC_INHIBIT_APIC_ID_MODIFIED;
+
+    (void)state;
+    ax_settle(ax);
+    ax_write(ax, 1, APIC_ID, 9u << 24);
+    assert_int_equal(mask(ax), modified);
+    vapic_set_inhibit(&ax->vm, VAPIC_INHIBIT_APIC_ID_MODIFIED, false);
+    assert_int_equal(mask(ax), modified);
+    vapic_set_inhibit(&ax->vm, VAPIC_INHIBIT_APIC_ID_MODIFIED, true);
+    ax_write(ax, 1, APIC_ID, 1u << 24);
+    assert_int_equal(mask(ax), modified);
+    vapic_set_inhibit(&ax->vm, VAPIC_INHIBIT_APIC_ID_MODIFIED, false);
+    assert_int_equal(mask(ax), 0);
+    ax_free(ax);
+}
+
+/* ---- A thread that ends after its vCPU was removed ---- */
+
+static void late_thread(void **state)
+{
+    struct ax_options options = ax_options_for(AX_MODE_AVIC, VCPUS);
+    struct ax *ax = ax_new(&options);
+    struct vapic *old = &ax->v[1]->apic;
+    uint64_t entry;
+
+    (void)state;
+    ax_settle(ax);
+    ax_leave(ax, 1);
+    assert_int_equal(vapic_remove(old), VAPIC_OK);
+    entry = ax->accel.physical_table[1];
+    vapic_put(old);
+    assert_int_equal(ax->accel.physical_table[1], entry);
+    vapic_load(old, &ax->pcpus[1]);
+    assert_int_equal(ax->accel.physical_table[1], entry);
+    ax_free(ax);
+}
+
+/* ---- RESET of a vCPU that sleeps with a window open ---- */
+
+static void reset_drops_the_window(void **state)
+{
+    struct ax *ax = machine(AX_MODE_AVIC);
+
+    (void)state;
+    ax_write(ax, 1, APIC_LVT_LINT0, LVT_EXTINT);
+    ax_settle(ax);
+    ax_if(ax, 1, false);
+    ax_act(ax, 1, vapic_set_lint(&ax->v[1]->apic, 0, true));
+    ax_settle(ax);
+    assert_int_equal(mask(ax), 1u << VAPIC_INHIBIT_IRQWIN);
+    for (uint32_t n = 0; n < VCPUS; n++)
+        ax_leave(ax, n);
+    vapic_reset(&ax->v[1]->apic);
+    assert_int_equal(mask(ax), 0);
+    ax_free(ax);
+}
+
+/* ---- IRR of an APIC that is software disabled travels ---- */
+
+static void held_vectors_travel(void **state)
+{
+    static uint8_t image[VAPIC_IMAGE_SIZE];
+
+    (void)state;
+    for (int mode = 0; mode < AX_MODES; mode++) {
+        struct ax_options options = ax_options_for((enum ax_mode_index)mode, 1);
+        struct ax *ax = ax_new(&options);
+
+        ax_settle(ax);
+        ax_leave(ax, 0);
+        assert_int_equal(
+            vapic_save_image(&ax->v[0]->apic, VAPIC_IMAGE_ID32, image, sizeof(image), ax->now),
+            VAPIC_OK);
+        ax_free(ax);
+        image[APIC_SVR + 1] = 0;
+        image[APIC_IRR + 0x30] |= 2; /* 61h */
+        options.soft_disabled = true;
+        ax = ax_new(&options);
+        ax_leave(ax, 0);
+        assert_int_equal(
+            vapic_load_image(&ax->v[0]->apic, VAPIC_IMAGE_ID32, image, sizeof(image), ax->now),
+            VAPIC_OK);
+        ax_enter(ax, 0);
+        ax_write(ax, 0, APIC_SVR, 0x1FF);
+        ax_settle(ax);
+        assert_int_equal(ax_delivered(ax, 0, 0x61), 1);
+        ax_free(ax);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -197,6 +292,10 @@ int main(void)
         cmocka_unit_test(kept_id),
         cmocka_unit_test(asking_twice),
         cmocka_unit_test(absent_entry),
+        cmocka_unit_test(host_and_guest),
+        cmocka_unit_test(late_thread),
+        cmocka_unit_test(reset_drops_the_window),
+        cmocka_unit_test(held_vectors_travel),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

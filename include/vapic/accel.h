@@ -141,7 +141,8 @@ int vapic_pcpu_init(struct vapic_pcpu *pcpu, size_t size, uint32_t apic_id);
 /*
  * The wake-up vector (vapic_accel_config.wakeup_vector) arrived on this processor: wakes, through
  * host.notify(), the vCPUs that sleep here and for which something was posted. On that processor,
- * from its interrupt handler. [SDM3 31.6] [any]
+ * from its interrupt handler. The list is the processor's: one call, with any VM (whose spin lock
+ * functions are used), wakes the vCPUs of all. [SDM3 31.6] [any]
  */
 void vapic_wakeup(struct vapic_vm *vm, struct vapic_pcpu *pcpu);
 
@@ -276,7 +277,8 @@ struct vapic_accel_vcpu_config {
 /*
  * Between vapic_init() and vapic_add(). Fills the parts of the control block that never change and
  * the hardware table's entry. A vCPU whose APIC ID exceeds the table sets PHYSICAL_ID_TOO_BIG
- * and runs without. `size` is sizeof(struct vapic_accel_vcpu). VAPIC_E_ARG, VAPIC_E_SIZE. [config]
+ * (for the life of the VM, added or not) and runs without. Before vapic_remove() its thread calls
+ * vapic_put(). `size` is sizeof(struct vapic_accel_vcpu). VAPIC_E_ARG, VAPIC_E_SIZE. [config]
  */
 int vapic_accel_attach(struct vapic *v, struct vapic_accel_vcpu *av, size_t size,
                        const struct vapic_accel_vcpu_config *config);
@@ -344,7 +346,13 @@ void vapic_trap_eoi(struct vapic *v, uint8_t vector);
  * A nested guest becomes current on this vCPU, or L1 becomes current again. With AVIC the vCPU is
  * inhibited (NESTED) in between, so that peers' IPIs exit instead of ringing a processor that looks
  * at another page. With APICv nothing changes, but whatever L1's control block should hold is
- * written at vapic_nested_exit(), never while L2's is current. [owner]
+ * written at vapic_nested_exit(), never while L2's is current.
+ *
+ * In between vapic_enter() names what waits for L1: a vector or a window is a reason for a nested
+ * exit, not for an injection into L2 (do not commit it before L1 is current, unless L1 lets L2 take
+ * its interrupts); vapic_exit() ignores its `cr8`, which is L2's. The permission maps of L2's
+ * control block must not take over what passes in L1's: an x2APIC MSR that nobody virtualizes
+ * reaches the host's own APIC. [owner]
  */
 void vapic_nested_enter(struct vapic *v);
 void vapic_nested_exit(struct vapic *v);

@@ -3,8 +3,8 @@
  * What a hypervisor provides to libvapic: one table of callbacks, the same for every vCPU of a VM.
  *
  * A callback marked optional may be NULL; the library then behaves as its text says. `ctx` is the
- * pointer given to vapic_vm_init(). No callback is ever called with a library-internal lock held
- * (there is none); the ones that run under the host's own configuration lock say so.
+ * pointer given to vapic_vm_init(). The library has no locks of its own; callbacks that run under
+ * the host's configuration lock, or under a spin lock of the host's that the library took, say so.
  */
 #ifndef VAPIC_HOST_H
 #define VAPIC_HOST_H
@@ -70,11 +70,12 @@ struct vapic_host {
     void (*quiesce)(void *ctx);
 
     /*
-     * Do `action` (KICK or WAKE, never NONE) for `target`. Called on the sender's thread, once per
-     * target and after that target's state is committed, for messages that a guest's register write
-     * or an I/O APIC pin sends and for messages with several targets. Must not wait, must not take
-     * the configuration lock (which is held when a pin had no other way to find a target at rest),
-     * and must not call back into the library for the *sending* vCPU.
+     * Do `action` (KICK, WAKE or DOORBELL, never NONE) for `target`. Called on the sender's thread,
+     * once per target and after that target's state is committed, for messages that a guest's
+     * register write or an I/O APIC pin sends and for messages with several targets. Must not wait,
+     * must not take the configuration lock (which is held when a pin had no other way to find a
+     * target at rest; the spin lock of a platform is held when the GA log wakes), and must not call
+     * back into the library for the *sending* vCPU.
      */
     void (*notify)(void *ctx, struct vapic *target, enum vapic_action action);
 
@@ -152,13 +153,15 @@ struct vapic_host {
     uint16_t (*interrupt_status)(void *ctx, struct vapic *v);
 
     /* A spin lock on a word of the library's (0: free), with host interrupts off while it is held.
-     * Held for a few dozen instructions, by load, put, block and device attachment only. */
+     * Held for a few dozen instructions when a vCPU is loaded, put, blocked, switched on or off, or
+     * a device attached; by vapic_wakeup() and vapic_ga_overflow() while they walk what sleeps. */
     void (*spin_lock)(void *ctx, uint32_t *word);
     void (*spin_unlock)(void *ctx, uint32_t *word);
 
     /*
      * AMD: the 128-bit remapping entry of `irte` (vapic_irte.ctx) becomes `value`, in one piece.
-     * `invalidate`: its cached form must be invalidated too (otherwise only fields changed that an
+     * `invalidate`: its cached form must be invalidated too, and the invalidation complete before
+     * the return, or a device goes on posting by the old one (otherwise only fields changed that an
      * IOMMU never caches). Called with a spin lock of the library held. Must not wait. Optional:
      * vapic_irte_attach() needs it.
      */

@@ -239,6 +239,8 @@ struct vapic_vm {
     uint16_t *claims; /* how many vCPUs claim a physical ID, a logical bit; under the lock */
     /* Under the lock but for the upper half of `inhibits`; any thread reads: */
     uint64_t inhibits;   /* reasons, and in bits 63:32 the open requests for interrupt windows */
+    uint32_t derived;    /* reasons that the library derives; under the lock */
+    uint32_t by_host;    /* reasons that vapic_set_inhibit() set; under the lock, atomic */
     uint32_t generation; /* of `inhibits`; odd while it changes; never 0 */
     uint32_t routes_generation; /* of what EOI-exit bitmaps are made from; atomic, any thread */
     uint32_t routes_changing;   /* threads that change it now; atomic, any thread */
@@ -523,7 +525,8 @@ struct vapic_entry {
  * this call and the actual entry. `can` is a set of enum vapic_can.
  *
  * When .event is not NONE, do that and call vapic_enter() again before anything else.
- * Takes no lock but for INIT (configuration lock). [owner]
+ * Takes no lock but for INIT and, in a VM with a back end, for a change of the inhibition that this
+ * vCPU has not taken notice of (configuration lock). [owner]
  */
 void vapic_enter(struct vapic *v, uint32_t can, struct vapic_now now, struct vapic_entry *entry);
 

@@ -65,6 +65,7 @@ static void install(struct vapic_accel *accel, struct vapic_vm *vm)
     vm->post = accel->kind == VAPIC_ACCEL_AVIC ? POST_PAGE : POST_SPLIT;
     vm->generation = 2;
     vm->inhibits = UINT64_C(1) << first;
+    vm->derived = 1u << first;
     TRACE(vm, APICV_INHIBIT_CHANGED, VAPIC_NO_INDEX, first, true, vm->inhibits, 0);
 }
 
@@ -75,6 +76,9 @@ int vapic_accel_init(struct vapic_accel *accel, size_t size, struct vapic_vm *vm
 
     if (size != sizeof(*accel))
         return VAPIC_E_SIZE;
+    /* A GA log that nobody can look up would leave vCPUs asleep. */
+    if (config != NULL && config->vm_tag != 0 && config->platform == NULL)
+        return VAPIC_E_ARG;
     if (accel == NULL || vm == NULL || needed == 0 || memory == NULL ||
         ((uintptr_t)memory & (APIC_PAGE_SIZE - 1)) != 0 || !host_complete(&vm->host, config->kind))
         return VAPIC_E_ARG;
@@ -154,6 +158,9 @@ void vapic_accel_removed(struct vapic *v)
     if (v->accel->irqwin)
         vapic_inhibit_irqwin_locked(v->vm, false);
     v->accel->irqwin = false;
+    /* A late put, load or unblock of its thread must not touch the entry of a successor. */
+    vapic_store32(&v->active, 0, VAPIC_RELAXED);
+    vapic_accel_request(v);
     vapic_alias_evaluate(v->vm);
 }
 
@@ -162,6 +169,12 @@ void vapic_accel_identity(struct vapic *v)
     v->vm->backend->identity(v);
     vapic_alias_evaluate(v->vm);
     vapic_accel_request(v);
+    /* RESET by another thread than its owner's, who may sleep on: nothing waits for a window now.
+     */
+    if (v->accel->irqwin && !vapic_lapic_extint(v)) {
+        v->accel->irqwin = false;
+        vapic_inhibit_irqwin_locked(v->vm, false);
+    }
 }
 
 /* ---- Deciding ---- */

@@ -63,7 +63,8 @@ static bool can_attach(const struct vapic_irte *irte, const struct vapic *v, uin
                        const uint64_t remapped[2])
 {
     return irte != NULL && v != NULL && remapped != NULL && vector >= APIC_FIRST_VECTOR &&
-           v->accel != NULL && v->vm->backend == &vapic_avic_backend && v->vm->host.irte != NULL;
+           v->accel != NULL && v->vm->backend == &vapic_avic_backend && v->vm->host.irte != NULL &&
+           v->index != VAPIC_NO_INDEX;
 }
 
 static void lock(struct vapic *v)
