@@ -356,8 +356,9 @@ const struct test priority_tests[] = {
     {"prio-eoi-highest", "[SDM3 12.8.5]", eoi_highest, 0, 0},
     {"prio-eoi-without-service", "[SDM3 12.8.5]", eoi_without_service, 0, 0},
     {"prio-eoi-any-value", "[SDM3 12.8.5]", eoi_any_value, 0, 0},
-    {"prio-disable-keeps-pending", "[SDM3 12.4.7.2]", disable_keeps_pending, 0, REF_QEMU},
-    {"prio-disabled-holds", "[SDM3 12.4.7.2]", disabled_holds, 0, REF_KVM},
+    {"prio-disable-keeps-pending", "[SDM3 12.4.7.2]", disable_keeps_pending, 0,
+     REF_QEMU | REF_POSTED_DISABLED},
+    {"prio-disabled-holds", "[SDM3 12.4.7.2]", disabled_holds, 0, REF_KVM | REF_DELIVERED_DISABLED},
     {"prio-illegal-vectors", "[SDM3 12.5.2]", illegal_vectors, 0, REF_QEMU},
     {0},
 };

@@ -109,14 +109,21 @@ static uint32_t reference_bit(const char *name)
         const char *name;
         uint32_t bit;
     } names[] = {
-        {"manual", REF_MANUAL},     {"qemu", REF_QEMU}, {"kvm", REF_KVM},
-        {"soft-kvm", REF_SOFT_KVM}, {"rig", REF_RIG},
+        {"manual", REF_MANUAL},
+        {"qemu", REF_QEMU},
+        {"kvm", REF_KVM},
+        {"soft-kvm", REF_SOFT_KVM},
+        {"rig", REF_RIG},
+        {"reserved-offset-is-memory", REF_RESERVED_MEMORY},
+        {"delivered-while-soft-disabled", REF_DELIVERED_DISABLED},
+        {"posted-while-soft-disabled", REF_POSTED_DISABLED},
+        {"stale-trigger-mode", REF_STALE_TMR},
     };
 
     for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         if (str_is(name, names[i].name, ' ') || str_is(name, names[i].name, ','))
             return names[i].bit;
-    panic("ref= takes manual, qemu, kvm, soft-kvm, rig, or several with commas");
+    panic("ref= takes manual, qemu, kvm, soft-kvm, rig, a deviation, or several with commas");
 }
 
 static uint32_t reference(void)

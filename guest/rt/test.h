@@ -31,7 +31,9 @@ enum test_need {
 /*
  * Machines that are known not to follow the manual somewhere: ref=NAME. `soft-kvm` is a KVM that
  * interprets the guest: whatever the APIC, it opens the interrupt window late. `rig` is a KVM on an
- * emulated processor whose VMRUN forgets the shadow of STI: see shadows_lost().
+ * emulated processor whose VMRUN forgets the shadow of STI: see shadows_lost(). The rest names
+ * what hardware does that accelerates interrupts: tests/deviations.h says more under the same
+ * names.
  */
 enum test_ref {
     REF_MANUAL = 0,
@@ -39,6 +41,10 @@ enum test_ref {
     REF_KVM = 1 << 1,
     REF_SOFT_KVM = 1 << 2,
     REF_RIG = 1 << 3,
+    REF_RESERVED_MEMORY = 1 << 4,
+    REF_DELIVERED_DISABLED = 1 << 5,
+    REF_POSTED_DISABLED = 1 << 6,
+    REF_STALE_TMR = 1 << 7,
 };
 
 struct test {
