@@ -234,12 +234,12 @@ int vapic_set_inhibit(struct vapic_vm *vm, enum vapic_inhibit reason, bool set)
         return VAPIC_E_ARG;
     if (vm->backend == NULL || !(vm->backend->honours & 1u << reason))
         return VAPIC_OK;
-    /* Relaxed: who changes one reason on two threads at once has no order to expect. */
-    if (((vapic_load32(&vm->by_host, VAPIC_RELAXED) >> reason) & 1) == set && !vapic_traced(vm))
+    /* Acquire: who finds the bit as wanted finds the change that brought it complete. */
+    if (((vapic_load32(&vm->by_host, VAPIC_ACQUIRE) >> reason) & 1) == set && !vapic_traced(vm))
         return VAPIC_OK;
     vm->host.lock(vm->ctx);
-    vapic_store32(&vm->by_host, with_bit(vm->by_host, reason, set), VAPIC_RELAXED);
     apply(vm, reason, set || vm->derived >> reason & 1);
+    vapic_store32(&vm->by_host, with_bit(vm->by_host, reason, set), VAPIC_RELEASE);
     vm->host.unlock(vm->ctx);
     return VAPIC_OK;
 }

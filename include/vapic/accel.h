@@ -19,6 +19,10 @@
  * switched on or off. While a vCPU is "active" the processor delivers its interrupts and
  * vapic_entry.inject names only what the hardware cannot deliver (NMI, SMI, ExtINT, INIT, SIPI).
  *
+ * Every [owner] function but vapic_enter() and vapic_commit() is for a vCPU outside the guest,
+ * after vapic_exit(): a register write may bring about a change that waits until all vCPUs are
+ * outside.
+ *
  * docs/acceleration.md wires each back end into a VMRUN and a VMLAUNCH loop, field by field.
  */
 #ifndef VAPIC_ACCEL_H
@@ -386,7 +390,8 @@ int vapic_irte_attach(struct vapic_irte *irte, struct vapic *v, uint8_t vector,
 void vapic_irte_detach(struct vapic_irte *irte);
 
 /* Intel: the posted-format entry for `vector` of `v`; it never needs to be changed when the vCPU
- * moves. Call vapic_device_attached() before the first is put to use. VAPIC_E_ARG. [any] */
+ * moves. Call vapic_device_attached() before the first is put to use; the entry must be gone, and
+ * invalidated, before vapic_remove(). VAPIC_E_ARG. [any] */
 int vapic_vtd_irte(struct vapic *v, uint8_t vector, uint16_t source, uint64_t irte[2]);
 
 /* The first device that posts by hardware: vCPUs that sleep without having asked for a wake-up

@@ -314,7 +314,8 @@ void vapic_apicv_place(struct vapic_accel *accel, void *memory)
 /*
  * May the hardware post into the vCPU's descriptor whatever a guest sends to the physical ID that
  * is its own? Only if software would do the same: the APIC accepts, and answers to this ID. (When
- * another one answers to it as well, the VM is inhibited, or the knob UNIQUE_ID prefers this one.)
+ * another one answers to it as well, the VM is inhibited; or the knob UNIQUE_ID prefers the lowest
+ * index, which differs from the table's choice where indexes and IDs are not in one order.)
  * The hardware knows nothing of broadcasts, so in a VM with an APIC in xAPIC mode, where FFh is
  * one, that ID must exit. Entries are written under the configuration lock, after the map.
  */

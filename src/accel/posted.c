@@ -209,6 +209,7 @@ void vapic_posted_put(struct vapic *v, bool blocking)
     }
     /* The list first, so that the handler finds the vCPU whenever NV sends the vector. NDST names
      * the processor of that list, whatever becomes of the thread in between. */
+    leave_list(v); /* blocked twice: still on a list */
     join_list(v, pcpu);
     change(v, PID_NDST_MASK | PID_NV_MASK | PID_SN,
            ndst(v, pcpu) | nv(v->vm->accel->wakeup_vector));
