@@ -92,6 +92,9 @@ static void test_arguments(void **state)
     assert_int_equal(vapic_irte_attach(&d.irte, v, 0x77, d.remapped, NULL), VAPIC_E_BUSY);
     vapic_irte_detach(&d.irte);
     vapic_irte_detach(&d.irte); /* nothing */
+    ax_put(d.ax, 0);
+    assert_int_equal(vapic_remove(v), VAPIC_OK);
+    assert_int_equal(vapic_irte_attach(&d.irte, v, 0x77, d.remapped, NULL), VAPIC_E_ARG);
     ax_free(d.ax);
     ax = ax_new(&none);
     assert_int_equal(vapic_irte_attach(&d.irte, &ax->v[0]->apic, 0x77, d.remapped, NULL),
