@@ -444,7 +444,24 @@ static void wide_ids_follow_the_knobs(void **state)
     }
 }
 
-/* Two that answer to 2Ch: with the knob UNIQUE_ID whose own ID it is gets it, as by hardware. */
+static uint32_t who_gets(struct ax *ax, uint8_t dest)
+{
+    uint32_t who = VAPIC_NO_INDEX;
+
+    ax_forget(ax);
+    ax_ipi(ax, 2, 0x61, dest);
+    ax_settle(ax);
+    assert_int_equal(ax_count(ax, AX_DELIVERED), 1);
+    for (uint32_t n = 0; n < 2; n++)
+        if (ax_delivered(ax, n, 0x61) != 0)
+            who = n;
+    assert_int_not_equal(who, VAPIC_NO_INDEX);
+    ax_eoi(ax, who);
+    return who;
+}
+
+/* Two answer to 2Ch, and the VM is accelerated [knob UNIQUE_ID]: software chooses, always the same.
+ * Alone again, the one whose own ID it is gets it without an exit. */
 static void an_id_that_is_shared_by_its_low_byte(void **state)
 {
     static const uint32_t ids[] = {0x12C, 0x2C, 0};
@@ -456,20 +473,26 @@ static void an_id_that_is_shared_by_its_low_byte(void **state)
                    .knobs_set = true},
     };
     struct ax *ax = ax_new(&o);
+    uint32_t active, inhibited;
 
     (void)state;
-    assert_int_equal(entry(ax, 0x2C), valid_entry(ax, 1));
+    assert_int_equal(entry(ax, 0x2C), 0);
     assert_true(ax_enter(ax, 0));
     assert_true(vapic_active(&ax->v[0]->apic));
-    for (int hardware = 1; hardware >= 0; hardware--) {
-        inhibit(ax, !hardware);
-        ax_forget(ax);
-        ax_ipi(ax, 2, 0x61, 0x2C);
-        ax_settle(ax);
-        assert_int_equal(ax_delivered(ax, 0, 0x61), 0);
-        assert_int_equal(ax_delivered(ax, 1, 0x61), 1);
-        ax_eoi(ax, 1);
-    }
+    active = who_gets(ax, 0x2C);
+    inhibit(ax, true);
+    inhibited = who_gets(ax, 0x2C);
+    assert_int_equal(active, inhibited);
+    inhibit(ax, false);
+    set_mode(ax, 0, X2APIC);
+    assert_int_equal(entry(ax, 0x2C), valid_entry(ax, 1));
+    assert_int_equal(who_gets(ax, 0x2C), 1);
+    set_mode(ax, 0, XAPIC);
+    assert_int_equal(entry(ax, 0x2C), 0);
+    ax_leave(ax, 0);
+    ax_put(ax, 0);
+    assert_int_equal(vapic_remove(&ax->v[0]->apic), VAPIC_OK);
+    assert_int_equal(entry(ax, 0x2C), valid_entry(ax, 1));
     ax_free(ax);
 }
 

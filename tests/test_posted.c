@@ -354,6 +354,25 @@ static void many_sleepers_on_one_processor(void **state)
     ax_free(ax);
 }
 
+/* A host that blocks twice has the vCPU on the list once. */
+static void blocked_twice(void **state)
+{
+    struct ax *ax = machine(WITH_IPIV, 1);
+
+    (void)state;
+    sleep_vcpu(ax, 0);
+    assert_true(vapic_block(&ax->v[0]->apic));
+    assert_ptr_equal(ax->pcpus[0].blocked, &ax->v[0]->accel);
+    assert_null(ax->v[0]->accel.next_blocked);
+    ax_forget(ax);
+    assert_int_equal(device(ax, 0, VECTOR), VAPIC_SIL_MSI_POSTED);
+    assert_int_equal(take_interrupts(ax, 0), 1);
+    assert_int_equal(woken(ax, 0), 1);
+    ax_settle(ax);
+    assert_int_equal(ax_delivered(ax, 0, VECTOR), 1);
+    ax_free(ax);
+}
+
 static void a_removed_vcpu_is_on_no_list(void **state)
 {
     struct ax *ax = machine(WITH_IPIV, 3);
@@ -513,6 +532,7 @@ int main(void)
         cmocka_unit_test(posted_before_falling_asleep),
         cmocka_unit_test(software_wakes_by_itself),
         cmocka_unit_test(many_sleepers_on_one_processor),
+        cmocka_unit_test(blocked_twice),
         cmocka_unit_test(a_removed_vcpu_is_on_no_list),
         cmocka_unit_test(the_first_device_wakes_the_sleepers_once),
         cmocka_unit_test(device_attachment_needs_apicv),

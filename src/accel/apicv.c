@@ -311,17 +311,24 @@ void vapic_apicv_place(struct vapic_accel *accel, void *memory)
     accel->table_limit = UINT32_MAX;
 }
 
+/* Does another APIC in xAPIC mode answer to the same 8-bit ID? */
+static bool shares_xid(const struct vapic_vm *vm, uint32_t index, uint8_t xid)
+{
+    return vapic_load16(&vm->by_xid[xid], VAPIC_RELAXED) != index + 1 ||
+           vapic_load16(&vm->slots[index].next[LINK_XID], VAPIC_RELAXED) != 0;
+}
+
 /*
  * May the hardware post into the vCPU's descriptor whatever a guest sends to the physical ID that
- * is its own? Only if software would do the same: the APIC accepts, and answers to this ID. (When
- * another one answers to it as well, the VM is inhibited; or the knob UNIQUE_ID prefers the lowest
- * index, which differs from the table's choice where indexes and IDs are not in one order.)
- * The hardware knows nothing of broadcasts, so in a VM with an APIC in xAPIC mode, where FFh is
- * one, that ID must exit. Entries are written under the configuration lock, after the map.
+ * is its own? Only if software would do the same: the APIC accepts, and it alone answers to this
+ * ID. (With the knob UNIQUE_ID a VM in which it does not is accelerated all the same, and software
+ * chooses.) The hardware knows nothing of broadcasts, so in a VM with an APIC in xAPIC mode, where
+ * FFh is one, that ID must exit. Entries are written under the configuration lock, after the map.
  */
-static bool table_may_lead_to(const struct vapic_vm *vm, uint64_t ident, uint32_t id)
+static bool table_may_lead_to(const struct vapic_vm *vm, uint32_t index, uint32_t id)
 {
     const uint64_t must = IDENT_ADDED | IDENT_ENABLED | IDENT_SW;
+    uint64_t ident = load_ident(vm, index);
 
     if ((ident & must) != must || (id == APIC_DEST_ALL_8 && vm->xapic_count != 0))
         return false;
@@ -329,7 +336,9 @@ static bool table_may_lead_to(const struct vapic_vm *vm, uint64_t ident, uint32_
         return false;
     if (ident & IDENT_X2APIC)
         return !(ident & IDENT_ODD);
-    return ident_xid(ident) == (uint8_t)id && (id <= 0xFF || knob(vm, VAPIC_KNOB_WIDE_XAPIC));
+    if (id > 0xFF)
+        return ident_xid(ident) == (uint8_t)id && knob(vm, VAPIC_KNOB_WIDE_XAPIC);
+    return ident_xid(ident) == id && !shares_xid(vm, index, (uint8_t)id);
 }
 
 static void set_entry(struct vapic *v, bool valid)
@@ -347,22 +356,27 @@ static void set_entry(struct vapic *v, bool valid)
 
 static void update_entry(struct vapic *v)
 {
-    set_entry(v, table_may_lead_to(v->vm, load_ident(v->vm, v->index), v->id));
+    set_entry(v, table_may_lead_to(v->vm, v->index, v->id));
 }
 
-/* `v` has come, gone or changed: it may have been what decides about entry 255. */
-static void update_last_entry(struct vapic *v)
+/* `v` has come, gone or changed: so may have what decides about entry 255, and about the one whose
+ * 8-bit ID is the low byte of a wide ID. */
+static void update_others(struct vapic *v)
 {
-    struct vapic *last = vapic_by_id(v->vm, APIC_DEST_ALL_8);
+    const uint32_t ids[] = {APIC_DEST_ALL_8, v->id & 0xFF};
 
-    if (last != NULL && last != v && last->accel != NULL)
-        update_entry(last);
+    for (uint32_t i = 0; i < 2; i++) {
+        struct vapic *other = vapic_by_id(v->vm, ids[i]);
+
+        if (other != NULL && other != v && other->accel != NULL)
+            update_entry(other);
+    }
 }
 
 static void identity(struct vapic *v)
 {
     update_entry(v);
-    update_last_entry(v);
+    update_others(v);
     /* Which routes lead here has changed too. */
     vapic_store32(&v->accel->scanned, v->accel->scanned - 1, VAPIC_RELAXED);
 }
@@ -376,7 +390,7 @@ static void attach(struct vapic *v)
 static void detach(struct vapic *v)
 {
     set_entry(v, false);
-    update_last_entry(v);
+    update_others(v);
     vapic_posted_detach(v);
 }
 

@@ -5,15 +5,19 @@
  *
  * The bit of a vector is set while one of these is true:
  *
- *  here      a level-triggered or watched pin or message route has the vector and leads to this
- * vCPU. By itself this would be too late when a route changes while the vCPU is in the guest, and
- * too early to forget when one is led away; it spares loading the bitmap anew for every interrupt.
- *  pending   IRR or ISR hold the vector and TMR calls it level-triggered. That is what makes it
- *            right. Levels come into IRR by software only, outside the guest (post.c), and TMR with
- *            them; so whatever the route was then or is now, the bit is loaded before the vector
- * can be ended, and stays until it has been. watched   IRR or ISR hold the vector and any watched
- * route has it, wherever it leads: an edge whose route was led away while it was in flight. A
- * software EOI tells watchers by vector, too.
+ * - A level-triggered or watched pin or message route has the vector and leads to this vCPU
+ *   (eoi_here). By itself this would be too late when a route changes while the vCPU is in the
+ *   guest, and too early to forget when one is led away; it spares loading the bitmap anew for
+ *   every interrupt.
+ *
+ * - IRR or ISR hold the vector and TMR calls it level-triggered. That is what makes it right.
+ *   Levels come into IRR by software only, outside the guest (post.c), and TMR with them; so
+ *   whatever the route was then or is now, the bit is loaded before the vector can be ended, and
+ *   stays until it has been.
+ *
+ * - IRR or ISR hold the vector and any watched route has it, wherever it leads (eoi_watched): an
+ *   edge whose route was led away while it was in flight. A software EOI tells watchers by vector,
+ *   too.
  *
  * A bit too many costs an exit and nothing else: the EOI is looked at as software would.
  */
@@ -44,6 +48,18 @@ static void scan(struct vapic *v, uint32_t generation)
     vapic_store32(&av->scanned, generation, VAPIC_RELAXED);
 }
 
+/* What the contents of IRR and ISR ask for. The hints are right: the harvest has just been. */
+static uint64_t pending_exits(const struct vapic *v, uint32_t n)
+{
+    uint32_t words = (uint32_t)v->irr_words | v->isr_words;
+    uint64_t pending;
+
+    if ((words >> 2 * n & 3) == 0)
+        return 0;
+    pending = vectors(v, APIC_IRR, n) | vectors(v, APIC_ISR, n);
+    return pending & (vectors(v, APIC_TMR, n) | v->accel->eoi_watched[n]);
+}
+
 void vapic_apicv_load_eoi_exits(struct vapic *v)
 {
     struct vapic_accel_vcpu *av = v->accel;
@@ -51,11 +67,6 @@ void vapic_apicv_load_eoi_exits(struct vapic *v)
 
     if (av->scanned != generation)
         scan(v, generation);
-    for (uint32_t n = 0; n < 4; n++) {
-        uint64_t pending = vectors(v, APIC_IRR, n) | vectors(v, APIC_ISR, n);
-        uint64_t level = vectors(v, APIC_TMR, n);
-
-        vapic_apicv_tell(v, APICV_FIELD_EOI + n,
-                         av->eoi_here[n] | (pending & (level | av->eoi_watched[n])));
-    }
+    for (uint32_t n = 0; n < 4; n++)
+        vapic_apicv_tell(v, APICV_FIELD_EOI + n, av->eoi_here[n] | pending_exits(v, n));
 }

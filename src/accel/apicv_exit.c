@@ -9,11 +9,11 @@
 #define EOI_VECTOR   UINT64_C(0xFF)
 
 /*
- * 44, APIC access. The EOI of a vCPU that is not accelerated, which comes where a host leaves the
- * access page mapped for the TPR shadow's sake, needs no decoding: the value does not matter. (Nor
- * does the size, to us: a guest that writes less than the register, which a real APIC need not
- * take, ends its interrupt.) With virtual-interrupt delivery an EOI only gets here as part of
- * something unusual.
+ * 44, APIC access. The EOI of a vCPU that is not accelerated needs no decoding: the value does not
+ * matter. (Nor does the size, to us: a guest that writes less than the register, which a real APIC
+ * need not take, ends its interrupt.) It comes on hosts that leave the access page mapped for some
+ * vCPU that is not active, else there is no mapping then. With virtual-interrupt delivery an EOI
+ * only gets here as part of something unusual.
  */
 static int access_exit(struct vapic *v, uint64_t qualification, struct vapic_now now)
 {
