@@ -259,7 +259,8 @@ static int highest_enabled(const struct vapic *v)
 
 static inline int highest_irr(const struct vapic *v)
 {
-    if (UNLIKELY(reg(v, APIC_EACR) & APIC_EXT_IER))
+    /* With AVIC a guest reaches that word of the page whether or not it has the register. */
+    if (UNLIKELY(reg(v, APIC_EACR) & APIC_EXT_IER) && v->features & VAPIC_FEATURE_AMD_EXT)
         return highest_enabled(v);
     return highest_vector(v, APIC_IRR, v->irr_words);
 }
