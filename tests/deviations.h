@@ -62,7 +62,9 @@ static inline bool dev_vectors(const struct equiv *e, const struct eq_difference
 {
     if (d->kind == EQ_VALUE)
         return (e->op.kind == EQ_MMIO || e->op.kind == EQ_MSR) && dev_vector_reg(dev_slot(e));
-    return d->kind == EQ_EVENT || (d->kind == EQ_STATE && dev_vector_reg(d->offset));
+    if (d->kind == EQ_STATE || d->kind == EQ_IMAGE)
+        return dev_vector_reg(d->offset);
+    return d->kind == EQ_EVENT;
 }
 
 /* ---- AVIC: the page is memory ---- */
@@ -157,7 +159,7 @@ static bool dev_delivered_soft_disabled(const struct equiv *e, const struct eq_d
 
 static bool dev_posted_soft_disabled(const struct equiv *e, const struct eq_difference *d)
 {
-    return d->kind == EQ_STATE && dev_in(d->offset, APIC_IRR, APIC_ESR) &&
+    return (d->kind == EQ_STATE || d->kind == EQ_IMAGE) && dev_in(d->offset, APIC_IRR, APIC_ESR) &&
            e->before.enabled[d->vcpu] &&
            !(e->before.software[d->vcpu] && dev_software_enabled(e, d->vcpu));
 }
@@ -179,14 +181,15 @@ static bool dev_stale_tmr(const struct equiv *e, const struct eq_difference *d)
            (d->ref & ~d->acc) == 0;
 }
 
-/* x2AVIC computes who has a logical ID. In xAPIC mode it is another one, or none. */
-static bool dev_logical_by_id(const struct equiv *e, const struct eq_difference *d)
+/* x2AVIC goes by physical IDs alone: a target in xAPIC mode has another logical ID, or none, and is
+ * not meant by a broadcast of 32 bits. */
+static bool dev_mode_of_target(const struct equiv *e, const struct eq_difference *d)
 {
     uint32_t n = e->op.vcpu;
     bool icr = e->op.kind == EQ_IPI || (e->op.kind == EQ_MSR && e->op.where == 0x830);
 
-    return icr && e->before.x2apic[n] && e->before.active[n] && e->op.value & APIC_ICR_LOGICAL &&
-           !e->before.x2apic[d->vcpu] && dev_vectors(e, d);
+    return icr && e->before.x2apic[n] && e->before.active[n] && !e->before.x2apic[d->vcpu] &&
+           dev_vectors(e, d);
 }
 
 /* ---- A page that is mapped for a vCPU that it does not serve ---- */
@@ -237,9 +240,10 @@ static const struct eq_deviation deviations[] = {
      "posting by hardware leaves TMR: an edge after a level keeps the level's bit [APM2 15.29.4] "
      "[SDM3 31.6]",
      dev_stale_tmr},
-    {"logical-id-without-ldr", IN(X2AVIC),
-     "x2AVIC computes logical IDs from physical ones, LDR has no part in it [APM2 15.29.5]",
-     dev_logical_by_id},
+    {"mode-of-target-ignored", IN(X2AVIC),
+     "x2AVIC resolves destinations by physical ID; LDR and the target's mode have no part in it "
+     "[APM2 15.29.5]",
+     dev_mode_of_target},
     {"page-of-another-mode-is-memory", IN_X2_SILICON | IN(AVIC) | IN(AVIC_NOIPIV),
      "the access page is mapped for all vCPUs; one that it does not serve finds memory there",
      dev_scratch},

@@ -19,7 +19,7 @@
 #define EPOCH 3000u
 
 struct options {
-    uint64_t seed, ops, from;
+    uint64_t seed, ops, epoch;
     int mode; /* enum ax_mode_index; 0: all */
     bool full, verbose, cells, random, no_toggles, survey;
 };
@@ -102,9 +102,19 @@ static bool disturb(struct equiv *e)
 
 /* ---- A run ---- */
 
+/* Each epoch has generators of its own, so that it can be run alone. */
+static void seed_epoch(struct equiv *e)
+{
+    struct eq_random r = {.state = e->seed * 0x10001 + e->number / e->epoch_length};
+
+    e->stream.state = eq_next(&r);
+    e->other.state = eq_next(&r) + (uint64_t)e->mode;
+}
+
 static bool one_epoch(struct equiv *e)
 {
     e->epoch_start = e->number;
+    seed_epoch(e);
     eq_begin_epoch(e);
     eq_make(e);
     for (uint32_t i = 0; i < e->epoch_length && e->number < e->ops; i++, e->number++) {
@@ -140,8 +150,7 @@ static void begin(struct equiv *e, enum ax_mode_index mode)
     e->verbose = options.verbose;
     e->survey = options.survey;
     e->toggling = !options.no_toggles;
-    e->stream.state = options.seed;
-    e->other.state = ~options.seed ^ (uint64_t)mode << 56;
+    e->number = options.epoch * EPOCH;
 }
 
 /* ---- Reports ---- */
@@ -161,8 +170,12 @@ static void print_history(const struct equiv *e)
 
 static void how_to_repeat(const struct equiv *e, const char *what)
 {
-    printf("# repeat: equiv --mode %s --seed %llu --ops %llu%s\n", ax_modes[e->mode].name,
-           (unsigned long long)e->seed, (unsigned long long)e->number + 1, what);
+    printf("# repeat: equiv --mode %s --seed %llu", ax_modes[e->mode].name,
+           (unsigned long long)e->seed);
+    if (*what == '\0')
+        printf(" --no-cells --epoch %llu --ops %llu", (unsigned long long)(e->number / EPOCH),
+               (unsigned long long)e->number + 1);
+    printf("%s\n", what);
 }
 
 static void report(const struct equiv *e, const char *what)
@@ -306,6 +319,7 @@ static const struct argp_option argp_options[] = {
     {"mode", 'm', "MODE", 0, "avic, avic-noipiv, x2avic, apicv, apicv-ipiv (default: all)", 0},
     {"seed", 's', "N", 0, "the stream", 0},
     {"ops", 'n', "N", 0, "operations per mode", 0},
+    {"epoch", 'e', "N", 0, "begin with this epoch, of 3000 operations each", 0},
     {"long", KEY_LONG, NULL, 0, "10 million operations; every count must be reached", 0},
     {"cells", KEY_CELLS, NULL, 0, "the cells of the access tables only", 0},
     {"no-cells", KEY_NO_CELLS, NULL, 0, "the random stream only", 0},
@@ -325,6 +339,7 @@ static int mode_by_name(const char *name)
 
 static error_t parse(int key, char *text, struct argp_state *state)
 {
+    unsigned long long value;
     char *end = NULL;
 
     switch (key) {
@@ -335,9 +350,11 @@ static error_t parse(int key, char *text, struct argp_state *state)
         break;
     case 's':
     case 'n':
-        *(key == 's' ? &options.seed : &options.ops) = strtoull(text, &end, 0);
+    case 'e':
+        value = strtoull(text, &end, 0);
         if (*text == '\0' || *end != '\0')
             argp_error(state, "not a number: %s", text);
+        *(key == 's' ? &options.seed : key == 'n' ? &options.ops : &options.epoch) = value;
         break;
     case KEY_LONG:
         options.full = true;
