@@ -182,6 +182,7 @@ void vmm_accel_report_text(const struct vmm_accel_report *report,
         fprintf(to, "  after reboot %u: inhibits 0x%x (%s)\n", i + 1, report->boot_masks[i],
                 vmm_inhibits_text(report->boot_masks[i], text, sizeof(text)));
     }
+    fputs("  rows \"exit\" are KVM's, rows \"silicon\" the modelled processor's exits\n", to);
     timeline_text(report->timeline, to);
     for (unsigned i = 0; i < report->scripts; i++) {
         const struct vmm_inhibit_result *r = &report->script[i];
