@@ -142,15 +142,20 @@ static bool dev_busy_gp(const struct equiv *e, const struct eq_difference *d)
 
 /* ---- Posting that does not look at the target ---- */
 
+static bool dev_soft_disabled(const struct equiv *e, uint32_t n)
+{
+    return !e->before.software[n] || !dev_software_enabled(e, n);
+}
+
 static bool dev_delivered_soft_disabled(const struct equiv *e, const struct eq_difference *d)
 {
-    uint32_t n = d->kind == EQ_EOI || d->kind == EQ_REDIRECTION ? e->op.vcpu : d->vcpu;
+    bool eoi = (e->op.kind == EQ_MMIO || e->op.kind == EQ_MSR) && dev_slot(e) == APIC_EOI;
 
-    if (e->before.software[n] && dev_software_enabled(e, n))
+    /* Another vector is in service, and it is that one's EOI, with all that follows from it. */
+    if (eoi && e->op.write && dev_soft_disabled(e, e->op.vcpu) && d->kind != EQ_RESULT)
+        return true;
+    if (d->kind == EQ_EOI || d->kind == EQ_REDIRECTION || !dev_soft_disabled(e, d->vcpu))
         return false;
-    /* Another vector is in service, and it is that one's EOI. */
-    if (d->kind == EQ_EOI || d->kind == EQ_REDIRECTION)
-        return (e->op.kind == EQ_MMIO || e->op.kind == EQ_MSR) && dev_slot(e) == APIC_EOI;
     /* Now, or what comes with the enabling has been delivered before. */
     if (d->kind == EQ_EVENT)
         return d->ref == EQ_NO_EVENT || d->acc == EQ_NO_EVENT;
@@ -181,14 +186,15 @@ static bool dev_stale_tmr(const struct equiv *e, const struct eq_difference *d)
            (d->ref & ~d->acc) == 0;
 }
 
-/* x2AVIC goes by physical IDs alone: a target in xAPIC mode has another logical ID, or none, and is
- * not meant by a broadcast of 32 bits. */
+/* x2AVIC goes by physical IDs alone: a target in the other mode has another logical ID, or none,
+ * and is not meant by a broadcast in this mode's width. */
 static bool dev_mode_of_target(const struct equiv *e, const struct eq_difference *d)
 {
     uint32_t n = e->op.vcpu;
-    bool icr = e->op.kind == EQ_IPI || (e->op.kind == EQ_MSR && e->op.where == 0x830);
+    bool icr = e->op.kind == EQ_IPI ||
+               ((e->op.kind == EQ_MSR || e->op.kind == EQ_MMIO) && dev_slot(e) == APIC_ICR);
 
-    return icr && e->before.x2apic[n] && e->before.active[n] && !e->before.x2apic[d->vcpu] &&
+    return icr && e->before.active[n] && e->before.x2apic[n] != e->before.x2apic[d->vcpu] &&
            dev_vectors(e, d);
 }
 
