@@ -165,8 +165,7 @@ static bool dev_delivered_soft_disabled(const struct equiv *e, const struct eq_d
 static bool dev_posted_soft_disabled(const struct equiv *e, const struct eq_difference *d)
 {
     return (d->kind == EQ_STATE || d->kind == EQ_IMAGE) && dev_in(d->offset, APIC_IRR, APIC_ESR) &&
-           e->before.enabled[d->vcpu] &&
-           !(e->before.software[d->vcpu] && dev_software_enabled(e, d->vcpu));
+           dev_soft_disabled(e, d->vcpu);
 }
 
 /* The APIC is enabled, and the descriptor has what a device posted before. */
