@@ -6,6 +6,7 @@
  */
 #include "cases.h"
 #include "internal.h"
+#include "vapic/pv.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -71,6 +72,28 @@ static void post_self(struct machine *m)
 static void accept_self(struct machine *m)
 {
     vapic_lapic_accept_local(&m->v[0], VECTOR, false);
+}
+
+/* One machine is made per run of the program. */
+static struct vapic_pv pv;
+static uint32_t pv_word;
+
+static void *host_map(void *ctx, struct vapic *v, uint64_t gpa, size_t size)
+{
+    (void)ctx;
+    (void)v;
+    (void)gpa;
+    (void)size;
+    return &pv_word;
+}
+
+static void pv_eoi_on(struct machine *m)
+{
+    struct vapic_pv_config config = {.features = VAPIC_PV_EOI, .map = host_map};
+
+    hot_verify(vapic_pv_attach(&m->v[0], &pv, sizeof(pv), &config) == VAPIC_OK &&
+                   vapic_pv_msr_write(&m->v[0], VAPIC_MSR_KVM_EOI, VAPIC_PV_ENABLE) == VAPIC_OK,
+               "PV EOI is not on");
 }
 
 static void timer_deadline_mode(struct machine *m)
@@ -141,6 +164,12 @@ static void nothing_left(struct machine *m)
     hot_verify(m->v[0].stats.eois != 0 && !vector_bit(&m->v[0], APIC_IRR, VECTOR) &&
                    !vector_bit(&m->v[0], APIC_ISR, VECTOR),
                "the interrupt was not handled to its end");
+}
+
+static void ended_by_word(struct machine *m)
+{
+    nothing_left(m);
+    hot_verify(pv.stats.eois != 0 && pv.stats.withdrawn == 0, "the word did not end it");
 }
 
 static void tpr_written(struct machine *m)
@@ -261,6 +290,15 @@ OP op_irq_run_xapic(struct machine *m)
     mmio_write(m, APIC_EOI, 0);
 }
 
+/* The guest takes the vector and ends it by the word, before the next exit for another reason. */
+OP op_irq_run_pv(struct machine *m)
+{
+    vapic_enter(&m->v[0], MACHINE_CAN, m->now, &m->entry);
+    vapic_commit(&m->v[0], &m->entry);
+    pv_word = 0;
+    vapic_exit(&m->v[0], m->entry.cr8, true);
+}
+
 OP op_idle_run(struct machine *m)
 {
     vapic_enter(&m->v[0], MACHINE_CAN, m->now, &m->entry);
@@ -354,6 +392,10 @@ const struct hot_case hot_cases[] = {
      NULL, post_self, op_irq_run_x2apic, nothing_left},
     {"idle_run", "enter and exit with nothing pending", 4, true, 1, 0, 1, NULL, NULL, op_idle_run,
      entered},
+    {"irq_run_pv", "PV EOI: posted interrupt: enter, commit, exit", 4, true, 1, 0, -1, pv_eoi_on,
+     post_self, op_irq_run_pv, ended_by_word},
+    {"idle_run_pv", "PV EOI: enter and exit with nothing pending", 4, true, 1, 0, 1, pv_eoi_on,
+     NULL, op_idle_run, entered},
     {"tpr_x2apic", "TPR write, re-evaluation, one pending; x2APIC", 4, true, 1, 60, 0, accept_self,
      NULL, op_tpr_x2apic, tpr_written},
     {"tpr_xapic", "TPR write, re-evaluation, one pending; xAPIC", 4, false, 1, 60, 0, accept_self,
