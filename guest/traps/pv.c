@@ -217,6 +217,19 @@ static void fire(uint64_t rounds)
     }
 }
 
+/* However slow the machine is, it goes on. */
+static bool wait_until_more(uint32_t seen)
+{
+    uint64_t start = rdtsc();
+
+    while (by_word + by_register == seen) {
+        if (rdtsc() - start > wait_limit())
+            return false;
+        cpu_pause();
+    }
+    return true;
+}
+
 static void under_fire(void)
 {
     uint32_t rounds = test_rounds(300), senders = cpu_count - 1;
@@ -232,11 +245,8 @@ static void under_fire(void)
     for (uint32_t i = 1; i <= senders; i++)
         cpu_run_async(cpu_table[i], fire, rounds);
     sti();
-    for (uint64_t start = rdtsc(); by_word + by_register < total;) {
-        if (rdtsc() - start > wait_limit())
-            break;
-        cpu_pause();
-    }
+    for (uint32_t seen = 0; seen < total && wait_until_more(seen);)
+        seen = by_word + by_register;
     cli();
     for (uint32_t i = 1; i <= senders; i++)
         CHECK(cpu_join(cpu_table[i]));
