@@ -14,7 +14,10 @@ import tempfile
 import termios
 import time
 
-from bench import Run, expect, program_files
+import silicon
+from bench import Run, expect, program_files, stats_of
+
+EVERY_MODE = ["none", *silicon.MODES]
 
 # No call that makes KVM emulate an interrupt controller, or that only makes sense with one.
 KVM_CAP_SPLIT_IRQCHIP = 121
@@ -245,6 +248,37 @@ def rig_probes(bench):
     expect(alone["kvm_eoi"] > 10, f"without a trace file: {alone}")
 
 
+def rig_accel_all(bench):
+    """--accel all: the same guest once per mode, and a table that compares them."""
+    words = [bench.vapic, "run", "--engine", "rig", "--cpus", "2", "--accel", "all"]
+    words += ["--append", "only=load-running"]
+    run = Run([*words, "--stats", "json"], timeout=240)
+    run.expect_status(0)
+    expect(run.console.count("# 0 of 1 tests failed") == len(EVERY_MODE), "a run is missing")
+    runs = stats_of(run.errors)["runs"]
+    modes = [row["accel"] for row in runs]
+    expect(modes == EVERY_MODE, f"the modes are {modes}")
+    for row in runs:
+        expect(row["status"] == 0 and row["boots"] == 1, f"not as it should be: {row}")
+        expect((row["delivered"] > 0) == (row["accel"] != "none"), f"delivered by hardware: {row}")
+    text = Run([*words, "--stats", "text"], timeout=240)
+    text.expect_status(0)
+    head = re.search(r"^vapic: accel +(.*)$", text.errors, re.MULTILINE)
+    expect(head and head[1].split() == EVERY_MODE, f"no heading: {text.errors!r}")
+    for name in ("seconds", "accelerated %", "exits", "delivered", "doorbells"):
+        row = re.search(rf"^{name}((?: +[\d.]+){{{len(EVERY_MODE)}}})$", text.errors, re.MULTILINE)
+        expect(row, f"no row '{name}': {text.errors!r}")
+
+
+def rig_accel_auto(bench):
+    """--accel auto: the emulated processor has no acceleration, the command says so and runs."""
+    words = [bench.vapic, "run", "--engine", "rig", "--cpus", "2", "--accel", "auto"]
+    run = Run([*words, "--stats", "json", "--append", "only=load-running"], timeout=120)
+    run.expect_status(0)
+    expect("accel none: this processor has neither AVIC nor APICv" in run.errors, run.errors)
+    expect("silicon" not in stats_of(run.errors)["total"], "a model ran")
+
+
 def rig_orphan(bench):
     """The emulator dies with its parent, even when that is killed."""
     words = [str(bench.rig_exec), "sh", "-c", "echo ready; busybox sleep 100"]
@@ -303,6 +337,8 @@ ROWS = [
     ("rig-trace-signal", rig_trace_signal),
     ("rig-trace-full", rig_trace_full),
     ("rig-probes", rig_probes),
+    ("rig-accel-all", rig_accel_all),
+    ("rig-accel-auto", rig_accel_auto),
     ("rig-orphan", rig_orphan),
     ("rig-errors", rig_errors),
     ("rig-bad-start", rig_bad_start),
