@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Changes of the inhibition that meet something else in the middle: a window's count, a fault
- * handler that maps the page, a host that asks twice, a thread that is preempted while it goes to
- * sleep.
+ * Corners of the inhibition: a fault handler that maps the page, kept IDs, a host that asks twice,
+ * reasons of host and guest at once, RESET with a window open.
  */
 #include "accel_modes.h"
 #include "vapic/arch/apic.h"
@@ -29,51 +28,6 @@ static void look_all(struct ax *ax)
         ax_leave(ax, n);
         ax_enter(ax, n);
     }
-}
-
-/* ---- The last window ends between the decision and the store ---- */
-
-static struct ax *watched;
-
-static void end_window_now(void *ctx, const struct vapic_event *event)
-{
-    struct vapic_entry entry;
-
-    (void)ctx;
-    if (watched == NULL || event->kind != VAPIC_EVENT_APICV_INHIBIT_CHANGED)
-        return;
-    vapic_enter(&watched->v[1]->apic, VAPIC_CAN_IRQ | VAPIC_IF, watched->now, &entry);
-    vapic_exit(&watched->v[1]->apic, 0, true);
-    watched = NULL;
-}
-
-static void window_ends_in_between(void **state)
-{
-    struct ax *ax = machine(AX_MODE_AVIC);
-
-    (void)state;
-    ax_write(ax, 1, APIC_LVT_LINT0, LVT_EXTINT);
-    ax_settle(ax);
-    ax_if(ax, 1, false);
-    ax_act(ax, 1, vapic_set_lint(&ax->v[1]->apic, 0, true));
-    ax_settle(ax);
-    assert_int_equal(mask(ax), 1u << VAPIC_INHIBIT_IRQWIN);
-    vapic_set_inhibit(&ax->vm, VAPIC_INHIBIT_BLOCKIRQ, true);
-    for (uint32_t n = 0; n < VCPUS; n++)
-        ax_leave(ax, n);
-    vapic_set_lint(&ax->v[1]->apic, 0, false);
-    watched = ax;
-    vapic_trace(&ax->vm, end_window_now, ax);
-    vapic_set_inhibit(&ax->vm, VAPIC_INHIBIT_BLOCKIRQ, false);
-    vapic_trace(&ax->vm, NULL, NULL);
-    assert_null(watched);
-    assert_int_equal(mask(ax), 0);
-    ax_if(ax, 1, true);
-    look_all(ax);
-    for (uint32_t n = 0; n < VCPUS; n++)
-        assert_true(vapic_active(&ax->v[n]->apic));
-    assert_true(ax->page_mapped);
-    ax_free(ax);
 }
 
 /* ---- The permission to map the page ends before it is withdrawn ---- */
@@ -210,27 +164,6 @@ static void host_and_guest(void **state)
     ax_free(ax);
 }
 
-/* ---- A thread that ends after its vCPU was removed ---- */
-
-static void late_thread(void **state)
-{
-    struct ax_options options = ax_options_for(AX_MODE_AVIC, VCPUS);
-    struct ax *ax = ax_new(&options);
-    struct vapic *old = &ax->v[1]->apic;
-    uint64_t entry;
-
-    (void)state;
-    ax_settle(ax);
-    ax_leave(ax, 1);
-    assert_int_equal(vapic_remove(old), VAPIC_OK);
-    entry = ax->accel.physical_table[1];
-    vapic_put(old);
-    assert_int_equal(ax->accel.physical_table[1], entry);
-    vapic_load(old, &ax->pcpus[1]);
-    assert_int_equal(ax->accel.physical_table[1], entry);
-    ax_free(ax);
-}
-
 /* ---- RESET of a vCPU that sleeps with a window open ---- */
 
 static void reset_drops_the_window(void **state)
@@ -251,51 +184,16 @@ static void reset_drops_the_window(void **state)
     ax_free(ax);
 }
 
-/* ---- IRR of an APIC that is software disabled travels ---- */
-
-static void held_vectors_travel(void **state)
-{
-    static uint8_t image[VAPIC_IMAGE_SIZE];
-
-    (void)state;
-    for (int mode = 0; mode < AX_MODES; mode++) {
-        struct ax_options options = ax_options_for((enum ax_mode_index)mode, 1);
-        struct ax *ax = ax_new(&options);
-
-        ax_settle(ax);
-        ax_leave(ax, 0);
-        assert_int_equal(
-            vapic_save_image(&ax->v[0]->apic, VAPIC_IMAGE_ID32, image, sizeof(image), ax->now),
-            VAPIC_OK);
-        ax_free(ax);
-        image[APIC_SVR + 1] = 0;
-        image[APIC_IRR + 0x30] |= 2; /* 61h */
-        options.soft_disabled = true;
-        ax = ax_new(&options);
-        ax_leave(ax, 0);
-        assert_int_equal(
-            vapic_load_image(&ax->v[0]->apic, VAPIC_IMAGE_ID32, image, sizeof(image), ax->now),
-            VAPIC_OK);
-        ax_enter(ax, 0);
-        ax_write(ax, 0, APIC_SVR, 0x1FF);
-        ax_settle(ax);
-        assert_int_equal(ax_delivered(ax, 0, 0x61), 1);
-        ax_free(ax);
-    }
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(window_ends_in_between),
-        cmocka_unit_test(permission_ends_first),
-        cmocka_unit_test(kept_id),
-        cmocka_unit_test(asking_twice),
-        cmocka_unit_test(absent_entry),
+
+        cmocka_unit_test(permission_ends_first),  cmocka_unit_test(kept_id),
+        cmocka_unit_test(asking_twice),           cmocka_unit_test(absent_entry),
         cmocka_unit_test(host_and_guest),
-        cmocka_unit_test(late_thread),
+
         cmocka_unit_test(reset_drops_the_window),
-        cmocka_unit_test(held_vectors_travel),
+
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
