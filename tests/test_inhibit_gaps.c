@@ -187,13 +187,9 @@ static void reset_drops_the_window(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-
-        cmocka_unit_test(permission_ends_first),  cmocka_unit_test(kept_id),
-        cmocka_unit_test(asking_twice),           cmocka_unit_test(absent_entry),
-        cmocka_unit_test(host_and_guest),
-
-        cmocka_unit_test(reset_drops_the_window),
-
+        cmocka_unit_test(permission_ends_first), cmocka_unit_test(kept_id),
+        cmocka_unit_test(asking_twice),          cmocka_unit_test(absent_entry),
+        cmocka_unit_test(host_and_guest),        cmocka_unit_test(reset_drops_the_window),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
