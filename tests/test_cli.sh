@@ -75,7 +75,8 @@ check 'two kernels' refused 'name one' run "$work/text" "$work/text"
 check 'no such initrd' refused '--initrd: cannot open' \
     run --kernel "$work/cut" --initrd "$work/nothing"
 check 'initrd without kernel' refused '--initrd: the built-in guest' run --initrd "$work/text"
-check 'no such acceleration' refused "--accel: no 'avic2': give one of none, avic," run --accel avic2
+check 'no such acceleration' refused "--accel: no 'avic2': give one of none, avic," \
+    run --accel avic2
 check 'inhibition without period' refused 'has no period: give REASON@PERIOD' \
     run --accel avic --inhibit BLOCKIRQ
 check 'no such inhibition' refused "no reason 'BLOCK': give one of DISABLED" \
