@@ -214,14 +214,18 @@ static void announce_entry(struct vapic *v, uint32_t can)
     }
 }
 
+/* `alone`: the VM has no back end; constant where it is called. */
 static ALWAYS_INLINE void look(struct vapic *v, uint32_t can, bool alone, struct vapic_now now,
                                struct vapic_entry *entry)
 {
     *entry = (struct vapic_entry){0};
-    if (alone)
-        announce(v, PRESENCE_GUEST);
-    else
+    if (!alone) {
         announce_entry(v, can);
+    } else {
+        if (UNLIKELY(v->pv != NULL))
+            vapic_pv_sync(v);
+        announce(v, PRESENCE_GUEST);
+    }
     collect(v, can, alone, now);
     if (UNLIKELY(events(v) & (EV_INIT | EV_SIPI)))
         start_up(v, can, entry);
@@ -239,10 +243,12 @@ static ALWAYS_INLINE void finish_entry(struct vapic *v, struct vapic_entry *entr
     entry->cr8 = (uint8_t)(reg(v, APIC_TPR) >> 4);
     entry->tpr_threshold = vapic_lapic_tpr_threshold(v);
     entry->deadline = vapic_timer_deadline(v);
+    if (UNLIKELY(v->pv != NULL) && entry->runnable)
+        vapic_pv_enter(v);
 }
 
-static NOINLINE void enter_with_companions(struct vapic *v, uint32_t can, struct vapic_now now,
-                                           struct vapic_entry *entry)
+static NOINLINE void enter_with_backend(struct vapic *v, uint32_t can, struct vapic_now now,
+                                        struct vapic_entry *entry)
 {
     /* Again when it was accelerated with a window wanted that cannot be opened then, and is no
      * more. */
@@ -250,8 +256,6 @@ static NOINLINE void enter_with_companions(struct vapic *v, uint32_t can, struct
         look(v, can, false, now, entry);
     while (v->accel != NULL && UNLIKELY(vapic_accel_opens_window(v, entry)));
     finish_entry(v, entry);
-    if (v->pv != NULL && entry->runnable)
-        vapic_pv_enter(v);
     if (v->accel != NULL)
         vapic_accel_enter(v, entry);
 }
@@ -265,10 +269,10 @@ static NOINLINE void enter_alone(struct vapic *v, uint32_t can, struct vapic_now
 
 void vapic_enter(struct vapic *v, uint32_t can, struct vapic_now now, struct vapic_entry *entry)
 {
-    if (LIKELY(v->pv == NULL && v->vm->post == POST_PIR))
+    if (LIKELY(v->vm->post == POST_PIR))
         enter_alone(v, can, now, entry);
     else
-        enter_with_companions(v, can, now, entry);
+        enter_with_backend(v, can, now, entry);
 }
 
 static void commit_nmi(struct vapic *v)
