@@ -276,6 +276,8 @@ static void copy_vcpu(struct equiv *e, uint32_t n)
     assert_int_equal(vapic_load_image(to, VAPIC_IMAGE_ID32, image, sizeof(image), e->acc->now),
                      VAPIC_OK);
     assert_int_equal(vapic_load_record(to, record, sizeof(record), e->acc->now, &entry), VAPIC_OK);
+    /* A load makes no count exceed TMICT; a period that was stretched (min_period_ns) does. */
+    to->timer_when = from->timer_when;
 }
 
 static void copy_ioapic(struct equiv *e)
