@@ -165,6 +165,7 @@ struct equiv {
     uint64_t epoch_start;
     uint32_t epoch_length;
     bool verbose, toggling;
+    bool silent; /* a failure is what is expected */
     bool survey; /* report every kind of unlisted difference, and go on */
     struct eq_random stream, other;
     struct eq_epoch epoch;
