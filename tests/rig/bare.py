@@ -115,9 +115,9 @@ def batches(rows):
     def key(row):
         return row.guest, row.cpus, row.accel, row.name if row.seconds >= 30 else row.seconds
 
-    for (guest, cpus, accel, more), batch in itertools.groupby(rows, key):
-        name = f"{(guest or 'builtin').partition('.')[0]}-{cpus}-{accel}-{more}"
-        yield name, list(batch)
+    for _, batch in itertools.groupby(rows, key):
+        batch = list(batch)
+        yield f"from-{batch[0].name}", batch
 
 
 def run(bench, name, rows):

@@ -54,14 +54,14 @@ ROWS = [
     Row("linux-no-pv-eoi", 2, "x2apic", "tsc-deadline", EXACT, pv_eoi=False),
     Row("linux-reboots", 2, "x2apic", "auto", REBOOTS),
     *(accelerated("accel", EXACT, *mode) for mode in SHORT),
-    *(accelerated("toggled", "vapic.load=4", *mode, silicon.TOGGLED_TWICE) for mode in ONCE),
+    *(accelerated("toggled", "vapic.load=4", *mode, silicon.OVERLAPPING) for mode in ONCE),
     *(accelerated("reboots", REBOOTS, *mode) for mode in ONCE),
 ]
 
 LONG_ROWS = [
     *(accelerated("accel", EXACT, *mode) for mode in ALL if mode not in SHORT),
     *(
-        accelerated("toggled", "vapic.load=30", *mode, silicon.TOGGLED_TWICE, limit=1800)
+        accelerated("toggled", "vapic.load=30", *mode, silicon.OVERLAPPING, limit=1800)
         for mode in SHORT
     ),
     *(

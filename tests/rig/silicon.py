@@ -42,10 +42,11 @@ class Disturbance(NamedTuple):
 
 
 CALM = Disturbance()
-TOGGLED = Disturbance((("BLOCKIRQ", 10),))
+# 100 changes a second.
+TOGGLED = Disturbance((("BLOCKIRQ", 20),))
+MOVED = Disturbance((("BLOCKIRQ", 20),), 3)
 # Two reasons that overlap: a change of one is often no change of the whole.
-TOGGLED_TWICE = Disturbance((("BLOCKIRQ", 10), ("HYPERV", 34)))
-MOVED = Disturbance((("BLOCKIRQ", 10),), 3)
+OVERLAPPING = Disturbance((("BLOCKIRQ", 20), ("HYPERV", 34)))
 
 
 def is_hybrid(accel, apic):
