@@ -2,40 +2,9 @@
 /* The AMD half of accel_fixture.h: what a VMRUN loop does around the library. */
 #include "accel_fixture.h"
 
-#include <string.h>
+#include "control_block.h"
 
 #define PAGE 4096u
-
-static uint64_t get64(const struct ax_vcpu *c, uint32_t field)
-{
-    uint64_t value;
-
-    memcpy(&value, c->vmcb + field, sizeof(value));
-    return value;
-}
-
-static void put64(struct ax_vcpu *c, uint32_t field, uint64_t value)
-{
-    memcpy(c->vmcb + field, &value, sizeof(value));
-}
-
-static void put32(struct ax_vcpu *c, uint32_t field, uint32_t value)
-{
-    memcpy(c->vmcb + field, &value, sizeof(value));
-}
-
-static uint32_t get32(const struct ax_vcpu *c, uint32_t field)
-{
-    uint32_t value;
-
-    memcpy(&value, c->vmcb + field, sizeof(value));
-    return value;
-}
-
-static void dirty(struct ax_vcpu *c, uint32_t clean)
-{
-    put32(c, VMCB_CLEAN, get32(c, VMCB_CLEAN) & ~clean);
-}
 
 static void amd_create(struct ax_vcpu *c)
 {
@@ -43,12 +12,7 @@ static void amd_create(struct ax_vcpu *c)
 
     c->vmcb = ax_memory(ax, VMCB_SIZE, PAGE);
     c->msrpm = ax_memory(ax, SVM_MSRPM_SIZE, PAGE);
-    memset(c->msrpm, 0xFF, SVM_MSRPM_SIZE);
-    put32(c, VMCB_INTERCEPT3, VMCB_I3_INTR | VMCB_I3_NMI | VMCB_I3_HLT | VMCB_I3_MSR);
-    put32(c, VMCB_INTERCEPT4, VMCB_I4_VMRUN);
-    put64(c, VMCB_MSRPM_BASE, ax_hpa(ax, c->msrpm));
-    put32(c, VMCB_ASID, c->n + 1);
-    put64(c, VMCB_NP_ENABLE, VMCB_NP_ENABLED);
+    vmcb_create(c->vmcb, c->msrpm, ax_hpa(ax, c->msrpm), c->n + 1);
 }
 
 static uint64_t event_of(const struct ax_vcpu *c)
@@ -68,8 +32,9 @@ static uint64_t event_of(const struct ax_vcpu *c)
 /* A dummy virtual interrupt of the highest priority, to exit when the guest opens the window. */
 static void request_window(struct ax_vcpu *c, bool wanted)
 {
-    uint64_t control = get64(c, VMCB_INT_CTL) & ~(VMCB_V_IRQ | VMCB_V_INTR_PRIO | VMCB_V_IGN_TPR);
-    uint32_t intercepts = get32(c, VMCB_INTERCEPT3) & ~VMCB_I3_VINTR;
+    uint64_t control =
+        vmcb_get64(c->vmcb, VMCB_INT_CTL) & ~(VMCB_V_IRQ | VMCB_V_INTR_PRIO | VMCB_V_IGN_TPR);
+    uint32_t intercepts = vmcb_get32(c->vmcb, VMCB_INTERCEPT3) & ~VMCB_I3_VINTR;
 
     if (wanted) {
         control |= VMCB_V_IRQ | VMCB_V_INTR_PRIO | VMCB_V_IGN_TPR;
@@ -77,9 +42,9 @@ static void request_window(struct ax_vcpu *c, bool wanted)
         /* AVIC ignores V_IRQ: the library has switched it off. */
         assert_int_equal(control & VMCB_V_AVIC, 0);
     }
-    put64(c, VMCB_INT_CTL, control);
-    put32(c, VMCB_INTERCEPT3, intercepts);
-    dirty(c, VMCB_CLEAN_TPR | VMCB_CLEAN_INTERCEPTS);
+    vmcb_set64(c->vmcb, VMCB_INT_CTL, control);
+    vmcb_set32(c->vmcb, VMCB_INTERCEPT3, intercepts);
+    vmcb_dirty(c->vmcb, VMCB_CLEAN_TPR | VMCB_CLEAN_INTERCEPTS);
 }
 
 static void amd_flush(struct ax_vcpu *c)
@@ -91,26 +56,26 @@ static enum vapic_sil_result amd_enter(struct ax_vcpu *c)
 {
     enum vapic_sil_result result;
 
-    put64(c, VMCB_EVENTINJ, event_of(c));
-    if (c->entry.irq_window || get32(c, VMCB_INTERCEPT3) & VMCB_I3_VINTR)
+    vmcb_set64(c->vmcb, VMCB_EVENTINJ, event_of(c));
+    if (c->entry.irq_window || vmcb_get32(c->vmcb, VMCB_INTERCEPT3) & VMCB_I3_VINTR)
         request_window(c, c->entry.irq_window);
-    put64(c, VMCB_RFLAGS, c->guest_if ? VMCB_RFLAGS_IF | 2 : 2);
-    assert_int_equal(get64(c, VMCB_INT_CTL) & VMCB_V_TPR, c->entry.cr8);
+    vmcb_set64(c->vmcb, VMCB_RFLAGS, c->guest_if ? VMCB_RFLAGS_IF | 2 : 2);
+    assert_int_equal(vmcb_get64(c->vmcb, VMCB_INT_CTL) & VMCB_V_TPR, c->entry.cr8);
     if (c->cpu != c->last) { /* what it has cached is of an earlier time [APM2 15.15.2] */
-        put32(c, VMCB_CLEAN, 0);
+        vmcb_set32(c->vmcb, VMCB_CLEAN, 0);
         amd_flush(c);
     }
     c->last = c->cpu;
     result = vapic_sil_vmrun(c->cpu, ax_hpa(c->ax, c->vmcb));
     /* What is not touched until the next entry is as the processor has it. */
-    put32(c, VMCB_CLEAN, 0xFFFFFFFF);
+    vmcb_set32(c->vmcb, VMCB_CLEAN, 0xFFFFFFFF);
     c->vmcb[VMCB_TLB_CONTROL] = VMCB_TLB_NOTHING;
     return result;
 }
 
 static uint8_t amd_cr8(struct ax_vcpu *c)
 {
-    return (uint8_t)(get64(c, VMCB_INT_CTL) & VMCB_V_TPR);
+    return (uint8_t)(vmcb_get64(c->vmcb, VMCB_INT_CTL) & VMCB_V_TPR);
 }
 
 static enum ax_result handled(struct ax_vcpu *c, struct ax_op *op, int result)
@@ -125,14 +90,14 @@ static enum ax_result handled(struct ax_vcpu *c, struct ax_op *op, int result)
 
 static enum ax_result amd_exit(struct ax_vcpu *c, struct ax_op *op)
 {
-    uint64_t code = get64(c, VMCB_EXITCODE);
+    uint64_t code = vmcb_get64(c->vmcb, VMCB_EXITCODE);
 
     switch (code) {
     case SVM_EXIT_AVIC_INCOMPLETE:
     case SVM_EXIT_AVIC_NOACCEL:
         return handled(c, op,
-                       vapic_avic_exit(&c->apic, code, get64(c, VMCB_EXITINFO1),
-                                       get64(c, VMCB_EXITINFO2), c->ax->now));
+                       vapic_avic_exit(&c->apic, code, vmcb_get64(c->vmcb, VMCB_EXITINFO1),
+                                       vmcb_get64(c->vmcb, VMCB_EXITINFO2), c->ax->now));
     case SVM_EXIT_NPF:
     case SVM_EXIT_MSR:
     case SVM_EXIT_CR8_WRITE:
@@ -150,15 +115,15 @@ static enum ax_result amd_exit(struct ax_vcpu *c, struct ax_op *op)
 
 static void amd_why(struct ax_vcpu *c, uint64_t *code, uint64_t *info1, uint64_t *info2)
 {
-    *code = get64(c, VMCB_EXITCODE);
-    *info1 = get64(c, VMCB_EXITINFO1);
-    *info2 = get64(c, VMCB_EXITINFO2);
+    *code = vmcb_get64(c->vmcb, VMCB_EXITCODE);
+    *info1 = vmcb_get64(c->vmcb, VMCB_EXITINFO1);
+    *info2 = vmcb_get64(c->vmcb, VMCB_EXITINFO2);
 }
 
 static void amd_intercept(struct ax_vcpu *c, const struct vapic_msr_pass *pass)
 {
     vapic_pass_to_msrpm(pass, c->msrpm);
-    dirty(c, VMCB_CLEAN_PERMISSION);
+    vmcb_dirty(c->vmcb, VMCB_CLEAN_PERMISSION);
 }
 
 const struct ax_vendor ax_amd = {

@@ -2,6 +2,8 @@
 /* The Intel half of accel_fixture.h: what a VMLAUNCH loop does around the library. */
 #include "accel_fixture.h"
 
+#include "control_block.h"
+
 #include <string.h>
 
 #define PAGE 4096u
@@ -12,54 +14,27 @@ static struct vapic_sil_vmcs *current(struct ax_vcpu *c)
     return c->l2 ? &c->vmcs02 : &c->vmcs;
 }
 
-static uint64_t get(struct ax_vcpu *c, uint32_t field)
-{
-    uint64_t value = 0;
-
-    assert_true(vapic_sil_vmread(current(c), field, &value));
-    return value;
-}
-
-static void put(struct ax_vcpu *c, uint32_t field, uint64_t value)
-{
-    assert_true(vapic_sil_vmwrite(current(c), field, value));
-}
-
-static void put_bits(struct ax_vcpu *c, uint32_t field, uint64_t mask, uint64_t value)
-{
-    put(c, field, (get(c, field) & ~mask) | (value & mask));
-}
-
 void ax_intel_control(struct ax_vcpu *c, uint32_t field, uint64_t mask, uint64_t value)
 {
     ax_log(c->ax,
            (struct ax_event){.kind = AX_CONTROL, .vcpu = c->n, .a = field, .b = mask, .c = value});
     assert_int_equal(value & ~mask, 0);
-    put_bits(c, field, mask, value);
+    vmcs_set_bits(current(c), field, mask, value);
 }
 
 uint16_t ax_intel_interrupt_status(struct ax_vcpu *c)
 {
-    return (uint16_t)get(c, VMCS_GUEST_INTERRUPT_STATUS);
+    return (uint16_t)vmcs_get(current(c), VMCS_GUEST_INTERRUPT_STATUS);
 }
 
-/* What the library leaves to the host; the secondary controls are its own to activate. */
 static void intel_create(struct ax_vcpu *c)
 {
     struct ax *ax = c->ax;
 
     c->msrpm = ax_memory(ax, PAGE, PAGE);
     memset(c->msrpm, 0xFF, PAGE);
-    vapic_sil_vmcs_init(&c->vmcs);
-    put_bits(c, VMCS_PIN_CONTROLS, VMX_PIN_EXTINT_EXITING, VMX_PIN_EXTINT_EXITING);
-    put_bits(c, VMCS_PRIMARY_CONTROLS, VMX_PRI_MSR_BITMAPS | VMX_PRI_HLT_EXITING, UINT64_MAX);
-    put_bits(c, VMCS_SECONDARY_CONTROLS, VMX_SEC_EPT | VMX_SEC_VPID, UINT64_MAX);
-    put_bits(c, VMCS_EXIT_CONTROLS, VMX_EXC_ACK_INTERRUPT, UINT64_MAX);
-    put(c, VMCS_MSR_BITMAP, ax_hpa(ax, c->msrpm));
-    put(c, VMCS_APIC_ACCESS, ax_hpa(ax, ax->scratch));
-    put(c, VMCS_EPTP, 0x1000);
-    put(c, VMCS_VPID, c->n + 1);
-    put(c, VMCS_GUEST_RIP, 0x1000);
+    vmcs_create(&c->vmcs, ax_hpa(ax, c->msrpm), ax_hpa(ax, ax->scratch), c->n + 1);
+    vmcs_set(current(c), VMCS_GUEST_RIP, 0x1000);
 }
 
 static uint32_t event_of(const struct ax_vcpu *c)
@@ -81,19 +56,20 @@ static enum vapic_sil_result intel_enter(struct ax_vcpu *c)
 {
     enum vapic_sil_result result;
 
-    put(c, VMCS_ENTRY_INTR_INFO, event_of(c));
-    put_bits(c, VMCS_PRIMARY_CONTROLS, VMX_PRI_INTERRUPT_WINDOW,
-             c->entry.irq_window ? VMX_PRI_INTERRUPT_WINDOW : 0);
-    put_bits(c, VMCS_GUEST_RFLAGS, VMX_RFLAGS_IF, c->guest_if ? VMX_RFLAGS_IF : 0);
-    put(c, VMCS_GUEST_ACTIVITY, VMX_ACTIVITY_ACTIVE);
-    put(c, VMCS_GUEST_INTERRUPTIBILITY, 0);
+    vmcs_set(current(c), VMCS_ENTRY_INTR_INFO, event_of(c));
+    vmcs_set_bits(current(c), VMCS_PRIMARY_CONTROLS, VMX_PRI_INTERRUPT_WINDOW,
+                  c->entry.irq_window ? VMX_PRI_INTERRUPT_WINDOW : 0);
+    vmcs_set_bits(current(c), VMCS_GUEST_RFLAGS, VMX_RFLAGS_IF, c->guest_if ? VMX_RFLAGS_IF : 0);
+    vmcs_set(current(c), VMCS_GUEST_ACTIVITY, VMX_ACTIVITY_ACTIVE);
+    vmcs_set(current(c), VMCS_GUEST_INTERRUPTIBILITY, 0);
     if (c->cpu != c->last && c->last != NULL) /* INVVPID: that processor's cache is of before */
         vapic_sil_flush(c->cpu, APIC_DEFAULT_BASE);
     c->last = c->cpu;
     result = vapic_sil_vmentry(c->cpu, current(c));
     if (result == VAPIC_SIL_INVALID)
-        ax_log(c->ax, (struct ax_event){
-                          .kind = AX_FAILED, .vcpu = c->n, .a = get(c, VMCS_INSTRUCTION_ERROR)});
+        ax_log(c->ax, (struct ax_event){.kind = AX_FAILED,
+                                        .vcpu = c->n,
+                                        .a = vmcs_get(current(c), VMCS_INSTRUCTION_ERROR)});
     return result;
 }
 
@@ -105,10 +81,10 @@ static uint8_t intel_cr8(struct ax_vcpu *c)
 
 static void advance(struct ax_vcpu *c)
 {
-    uint64_t length = get(c, VMCS_EXIT_LENGTH);
+    uint64_t length = vmcs_get(current(c), VMCS_EXIT_LENGTH);
 
     assert_int_not_equal(length, 0);
-    put(c, VMCS_GUEST_RIP, get(c, VMCS_GUEST_RIP) + length);
+    vmcs_set(current(c), VMCS_GUEST_RIP, vmcs_get(current(c), VMCS_GUEST_RIP) + length);
 }
 
 /* What the exit left undone; an instruction that faults does not move on. */
@@ -118,14 +94,15 @@ static enum ax_result emulate(struct ax_vcpu *c, struct ax_op *op)
 
     assert_non_null(op);
     result = ax_emulate(c, op);
-    if (result == AX_DONE && get(c, VMCS_EXIT_LENGTH) != 0)
+    if (result == AX_DONE && vmcs_get(current(c), VMCS_EXIT_LENGTH) != 0)
         advance(c);
     return result;
 }
 
 static enum ax_result apic_exit(struct ax_vcpu *c, struct ax_op *op, uint32_t reason)
 {
-    int result = vapic_apicv_exit(&c->apic, reason, get(c, VMCS_EXIT_QUALIFICATION), c->ax->now);
+    int result = vapic_apicv_exit(&c->apic, reason, vmcs_get(current(c), VMCS_EXIT_QUALIFICATION),
+                                  c->ax->now);
 
     if (result == VAPIC_EMULATE)
         return emulate(c, op);
@@ -139,7 +116,7 @@ static enum ax_result apic_exit(struct ax_vcpu *c, struct ax_op *op, uint32_t re
 /* "Acknowledge interrupt on exit" has taken the vector from the local APIC. */
 static void handle_acknowledged(struct ax_vcpu *c)
 {
-    uint64_t info = get(c, VMCS_EXIT_INTR_INFO);
+    uint64_t info = vmcs_get(current(c), VMCS_EXIT_INTR_INFO);
 
     if (info & VMX_INFO_VALID)
         ax_handle_interrupt(c->ax, (uint32_t)(c->cpu - c->ax->cpus), (uint8_t)info);
@@ -147,7 +124,7 @@ static void handle_acknowledged(struct ax_vcpu *c)
 
 static enum ax_result intel_exit(struct ax_vcpu *c, struct ax_op *op)
 {
-    uint32_t reason = (uint32_t)get(c, VMCS_EXIT_REASON);
+    uint32_t reason = (uint32_t)vmcs_get(current(c), VMCS_EXIT_REASON);
 
     switch (reason) {
     case VMX_EXIT_TPR_THRESHOLD:
@@ -173,9 +150,9 @@ static enum ax_result intel_exit(struct ax_vcpu *c, struct ax_op *op)
 
 static void intel_why(struct ax_vcpu *c, uint64_t *code, uint64_t *info1, uint64_t *info2)
 {
-    *code = get(c, VMCS_EXIT_REASON);
-    *info1 = get(c, VMCS_EXIT_QUALIFICATION);
-    *info2 = get(c, VMCS_EXIT_LENGTH);
+    *code = vmcs_get(current(c), VMCS_EXIT_REASON);
+    *info1 = vmcs_get(current(c), VMCS_EXIT_QUALIFICATION);
+    *info2 = vmcs_get(current(c), VMCS_EXIT_LENGTH);
 }
 
 static void intel_flush(struct ax_vcpu *c)

@@ -19,6 +19,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "thread_host.h"
 #include "vapic/accel.h"
 #include "vapic/silicon.h"
 
@@ -81,24 +82,6 @@ static struct vcpu *vcpu_of(struct vapic *v)
     return (struct vcpu *)(void *)v;
 }
 
-static uint64_t get64(const struct vcpu *c, uint32_t field)
-{
-    uint64_t value;
-
-    memcpy(&value, c->vmcb + field, sizeof(value));
-    return value;
-}
-
-static void put32(struct vcpu *c, uint32_t field, uint32_t value)
-{
-    memcpy(c->vmcb + field, &value, sizeof(value));
-}
-
-static void put64(struct vcpu *c, uint32_t field, uint64_t value)
-{
-    memcpy(c->vmcb + field, &value, sizeof(value));
-}
-
 static struct vapic_now now(void)
 {
     return (struct vapic_now){0};
@@ -116,11 +99,6 @@ static void host_unlock(void *ctx)
 {
     (void)ctx;
     pthread_mutex_unlock(&m.lock);
-}
-
-static void host_quiesce(void *ctx)
-{
-    (void)ctx;
 }
 
 static void wake_up(struct vcpu *c)
@@ -153,12 +131,6 @@ static void host_notify(void *ctx, struct vapic *target, enum vapic_action actio
         vapic_sil_doorbell(&m.silicon, id);
 }
 
-static uint64_t host_physical(void *ctx, const void *memory)
-{
-    (void)ctx;
-    return (uintptr_t)memory;
-}
-
 static void host_kick_all(void *ctx)
 {
     (void)ctx;
@@ -189,20 +161,7 @@ static void host_intercept(void *ctx, struct vapic *v, const struct vapic_msr_pa
 
     (void)ctx;
     vapic_pass_to_msrpm(pass, c->msrpm);
-    put32(c, VMCB_CLEAN, (uint32_t)get64(c, VMCB_CLEAN) & ~VMCB_CLEAN_PERMISSION);
-}
-
-static void host_spin_lock(void *ctx, uint32_t *word)
-{
-    (void)ctx;
-    while (__atomic_exchange_n(word, 1, __ATOMIC_ACQUIRE) != 0)
-        sched_yield();
-}
-
-static void host_spin_unlock(void *ctx, uint32_t *word)
-{
-    (void)ctx;
-    __atomic_store_n(word, 0, __ATOMIC_RELEASE);
+    vmcb_dirty(c->vmcb, VMCB_CLEAN_PERMISSION);
 }
 
 /* A change of form goes through an entry that is not valid, so that nobody sees half of each. */
@@ -221,34 +180,24 @@ static const struct vapic_host host = {
     .size = sizeof(host),
     .lock = host_lock,
     .unlock = host_unlock,
-    .quiesce = host_quiesce,
+    .quiesce = th_quiesce,
     .notify = host_notify,
-    .physical = host_physical,
+    .physical = th_physical,
     .kick_all = host_kick_all,
     .access_page = host_access_page,
     .flush = host_flush,
     .intercept = host_intercept,
-    .spin_lock = host_spin_lock,
-    .spin_unlock = host_spin_unlock,
+    .spin_lock = th_spin_lock,
+    .spin_unlock = th_spin_unlock,
     .irte = host_irte,
 };
-
-static void *sil_memory(void *ctx, uint64_t hpa, size_t size)
-{
-    (void)ctx;
-    (void)size;
-    return (void *)(uintptr_t)hpa;
-}
 
 static bool sil_walk(void *ctx, struct vapic_sil_cpu *cpu, uint64_t gpa,
                      struct vapic_sil_page *page)
 {
     (void)ctx;
     (void)cpu;
-    if (gpa != APIC_DEFAULT_BASE || !atomic_load(&m.page_mapped))
-        return false;
-    *page = (struct vapic_sil_page){(uintptr_t)scratch, true, true};
-    return true;
+    return th_walk(gpa, atomic_load(&m.page_mapped), scratch, page);
 }
 
 /* ---- The guest ---- */
@@ -303,15 +252,10 @@ static void advance(struct vcpu *c)
 static enum vapic_sil_result write_register(struct vcpu *c)
 {
     uint32_t offset = offset_of(c->phase);
-    struct vapic_sil_access access = {.gpa = APIC_DEFAULT_BASE + offset,
-                                      .kind = VAPIC_SIL_WRITE,
-                                      .size = 4,
-                                      .length = 3,
-                                      .value = value_of(c)};
 
     if (m.x2apic)
         return vapic_sil_wrmsr(c->cpu, MSR_X2APIC_FIRST + (offset >> 4), value_of(c));
-    return vapic_sil_access(c->cpu, &access);
+    return th_write(c->cpu, offset, (uint32_t)value_of(c));
 }
 
 static void emulate(struct vcpu *c)
@@ -361,11 +305,11 @@ static void run_guest(struct vcpu *c)
 
 static void handle_exit(struct vcpu *c)
 {
-    uint64_t code = get64(c, VMCB_EXITCODE);
+    uint64_t code = vmcb_get64(c->vmcb, VMCB_EXITCODE);
 
     if (code == SVM_EXIT_AVIC_INCOMPLETE || code == SVM_EXIT_AVIC_NOACCEL) {
-        if (vapic_avic_exit(&c->apic, code, get64(c, VMCB_EXITINFO1), get64(c, VMCB_EXITINFO2),
-                            now()) == VAPIC_EMULATE)
+        if (vapic_avic_exit(&c->apic, code, vmcb_get64(c->vmcb, VMCB_EXITINFO1),
+                            vmcb_get64(c->vmcb, VMCB_EXITINFO2), now()) == VAPIC_EMULATE)
             emulate(c);
         else
             advance(c);
@@ -395,7 +339,7 @@ static uint32_t can(const struct vcpu *c)
 {
     uint32_t set = VAPIC_CAN_INIT;
 
-    if (get64(c, VMCB_RFLAGS) & VMCB_RFLAGS_IF)
+    if (vmcb_get64(c->vmcb, VMCB_RFLAGS) & VMCB_RFLAGS_IF)
         set |= VAPIC_IF | (c->event ? 0u : (uint32_t)VAPIC_CAN_IRQ);
     return set;
 }
@@ -408,7 +352,7 @@ static void move(struct vcpu *c)
     sched_yield();
     n = n < VCPUS ? n + VCPUS : n - VCPUS;
     c->cpu = &m.cpus[n];
-    put32(c, VMCB_CLEAN, 0);
+    vmcb_set32(c->vmcb, VMCB_CLEAN, 0);
     c->vmcb[VMCB_TLB_CONTROL] = VMCB_TLB_ASID;
     vapic_load(&c->apic, &m.pcpus[n]);
 }
@@ -420,13 +364,15 @@ static void enter(struct vcpu *c, const struct vapic_entry *entry)
     if (entry->inject == VAPIC_INJECT_VECTOR)
         event = VMCB_EVENT_VALID | VMCB_EVENT_INTR | entry->vector;
     vapic_commit(&c->apic, entry);
-    put64(c, VMCB_EVENTINJ, event);
+    vmcb_set64(c->vmcb, VMCB_EVENTINJ, event);
     /* The page may have been withdrawn and allowed since. */
     c->vmcb[VMCB_TLB_CONTROL] = VMCB_TLB_ASID;
     run_guest(c);
-    c->event = get64(c, VMCB_EXITINTINFO) & VMCB_EVENT_VALID ? get64(c, VMCB_EXITINTINFO) : 0;
-    put32(c, VMCB_CLEAN, 0xFFFFFFFF);
-    vapic_exit(&c->apic, (uint8_t)(get64(c, VMCB_INT_CTL) & VMCB_V_TPR), c->event == 0);
+    c->event = vmcb_get64(c->vmcb, VMCB_EXITINTINFO) & VMCB_EVENT_VALID
+                   ? vmcb_get64(c->vmcb, VMCB_EXITINTINFO)
+                   : 0;
+    vmcb_set32(c->vmcb, VMCB_CLEAN, 0xFFFFFFFF);
+    vapic_exit(&c->apic, (uint8_t)(vmcb_get64(c->vmcb, VMCB_INT_CTL) & VMCB_V_TPR), c->event == 0);
     handle_exit(c);
 }
 
@@ -505,18 +451,13 @@ static void make_vcpu(uint32_t n)
     uint32_t svr = APIC_SVR_ENABLE | 0xFF;
 
     memset(vmcbs[n], 0, PAGE);
-    memset(msrpms[n], 0xFF, SVM_MSRPM_SIZE);
     c->page = pages[n];
     c->vmcb = vmcbs[n];
     c->msrpm = msrpms[n];
     c->cpu = &m.cpus[n];
     pthread_mutex_init(&c->mutex, NULL);
     pthread_cond_init(&c->cond, NULL);
-    put32(c, VMCB_INTERCEPT3, VMCB_I3_INTR | VMCB_I3_NMI | VMCB_I3_HLT | VMCB_I3_MSR);
-    put32(c, VMCB_INTERCEPT4, VMCB_I4_VMRUN);
-    put64(c, VMCB_MSRPM_BASE, (uintptr_t)c->msrpm);
-    put64(c, VMCB_NP_ENABLE, VMCB_NP_ENABLED);
-    put32(c, VMCB_ASID, n + 1);
+    vmcb_create(c->vmcb, c->msrpm, (uintptr_t)c->msrpm, n + 1);
     assert_int_equal(vapic_init(&c->apic, sizeof(c->apic), &m.vm, &config, c->page), VAPIC_OK);
     assert_int_equal(vapic_accel_attach(&c->apic, &c->accel, sizeof(c->accel), &accel), VAPIC_OK);
     assert_int_equal(vapic_add(&c->apic), VAPIC_OK);
@@ -529,23 +470,10 @@ static void make_vcpu(uint32_t n)
         vapic_mmio_write(&c->apic, APIC_SVR, &svr, sizeof(svr), now());
 }
 
-/* The ring is not the place for start-up code. */
-static void start_vcpu(uint32_t n)
-{
-    struct vapic *v = &m.v[n].apic;
-    struct vapic_entry entry;
-
-    vapic_send(&m.vm, (struct vapic_msg){.icr = APIC_DM_SIPI | APIC_ICR_ASSERT | 0x10,
-                                         .dest = n,
-                                         .source = VAPIC_FROM_DEVICE});
-    vapic_enter(v, VAPIC_CAN_INIT, now(), &entry);
-    vapic_exit(v, 0, true);
-}
-
 static void make_machine(uint32_t features)
 {
     static const struct vapic_sil_host sil = {
-        .size = sizeof(sil), .memory = sil_memory, .walk = sil_walk};
+        .size = sizeof(sil), .memory = th_memory, .walk = sil_walk};
     struct vapic_sil_config silicon = {.vendor = VAPIC_SIL_AMD,
                                        .x2avic = (features & VAPIC_ACCEL_X2AVIC) != 0};
     struct vapic_vm_config config = {.max_vcpus = VCPUS};
@@ -571,7 +499,7 @@ static void make_machine(uint32_t features)
     for (uint32_t n = 0; n < VCPUS; n++)
         make_vcpu(n);
     for (uint32_t n = 1; n < VCPUS; n++)
-        start_vcpu(n);
+        th_start(&m.vm, &m.v[n].apic); /* the ring is not the place for start-up code */
 }
 
 /* ---- The test ---- */

@@ -19,6 +19,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "thread_host.h"
 #include "vapic/accel.h"
 #include "vapic/silicon.h"
 
@@ -77,11 +78,6 @@ static void host_unlock(void *ctx)
     pthread_mutex_unlock(&((struct world *)ctx)->lock);
 }
 
-static void host_quiesce(void *ctx)
-{
-    (void)ctx;
-}
-
 static void interrupt(struct world *w, struct vapic *target, uint8_t vector)
 {
     uint32_t id;
@@ -102,12 +98,6 @@ static void host_eoi(void *ctx, struct vapic *v, uint8_t vector)
 {
     (void)v;
     atomic_fetch_add(&((struct world *)ctx)->eois[vector], 1);
-}
-
-static uint64_t host_physical(void *ctx, const void *memory)
-{
-    (void)ctx;
-    return (uintptr_t)memory;
 }
 
 static void host_kick_all(void *ctx)
@@ -138,80 +128,41 @@ static void host_intercept(void *ctx, struct vapic *v, const struct vapic_msr_pa
     vapic_pass_to_bitmap(pass, bitmaps[(struct vcpu *)(void *)v - ((struct world *)ctx)->vcpu]);
 }
 
-static void put_bits(struct vcpu *c, uint32_t field, uint64_t mask, uint64_t value)
-{
-    uint64_t old = 0;
-
-    assert_true(vapic_sil_vmread(&c->vmcs, field, &old));
-    assert_true(vapic_sil_vmwrite(&c->vmcs, field, (old & ~mask) | (value & mask)));
-}
-
-static uint64_t get(const struct vcpu *c, uint32_t field)
-{
-    uint64_t value = 0;
-
-    assert_true(vapic_sil_vmread(&c->vmcs, field, &value));
-    return value;
-}
-
 static void host_control(void *ctx, struct vapic *v, uint32_t field, uint64_t mask, uint64_t value)
 {
     (void)ctx;
-    put_bits((struct vcpu *)(void *)v, field, mask, value);
+    vmcs_set_bits(&((struct vcpu *)(void *)v)->vmcs, field, mask, value);
 }
 
 static uint16_t host_interrupt_status(void *ctx, struct vapic *v)
 {
     (void)ctx;
-    return (uint16_t)get((struct vcpu *)(void *)v, VMCS_GUEST_INTERRUPT_STATUS);
-}
-
-static void host_spin_lock(void *ctx, uint32_t *word)
-{
-    (void)ctx;
-    while (__atomic_exchange_n(word, 1, __ATOMIC_ACQUIRE) != 0)
-        sched_yield();
-}
-
-static void host_spin_unlock(void *ctx, uint32_t *word)
-{
-    (void)ctx;
-    __atomic_store_n(word, 0, __ATOMIC_RELEASE);
+    return (uint16_t)vmcs_get(&((struct vcpu *)(void *)v)->vmcs, VMCS_GUEST_INTERRUPT_STATUS);
 }
 
 static const struct vapic_host host = {
     .size = sizeof(struct vapic_host),
     .lock = host_lock,
     .unlock = host_unlock,
-    .quiesce = host_quiesce,
+    .quiesce = th_quiesce,
     .notify = host_notify,
     .eoi = host_eoi,
-    .physical = host_physical,
+    .physical = th_physical,
     .kick_all = host_kick_all,
     .access_page = host_access_page,
     .flush = host_flush,
     .intercept = host_intercept,
     .control = host_control,
     .interrupt_status = host_interrupt_status,
-    .spin_lock = host_spin_lock,
-    .spin_unlock = host_spin_unlock,
+    .spin_lock = th_spin_lock,
+    .spin_unlock = th_spin_unlock,
 };
-
-static void *sil_memory(void *ctx, uint64_t hpa, size_t size)
-{
-    (void)ctx;
-    (void)size;
-    return (void *)(uintptr_t)hpa;
-}
 
 static bool sil_walk(void *ctx, struct vapic_sil_cpu *cpu, uint64_t gpa,
                      struct vapic_sil_page *page)
 {
     (void)cpu;
-    if (gpa != APIC_DEFAULT_BASE || !atomic_load(&((struct world *)ctx)->page_mapped))
-        return false;
-    *page = (struct vapic_sil_page){(uintptr_t)access_page, true, true};
-    return true;
+    return th_walk(gpa, atomic_load(&((struct world *)ctx)->page_mapped), access_page, page);
 }
 
 /* ---- A vCPU's turn ---- */
@@ -244,11 +195,11 @@ static bool enter(struct world *w, struct vcpu *c)
         return false;
     c->event = entry.inject == VAPIC_INJECT_VECTOR ? VMX_INFO_VALID | entry.vector : 0;
     vapic_commit(&c->apic, &entry);
-    put_bits(c, VMCS_ENTRY_INTR_INFO, UINT64_MAX, c->event);
-    put_bits(c, VMCS_GUEST_RFLAGS, VMX_RFLAGS_IF, VMX_RFLAGS_IF);
-    put_bits(c, VMCS_GUEST_ACTIVITY, UINT64_MAX, VMX_ACTIVITY_ACTIVE);
-    put_bits(c, VMCS_PRIMARY_CONTROLS, VMX_PRI_INTERRUPT_WINDOW,
-             entry.irq_window ? VMX_PRI_INTERRUPT_WINDOW : 0);
+    vmcs_set(&c->vmcs, VMCS_ENTRY_INTR_INFO, c->event);
+    vmcs_set_bits(&c->vmcs, VMCS_GUEST_RFLAGS, VMX_RFLAGS_IF, VMX_RFLAGS_IF);
+    vmcs_set(&c->vmcs, VMCS_GUEST_ACTIVITY, VMX_ACTIVITY_ACTIVE);
+    vmcs_set_bits(&c->vmcs, VMCS_PRIMARY_CONTROLS, VMX_PRI_INTERRUPT_WINDOW,
+                  entry.irq_window ? VMX_PRI_INTERRUPT_WINDOW : 0);
     assert_int_equal(vapic_sil_vmentry(c->cpu, &c->vmcs), VAPIC_SIL_DONE);
     (void)w;
     return true;
@@ -257,7 +208,7 @@ static bool enter(struct world *w, struct vcpu *c)
 /* After an exit; `offset` and `value`: the write under way, if any. */
 static void leave(struct world *w, struct vcpu *c, uint32_t offset, uint32_t value)
 {
-    uint32_t reason = (uint32_t)get(c, VMCS_EXIT_REASON);
+    uint32_t reason = (uint32_t)vmcs_get(&c->vmcs, VMCS_EXIT_REASON);
     int result = VAPIC_OK;
 
     vapic_exit(&c->apic, (uint8_t)vapic_read_cr8(&c->apic), true);
@@ -266,28 +217,18 @@ static void leave(struct world *w, struct vcpu *c, uint32_t offset, uint32_t val
     else if (reason == VMX_EXIT_HLT)
         vapic_halt(&c->apic);
     else if (reason >= VMX_EXIT_TPR_THRESHOLD)
-        result = vapic_apicv_exit(&c->apic, reason, get(c, VMCS_EXIT_QUALIFICATION), now);
+        result =
+            vapic_apicv_exit(&c->apic, reason, vmcs_get(&c->vmcs, VMCS_EXIT_QUALIFICATION), now);
     if (result == VAPIC_EMULATE)
         vapic_mmio_write(&c->apic, offset, &value, sizeof(value), now);
     take_interrupts(w, (unsigned)(c->cpu - w->cpu));
-}
-
-static enum vapic_sil_result write_register(struct vcpu *c, uint32_t offset, uint32_t value)
-{
-    struct vapic_sil_access access = {.gpa = APIC_DEFAULT_BASE + offset,
-                                      .kind = VAPIC_SIL_WRITE,
-                                      .size = 4,
-                                      .length = 3,
-                                      .value = value};
-
-    return vapic_sil_access(c->cpu, &access);
 }
 
 /* One instruction of the guest, from outside: with whatever exits and entries it takes. The vCPU is
  * in the guest after it. */
 static void guest_write(struct world *w, struct vcpu *c, uint32_t offset, uint32_t value)
 {
-    if (write_register(c, offset, value) == VAPIC_SIL_EXIT) {
+    if (th_write(c->cpu, offset, value) == VAPIC_SIL_EXIT) {
         leave(w, c, offset, value);
         while (!enter(w, c))
             sched_yield();
@@ -466,37 +407,24 @@ static void create_vcpu(struct world *w, uint32_t n)
 {
     struct vcpu *c = &w->vcpu[n];
     struct vapic_config config = {.id = n, .bsp = n == 0};
-    struct vapic_entry entry;
     uint32_t svr = APIC_SVR_ENABLE | 0xFF;
 
     c->cpu = &w->cpu[n == 0 ? 0 : 2];
     memset(bitmaps[n], 0xFF, PAGE);
-    vapic_sil_vmcs_init(&c->vmcs);
-    put_bits(c, VMCS_PIN_CONTROLS, VMX_PIN_EXTINT_EXITING, UINT64_MAX);
-    put_bits(c, VMCS_EXIT_CONTROLS, VMX_EXC_ACK_INTERRUPT, UINT64_MAX);
-    put_bits(c, VMCS_PRIMARY_CONTROLS, VMX_PRI_HLT_EXITING | VMX_PRI_MSR_BITMAPS, UINT64_MAX);
-    put_bits(c, VMCS_SECONDARY_CONTROLS, VMX_SEC_EPT | VMX_SEC_VPID, UINT64_MAX);
-    put_bits(c, VMCS_VPID, UINT64_MAX, n + 1);
-    put_bits(c, VMCS_MSR_BITMAP, UINT64_MAX, (uintptr_t)bitmaps[n]);
-    put_bits(c, VMCS_APIC_ACCESS, UINT64_MAX, (uintptr_t)access_page);
+    vmcs_create(&c->vmcs, (uintptr_t)bitmaps[n], (uintptr_t)access_page, n + 1);
     assert_int_equal(vapic_init(&c->apic, sizeof(c->apic), &w->vm, &config, pages[n]), VAPIC_OK);
     assert_int_equal(vapic_accel_attach(&c->apic, &c->accel, sizeof(c->accel), NULL), VAPIC_OK);
     vapic_load(&c->apic, &w->pcpu[c->cpu - w->cpu]);
     assert_int_equal(vapic_add(&c->apic), VAPIC_OK);
-    if (n != 0) {
-        vapic_send(&w->vm, (struct vapic_msg){.icr = APIC_DM_SIPI | APIC_ICR_ASSERT,
-                                              .dest = n,
-                                              .source = VAPIC_FROM_DEVICE});
-        vapic_enter(&c->apic, VAPIC_CAN_INIT, now, &entry);
-        vapic_exit(&c->apic, 0, true);
-    }
+    if (n != 0)
+        th_start(&w->vm, &c->apic);
     vapic_mmio_write(&c->apic, APIC_SVR, &svr, sizeof(svr), now);
 }
 
 static void create(struct world *w, uint32_t features)
 {
     static const struct vapic_sil_host sil = {
-        .size = sizeof(sil), .memory = sil_memory, .walk = sil_walk};
+        .size = sizeof(sil), .memory = th_memory, .walk = sil_walk};
     struct vapic_sil_config silicon = {.vendor = VAPIC_SIL_INTEL};
     struct vapic_vm_config config = {.max_vcpus = 2};
     struct vapic_accel_config accel = {.kind = VAPIC_ACCEL_APICV,
