@@ -318,8 +318,9 @@ static bool bugs_are_noticed(struct equiv *e)
     bool page = is_noticed(e, AX_MODE_AVIC, VAPIC_MUTANT_HYBRID_KEEPS_PAGE);
     bool eoi = is_noticed(e, AX_MODE_X2AVIC, VAPIC_MUTANT_EOI_TRAP_READS);
 
-    return verdict(page, "a page that is not withdrawn is noticed", "avic") &
-           verdict(eoi, "an EOI that is dropped is noticed", "x2avic");
+    page = verdict(page, "a page that is not withdrawn is noticed", "avic");
+    eoi = verdict(eoi, "an EOI that is dropped is noticed", "x2avic");
+    return page && eoi;
 }
 
 static bool listed_and_seen(void)
