@@ -152,6 +152,7 @@ static void host_lock(void *ctx)
         ax->on_contended(ax);
     assert_false(ax->locked);
     ax->locked = true;
+    ax->locks++;
 }
 
 static void host_unlock(void *ctx)

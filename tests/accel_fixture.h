@@ -176,6 +176,7 @@ struct ax {
     struct vapic_now now;
     bool page_mapped;       /* the APIC access page is in the nested page tables */
     bool locked;            /* the configuration lock is held */
+    uint32_t locks;         /* how often it was taken */
     uint64_t *irtes[16];    /* ctx n+1 of host.irte writes irtes[n], NULL: log only */
     struct vapic_ioapic io; /* after ax_ioapic() */
     struct vapic_pin pins[24];

@@ -65,6 +65,31 @@ static inline bool pv_guest_eoi(uint32_t *word)
     return __atomic_fetch_and(word, ~1u, __ATOMIC_SEQ_CST) & 1;
 }
 
+/* `vector` is taken by vCPU `n` and in service, the vCPU outside. */
+static inline void pv_start(struct fx *fx, uint32_t n, uint8_t vector, bool level)
+{
+    vapic_post(&fx->v[n], vector, level, NULL);
+    assert_int_equal(fx_take(fx, n), vector);
+}
+
+/* A value written to an MSR of vCPU 0, and what the write says. */
+struct pv_write {
+    const char *name;
+    uint64_t value;
+    int result;
+};
+
+/* An MSR keeps what it accepts; after a refusal it reads as `before`. */
+static inline void pv_write_and_read(struct fx *fx, uint32_t msr, const struct pv_write *w,
+                                     uint64_t before)
+{
+    uint64_t value = 0;
+
+    fx_equal(vapic_pv_msr_write(&fx->v[0], msr, w->value), w->result, "result of %s", w->name);
+    fx_equal(vapic_pv_msr_read(&fx->v[0], msr, &value), VAPIC_OK, "read after %s", w->name);
+    fx_equal(value, w->result == VAPIC_OK ? w->value : before, "value after %s", w->name);
+}
+
 static inline struct vapic_pv_stats pv_stats(struct fx *fx, uint32_t n)
 {
     struct vapic_pv_stats stats;

@@ -141,39 +141,24 @@ static void every_reason_apicv(void **state)
 
 /* ---- No change ---- */
 
-static uint32_t locks;
-
-static void count_lock(void *ctx)
-{
-    ((struct ax *)ctx)->locked = true;
-    locks++;
-}
-
-static void count_unlock(void *ctx)
-{
-    ((struct ax *)ctx)->locked = false;
-}
-
 static void no_op_costs_nothing(enum ax_mode_index mode)
 {
     struct ax *ax = running(mode);
     uint32_t generation = ax->vm.generation, per_call = is_avic(ax) ? 2 : 1;
 
-    ax->vm.host.lock = count_lock;
-    ax->vm.host.unlock = count_unlock;
-    locks = 0;
+    ax->locks = 0;
     /* Traced: the lines that Linux prints, and one round of the lock. */
     vapic_set_inhibit(&ax->vm, VAPIC_INHIBIT_BLOCKIRQ, false);
     assert_int_equal(lines(ax), per_call);
-    assert_int_equal(locks, 1);
+    assert_int_equal(ax->locks, 1);
     vapic_trace(&ax->vm, NULL, NULL);
     vapic_set_inhibit(&ax->vm, VAPIC_INHIBIT_BLOCKIRQ, false);
-    assert_int_equal(locks, 1);
+    assert_int_equal(ax->locks, 1);
     vapic_set_inhibit(&ax->vm, VAPIC_INHIBIT_BLOCKIRQ, true);
-    assert_int_equal(locks, 2);
+    assert_int_equal(ax->locks, 2);
     assert_int_equal(ax_count(ax, AX_KICK_ALL), 1);
     vapic_set_inhibit(&ax->vm, VAPIC_INHIBIT_BLOCKIRQ, true);
-    assert_int_equal(locks, 2);
+    assert_int_equal(ax->locks, 2);
     assert_int_equal(ax_count(ax, AX_KICK_ALL), 1);
     assert_int_equal(ax->vm.generation, generation + 2);
     ax_free(ax);

@@ -45,13 +45,6 @@ static void leave_guest(struct fx *fx)
     vapic_exit(&fx->v[0], (uint8_t)vapic_read_cr8(&fx->v[0]), true);
 }
 
-/* `vector` is taken and in service, the vCPU outside. */
-static void start(struct fx *fx, uint8_t vector, bool level)
-{
-    post(fx, vector, level);
-    assert_int_equal(fx_take(fx, 0), vector);
-}
-
 /* ---- When the word is set ---- */
 
 static void nothing(struct fx *fx)
@@ -61,56 +54,56 @@ static void nothing(struct fx *fx)
 
 static void edge(struct fx *fx)
 {
-    start(fx, 0x51, false);
+    pv_start(fx, 0, 0x51, false);
 }
 
 static void level(struct fx *fx)
 {
-    start(fx, 0x51, true);
+    pv_start(fx, 0, 0x51, true);
 }
 
 static void nested(struct fx *fx)
 {
-    start(fx, 0x51, false);
-    start(fx, 0x61, false);
+    pv_start(fx, 0, 0x51, false);
+    pv_start(fx, 0, 0x61, false);
 }
 
 static void edge_above_level(struct fx *fx)
 {
-    start(fx, 0x51, true);
-    start(fx, 0x61, false);
+    pv_start(fx, 0, 0x51, true);
+    pv_start(fx, 0, 0x61, false);
 }
 
 static void level_above_edge(struct fx *fx)
 {
-    start(fx, 0x51, false);
-    start(fx, 0x61, true);
+    pv_start(fx, 0, 0x51, false);
+    pv_start(fx, 0, 0x61, true);
 }
 
 /* Its turn comes with the EOI: that must exit. */
 static void lower_class_pending(struct fx *fx)
 {
-    start(fx, 0x51, false);
+    pv_start(fx, 0, 0x51, false);
     post(fx, 0x41, false);
 }
 
 static void same_class_pending(struct fx *fx)
 {
-    start(fx, 0x51, false);
+    pv_start(fx, 0, 0x51, false);
     post(fx, 0x5f, false);
 }
 
 /* Held back by TPR and by the vector in service: lowering TPR after a silent EOI would not exit. */
 static void pending_behind_tpr(struct fx *fx)
 {
-    start(fx, 0x51, false);
+    pv_start(fx, 0, 0x51, false);
     vapic_write_cr8(&fx->v[0], 7);
     post(fx, 0x61, false);
 }
 
 static void ended_by_register(struct fx *fx)
 {
-    start(fx, 0x51, false);
+    pv_start(fx, 0, 0x51, false);
     fx_eoi(fx, 0);
 }
 
@@ -118,7 +111,7 @@ static void watched(struct fx *fx)
 {
     struct vapic_route route = {.kind = VAPIC_ROUTE_MSI, .address = 0xFEE00000, .data = 0x71};
 
-    start(fx, 0x51, false);
+    pv_start(fx, 0, 0x51, false);
     assert_int_equal(vapic_gsi_route(&fx->vm, 5, &route), VAPIC_OK);
     assert_int_equal(vapic_gsi_watch(&fx->vm, 5, VAPIC_GSI_ACK, 0), VAPIC_OK);
 }
@@ -131,19 +124,19 @@ static void no_longer_watched(struct fx *fx)
 
 static void disabled(struct fx *fx)
 {
-    start(fx, 0x51, false);
+    pv_start(fx, 0, 0x51, false);
     assert_int_equal(vapic_pv_msr_write(&fx->v[0], VAPIC_MSR_KVM_EOI, PV_WORD), VAPIC_OK);
 }
 
 static void halted(struct fx *fx)
 {
-    start(fx, 0x51, false);
+    pv_start(fx, 0, 0x51, false);
     vapic_halt(&fx->v[0]);
 }
 
 static void memory_gone(struct fx *fx)
 {
-    start(fx, 0x51, false);
+    pv_start(fx, 0, 0x51, false);
     guest.gone = true;
     vapic_pv_remap(&fx->v[0]);
 }
@@ -200,7 +193,7 @@ static void not_while_accelerated(void **state)
     struct fx *fx = enabled(true);
 
     (void)state;
-    start(fx, 0x51, false);
+    pv_start(fx, 0, 0x51, false);
     fx->v[0].active = 1; /* as the service of inhibition sets it */
     vapic_pv_enter(&fx->v[0]);
     fx->v[0].active = 0;
@@ -237,7 +230,7 @@ static void the_other_bits_stay(void **state)
 
     (void)state;
     *word() = 0xDEADBEEE;
-    start(fx, 0x51, false);
+    pv_start(fx, 0, 0x51, false);
     fx_peek(fx, 0, 0);
     assert_int_equal(*word(), 0xDEADBEEF);
     leave_guest(fx);
@@ -256,7 +249,7 @@ static void the_guest_ends_by_the_word(void **state)
         struct fx *fx = enabled(x2apic);
 
         fx_trace(fx);
-        start(fx, 0x51, false);
+        pv_start(fx, 0, 0x51, false);
         fx_forget(fx);
         fx_peek(fx, 0, 0);
         assert_true(pv_guest_eoi(word()));
@@ -283,7 +276,7 @@ static void the_guest_does_not_end(void **state)
     struct fx *fx = enabled(false);
 
     (void)state;
-    start(fx, 0x51, false);
+    pv_start(fx, 0, 0x51, false);
     for (int n = 0; n < 3; n++) {
         fx_peek(fx, 0, 0);
         assert_int_equal(*word(), 1);
@@ -351,7 +344,7 @@ static void trap_95_armed_and_a_new_vector(void **state)
     struct fx *fx = enabled(false);
 
     (void)state;
-    start(fx, 0x51, false);
+    pv_start(fx, 0, 0x51, false);
     fx_peek(fx, 0, 0);
     assert_int_equal(*word(), 1);
     assert_int_equal(vapic_post(&fx->v[0], 0x61, false, NULL), VAPIC_ACTION_KICK);
@@ -372,7 +365,7 @@ static void trap_95_armed_and_a_lower_vector(void **state)
     struct fx *fx = enabled(false);
 
     (void)state;
-    start(fx, 0x51, false);
+    pv_start(fx, 0, 0x51, false);
     fx_peek(fx, 0, 0);
     assert_int_equal(vapic_post(&fx->v[0], 0x41, false, NULL), VAPIC_ACTION_KICK);
     leave_guest(fx);
@@ -391,7 +384,7 @@ static void trap_95_ended_before_the_kick(void **state)
     struct fx *fx = enabled(false);
 
     (void)state;
-    start(fx, 0x51, false);
+    pv_start(fx, 0, 0x51, false);
     fx_peek(fx, 0, 0);
     assert_true(pv_guest_eoi(word()));
     assert_int_equal(vapic_post(&fx->v[0], 0x41, false, NULL), VAPIC_ACTION_KICK);
@@ -437,7 +430,7 @@ static void a_stranger_writes_the_word(void **state)
     struct fx *fx = enabled(false);
 
     (void)state;
-    start(fx, 0x31, false);
+    pv_start(fx, 0, 0x31, false);
     post(fx, 0x51, false);
     run_guest(fx);
     assert_true(vapic_not_delivered(&fx->v[0]));
@@ -456,11 +449,7 @@ static void a_stranger_writes_the_word(void **state)
 
 static void the_msr(void **state)
 {
-    static const struct {
-        const char *name;
-        uint64_t value;
-        int result;
-    } table[] = {
+    static const struct pv_write table[] = {
         {"disabled", 0, VAPIC_OK},
         {"disabled, with an address", PV_WORD, VAPIC_OK},
         {"enabled", PV_WORD | 1, VAPIC_OK},
@@ -476,13 +465,8 @@ static void the_msr(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
         struct fx *fx = enabled(false);
-        uint64_t value = 0;
 
-        fx_equal(vapic_pv_msr_write(&fx->v[0], VAPIC_MSR_KVM_EOI, table[i].value), table[i].result,
-                 "result of %s", table[i].name);
-        fx_equal(vapic_pv_msr_read(&fx->v[0], VAPIC_MSR_KVM_EOI, &value), VAPIC_OK, "read");
-        fx_equal(value, table[i].result == VAPIC_OK ? table[i].value : (PV_WORD | 1),
-                 "value after %s", table[i].name);
+        pv_write_and_read(fx, VAPIC_MSR_KVM_EOI, &table[i], PV_WORD | 1);
         fx_free(fx);
     }
 }
@@ -514,13 +498,13 @@ static void moving_the_word(void **state)
     struct fx *fx = enabled(false);
 
     (void)state;
-    start(fx, 0x51, false);
+    pv_start(fx, 0, 0x51, false);
     fx_peek(fx, 0, 0);
     assert_true(pv_guest_eoi(word()));
     /* Before the exit is known of, as a state load would: the old word's EOI is not forgotten. */
     assert_int_equal(vapic_pv_msr_write(&fx->v[0], VAPIC_MSR_KVM_EOI, (PV_WORD + 4) | 1), VAPIC_OK);
     assert_false(fx_bit(fx, 0, APIC_ISR, 0x51));
-    start(fx, 0x52, false);
+    pv_start(fx, 0, 0x52, false);
     fx_peek(fx, 0, 0);
     assert_int_equal(*word(), 0);
     assert_int_equal(*pv_word(&guest, PV_WORD + 4), 1);
@@ -570,7 +554,7 @@ static void trap_99_init_disables(void **state)
     for (int reset = 0; reset < 2; reset++) {
         struct fx *fx = enabled(false);
 
-        start(fx, 0x51, false);
+        pv_start(fx, 0, 0x51, false);
         fx_peek(fx, 0, 0);
         assert_int_equal(*word(), 1);
         if (reset) {
@@ -582,7 +566,7 @@ static void trap_99_init_disables(void **state)
         assert_int_equal(*word(), 0);
         assert_int_equal(msr_of(fx), 0);
         fx_set(fx, 0, APIC_SVR, 0x1FF);
-        start(fx, 0x51, false);
+        pv_start(fx, 0, 0x51, false);
         fx_peek(fx, 0, 0);
         assert_int_equal(*word(), 0);
         leave_guest(fx);
@@ -600,7 +584,7 @@ static void saved_while_set(void **state)
         uint8_t image[VAPIC_IMAGE_SIZE];
         uint32_t isr;
 
-        start(fx, 0x51, false);
+        pv_start(fx, 0, 0x51, false);
         fx_peek(fx, 0, 0);
         if (ended)
             pv_guest_eoi(word());
@@ -624,7 +608,7 @@ static void loaded_while_set(void **state)
     (void)state;
     assert_int_equal(vapic_save_image(&fx->v[0], VAPIC_IMAGE_ID8, image, sizeof(image), fx->now),
                      VAPIC_OK);
-    start(fx, 0x51, false);
+    pv_start(fx, 0, 0x51, false);
     fx_peek(fx, 0, 0);
     assert_int_equal(vapic_load_image(&fx->v[0], VAPIC_IMAGE_ID8, image, sizeof(image), fx->now),
                      VAPIC_OK);
@@ -654,7 +638,7 @@ static void memory_goes_while_set(void **state)
     struct fx *fx = enabled(false);
 
     (void)state;
-    start(fx, 0x51, false);
+    pv_start(fx, 0, 0x51, false);
     fx_peek(fx, 0, 0);
     pv_guest_eoi(word());
     guest.gone = true;
@@ -663,7 +647,7 @@ static void memory_goes_while_set(void **state)
     leave_guest(fx);
     assert_false(fx_bit(fx, 0, APIC_ISR, 0x51));
     assert_int_equal(msr_of(fx), PV_WORD | 1);
-    start(fx, 0x52, false);
+    pv_start(fx, 0, 0x52, false);
     fx_peek(fx, 0, 0);
     leave_guest(fx);
     assert_int_equal(*word(), 0xFFFFFFFF);
@@ -724,12 +708,12 @@ static void detaching(void **state)
     struct fx *fx = enabled(false);
 
     (void)state;
-    start(fx, 0x51, false);
+    pv_start(fx, 0, 0x51, false);
     fx_peek(fx, 0, 0);
     pv_guest_eoi(word());
     assert_int_equal(vapic_pv_detach(&fx->v[0]), VAPIC_OK);
     assert_false(fx_bit(fx, 0, APIC_ISR, 0x51));
-    start(fx, 0x52, false);
+    pv_start(fx, 0, 0x52, false);
     fx_peek(fx, 0, 0);
     assert_int_equal(*word(), 0);
     leave_guest(fx);

@@ -30,12 +30,6 @@ static uint64_t rdmsr(struct fx *fx, uint32_t msr)
     return value;
 }
 
-static void start(struct fx *fx, uint32_t n, uint8_t vector, bool level)
-{
-    vapic_post(&fx->v[n], vector, level, NULL);
-    assert_int_equal(fx_take(fx, n), vector);
-}
-
 /* ---- EOI, ICR, TPR ---- */
 
 static void eoi(void **state)
@@ -48,7 +42,7 @@ static void eoi(void **state)
         struct fx *fx = with_hyperv(&(struct fx_options){.x2apic = x2apic});
 
         for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
-            start(fx, 0, 0x51, true);
+            pv_start(fx, 0, 0x51, true);
             fx_forget(fx);
             assert_int_equal(wrmsr(fx, VAPIC_MSR_HV_EOI, values[i]), VAPIC_OK);
             assert_false(fx_bit(fx, 0, APIC_ISR, 0x51));
@@ -158,11 +152,7 @@ static void nothing_while_the_apic_is_disabled(void **state)
 
 static void the_assist_page(void **state)
 {
-    static const struct {
-        const char *name;
-        uint64_t value;
-        int result;
-    } table[] = {
+    static const struct pv_write table[] = {
         {"disabled", 0, VAPIC_OK},
         {"enabled", PV_PAGE | 1, VAPIC_OK},
         {"reserved bits are kept", PV_PAGE | 0xFFF, VAPIC_OK},
@@ -174,10 +164,7 @@ static void the_assist_page(void **state)
     for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
         struct fx *fx = with_hyperv(NULL);
 
-        fx_equal(wrmsr(fx, VAPIC_MSR_HV_VP_ASSIST, table[i].value), table[i].result, "result of %s",
-                 table[i].name);
-        fx_equal(rdmsr(fx, VAPIC_MSR_HV_VP_ASSIST),
-                 table[i].result == VAPIC_OK ? table[i].value : 0, "value after %s", table[i].name);
+        pv_write_and_read(fx, VAPIC_MSR_HV_VP_ASSIST, &table[i], 0);
         fx_free(fx);
     }
 }
@@ -191,7 +178,7 @@ static void lazy_eoi(void **state)
     (void)state;
     assert_int_equal(wrmsr(fx, VAPIC_MSR_HV_VP_ASSIST, PV_PAGE | 0xFFF), VAPIC_OK);
     assert_int_equal(guest.dirty_at, PV_PAGE);
-    start(fx, 0, 0x51, false);
+    pv_start(fx, 0, 0x51, false);
     fx_peek(fx, 0, 0);
     assert_int_equal(*word, 1);
     assert_int_equal(guest.dirty_at, PV_PAGE);
@@ -199,7 +186,7 @@ static void lazy_eoi(void **state)
     vapic_exit(&fx->v[0], 0, true);
     assert_false(fx_bit(fx, 0, APIC_ISR, 0x51));
     /* And by the MSR where it cannot be lazy. */
-    start(fx, 0, 0x51, true);
+    pv_start(fx, 0, 0x51, true);
     fx_peek(fx, 0, 0);
     assert_false(pv_guest_eoi(word));
     vapic_exit(&fx->v[0], 0, true);
@@ -217,7 +204,7 @@ static void both_words(void **state)
     (void)state;
     assert_int_equal(wrmsr(fx, VAPIC_MSR_KVM_EOI, PV_WORD | 1), VAPIC_OK);
     assert_int_equal(wrmsr(fx, VAPIC_MSR_HV_VP_ASSIST, PV_PAGE | 1), VAPIC_OK);
-    start(fx, 0, 0x51, false);
+    pv_start(fx, 0, 0x51, false);
     fx_peek(fx, 0, 0);
     assert_int_equal(*page, 1);
     assert_int_equal(*word, 0);
@@ -267,15 +254,15 @@ static void only_that_vector(void **state)
 
     (void)state;
     set_auto(fx, 0, 0x61);
-    start(fx, 0, 0x51, false);
-    start(fx, 0, 0x61, false);
+    pv_start(fx, 0, 0x51, false);
+    pv_start(fx, 0, 0x61, false);
     assert_true(fx_bit(fx, 0, APIC_ISR, 0x51));
     assert_false(fx_bit(fx, 0, APIC_ISR, 0x61));
-    start(fx, 0, 0x62, false);
+    pv_start(fx, 0, 0x62, false);
     assert_true(fx_bit(fx, 0, APIC_ISR, 0x62));
     set_auto(fx, 0, -1);
     fx_eoi(fx, 0);
-    start(fx, 0, 0x61, false);
+    pv_start(fx, 0, 0x61, false);
     assert_true(fx_bit(fx, 0, APIC_ISR, 0x61));
     fx_free(fx);
 }

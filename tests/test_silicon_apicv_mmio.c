@@ -545,20 +545,27 @@ static void access_after_write(void **state)
     vmx_free(&x);
 }
 
+/* A write to the page by an instruction that makes another access. */
+static void write_first(struct vmx *x, uint32_t offset, uint32_t value)
+{
+    struct vapic_sil_access first = vmx_access(VAPIC_SIL_WRITE, offset, 4, value);
+
+    first.more = true;
+    assert_int_equal(vapic_sil_access(&x->cpu[0], &first), VAPIC_SIL_DONE);
+}
+
 /* A write to the page, then to ordinary memory, as an instruction with two operands makes them:
  * emulation follows the whole operation. */
 static void ordinary_memory_last(void **state)
 {
     struct vapic_sil_access second = {
         .gpa = VMX_GUEST + 8, .kind = VAPIC_SIL_WRITE, .size = 4, .length = 6, .value = 0x77};
-    struct vapic_sil_access first = vmx_access(VAPIC_SIL_WRITE, 0x0F0, 4, 0x1F0);
     struct vmx x;
 
     (void)state;
     vmx_new(&x);
     vmx_start(&x, 0, XAPIC_FULL);
-    first.more = true;
-    assert_int_equal(vapic_sil_access(&x.cpu[0], &first), VAPIC_SIL_DONE);
+    write_first(&x, 0x0F0, 0x1F0);
     assert_int_equal(vapic_sil_access(&x.cpu[0], &second), VAPIC_SIL_EXIT);
     assert_exit_56(&x, 0x0F0);
     assert_int_equal(x.memory[VMX_GUEST + 8], 0x77);
@@ -569,23 +576,19 @@ static void ordinary_memory_last(void **state)
  * before the handler's first instruction. */
 static void fault_after_write(void **state)
 {
-    struct vapic_sil_access first = vmx_access(VAPIC_SIL_WRITE, 0x0F0, 4, 0x1F0);
     struct vmx x;
 
     (void)state;
     vmx_new(&x);
     vmx_start(&x, 0, XAPIC_FULL);
-    first.more = true;
-    assert_int_equal(vapic_sil_access(&x.cpu[0], &first), VAPIC_SIL_DONE);
+    write_first(&x, 0x0F0, 0x1F0);
     x.cpu[0].guest.rip = 0x7000; /* of the handler */
     vmx_assert_boundary(&x, 0, VAPIC_SIL_EXIT);
     vmx_assert_exit(&x, 0, 56, 0x0F0);
     assert_int_equal(vmx_get(&x, 0, 0x681E), 0x7000);
 
     vmx_start(&x, 0, XAPIC_FULL); /* the same with a write that has no exit */
-    first = vmx_access(VAPIC_SIL_WRITE, 0x310, 4, 0x12345678);
-    first.more = true;
-    assert_int_equal(vapic_sil_access(&x.cpu[0], &first), VAPIC_SIL_DONE);
+    write_first(&x, 0x310, 0x12345678);
     vmx_assert_boundary(&x, 0, VAPIC_SIL_NOTHING);
     assert_int_equal(*vmx_word(&x, 0, 0x310), 0x12000000);
     vmx_free(&x);
@@ -594,14 +597,12 @@ static void fault_after_write(void **state)
 /* ... and by another exit: the emulation is lost. */
 static void exit_after_write(void **state)
 {
-    struct vapic_sil_access first = vmx_access(VAPIC_SIL_WRITE, 0x0F0, 4, 0x1F0);
     struct vmx x;
 
     (void)state;
     vmx_new(&x);
     vmx_start(&x, 0, XAPIC_FULL);
-    first.more = true;
-    assert_int_equal(vapic_sil_access(&x.cpu[0], &first), VAPIC_SIL_DONE);
+    write_first(&x, 0x0F0, 0x1F0);
     vapic_sil_leave(&x.cpu[0], 14, 0, 3);
     vmx_assert_exit(&x, 0, 14, 0);
     assert_int_equal(vmx_get(&x, 0, 0x440C), 3);
@@ -745,21 +746,33 @@ static void ept_violations(void **state)
     vmx_free(&x);
 }
 
+static void write_done(struct vmx *x, uint32_t offset, uint32_t value)
+{
+    assert_int_equal(vmx_write(x, 0, offset, value), VAPIC_SIL_DONE);
+}
+
+static uint64_t read_done(struct vmx *x, uint32_t offset)
+{
+    uint64_t value = 0;
+
+    assert_int_equal(vmx_read(x, 0, offset, &value), VAPIC_SIL_DONE);
+    return value;
+}
+
 /* A page that is made writable needs no flush: a violation is never taken from the cache. */
 static void permission_raised(void **state)
 {
-    uint64_t value;
     struct vmx x;
 
     (void)state;
     vmx_new(&x);
     x.read_only = true;
     vmx_start(&x, 0, XAPIC_FULL | VPID);
-    assert_int_equal(vmx_read(&x, 0, 0x080, &value), VAPIC_SIL_DONE);
+    read_done(&x, 0x080);
     x.read_only = false;
-    assert_int_equal(vmx_write(&x, 0, 0x080, 0x20), VAPIC_SIL_DONE);
+    write_done(&x, 0x080, 0x20);
     assert_int_equal(x.walks, 2);
-    assert_int_equal(vmx_write(&x, 0, 0x080, 0x30), VAPIC_SIL_DONE);
+    write_done(&x, 0x080, 0x30);
     assert_int_equal(x.walks, 2);
     vmx_free(&x);
 }
@@ -781,16 +794,13 @@ static void ordinary_memory(void **state)
     (void)state;
     vmx_new(&x);
     for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        uint64_t value = 0;
-
         vapic_sil_flush(&x.cpu[0], VMX_APIC);
         x.apic_hpa = cases[i].hpa;
         vmx_start(&x, 0, cases[i].controls);
         *vmx_word(&x, 0, 0x0F0) = 0;
-        assert_int_equal(vmx_write(&x, 0, 0x0F0, 0x1234 + i), VAPIC_SIL_DONE);
+        write_done(&x, 0x0F0, 0x1234 + i);
         assert_no_exit(&x);
-        assert_int_equal(vmx_read(&x, 0, 0x0F0, &value), VAPIC_SIL_DONE);
-        assert_int_equal(value, 0x1234 + i);
+        assert_int_equal(read_done(&x, 0x0F0), 0x1234 + i);
         assert_int_equal(*(uint32_t *)(void *)(x.memory + cases[i].hpa + 0x0F0), 0x1234 + i);
         assert_int_equal(*vmx_word(&x, 0, 0x0F0), 0);
         vmx_leave(&x, 0);
@@ -801,16 +811,14 @@ static void ordinary_memory(void **state)
 /* A virtualized access never touches the memory of the APIC-access page. */
 static void access_page_untouched(void **state)
 {
-    uint64_t value;
     struct vmx x;
 
     (void)state;
     vmx_new(&x);
     memset(x.memory + VMX_ACCESS, 0x5C, 4096);
     vmx_start(&x, 0, XAPIC_FULL);
-    assert_int_equal(vmx_write(&x, 0, 0x080, 0x20), VAPIC_SIL_DONE);
-    assert_int_equal(vmx_read(&x, 0, 0x080, &value), VAPIC_SIL_DONE);
-    assert_int_equal(value, 0x20);
+    write_done(&x, 0x080, 0x20);
+    assert_int_equal(read_done(&x, 0x080), 0x20);
     for (unsigned i = 0; i < 4096; i++)
         assert_int_equal(x.memory[VMX_ACCESS + i], 0x5C);
     vmx_free(&x);
@@ -819,27 +827,26 @@ static void access_page_untouched(void **state)
 /* With VPIDs, a translation from before VAA was set goes on as if it were not [SDM3 31.4.5]. */
 static void stale_translation(void **state)
 {
-    uint64_t value;
     struct vmx x;
 
     (void)state;
     vmx_new(&x);
     vmx_start(&x, 0, X2APIC_FULL | VPID);
-    assert_int_equal(vmx_read(&x, 0, 0x080, &value), VAPIC_SIL_DONE);
+    read_done(&x, 0x080);
     vmx_leave(&x, 0);
     vmx_start(&x, 0, XAPIC_FULL | VPID);
-    assert_int_equal(vmx_write(&x, 0, 0x080, 0x30), VAPIC_SIL_DONE);
+    write_done(&x, 0x080, 0x30);
     assert_int_equal(x.memory[VMX_ACCESS + 0x080], 0x30); /* plain memory: the stale way */
     assert_int_equal(*vmx_word(&x, 0, 0x080), 0);
     vmx_leave(&x, 0);
     vapic_sil_flush(&x.cpu[0], VMX_APIC);
     vmx_start(&x, 0, XAPIC_FULL | VPID);
-    assert_int_equal(vmx_write(&x, 0, 0x080, 0x40), VAPIC_SIL_DONE);
+    write_done(&x, 0x080, 0x40);
     assert_int_equal(*vmx_word(&x, 0, 0x080), 0x40);
     vmx_leave(&x, 0);
     /* The other way round VAA=0 holds at once. */
     vmx_start(&x, 0, X2APIC_FULL | VPID);
-    assert_int_equal(vmx_write(&x, 0, 0x080, 0x50), VAPIC_SIL_DONE);
+    write_done(&x, 0x080, 0x50);
     assert_int_equal(*vmx_word(&x, 0, 0x080), 0x40);
     vmx_free(&x);
 }
@@ -847,16 +854,15 @@ static void stale_translation(void **state)
 /* Without VPIDs, VM entry drops the translations of VPID 0 [SDM3 30.4.3.1]. */
 static void no_vpid_no_stale_translation(void **state)
 {
-    uint64_t value;
     struct vmx x;
 
     (void)state;
     vmx_new(&x);
     vmx_start(&x, 0, X2APIC_FULL);
-    assert_int_equal(vmx_read(&x, 0, 0x080, &value), VAPIC_SIL_DONE);
+    read_done(&x, 0x080);
     vmx_leave(&x, 0);
     vmx_start(&x, 0, XAPIC_FULL);
-    assert_int_equal(vmx_write(&x, 0, 0x080, 0x30), VAPIC_SIL_DONE);
+    write_done(&x, 0x080, 0x30);
     assert_int_equal(*vmx_word(&x, 0, 0x080), 0x30);
     vmx_free(&x);
 }
@@ -864,23 +870,22 @@ static void no_vpid_no_stale_translation(void **state)
 /* Another guest on the same processor: its VPID, or its EPTP, keeps the translations apart. */
 static void tags(void **state)
 {
-    uint64_t value;
     struct vmx x;
 
     (void)state;
     vmx_new(&x);
     vmx_start(&x, 0, X2APIC_FULL | VPID);
-    assert_int_equal(vmx_read(&x, 0, 0x080, &value), VAPIC_SIL_DONE);
+    read_done(&x, 0x080);
     vmx_leave(&x, 0);
     vmx_program(&x, 1, XAPIC_FULL | VPID);
     assert_int_equal(vapic_sil_vmentry(&x.cpu[0], &x.vmcs[1]), VAPIC_SIL_DONE);
-    assert_int_equal(vmx_write(&x, 0, 0x080, 0x30), VAPIC_SIL_DONE);
+    write_done(&x, 0x080, 0x30);
     assert_int_equal(*vmx_word(&x, 1, 0x080), 0x30);
     vapic_sil_leave(&x.cpu[0], VMX_EXIT_CPUID, 0, 2);
     vmx_program(&x, 0, XAPIC_FULL | VPID);
     vmx_set(&x, 0, VMCS_EPTP, 0x5000);
     vmx_enter(&x, 0);
-    assert_int_equal(vmx_write(&x, 0, 0x080, 0x40), VAPIC_SIL_DONE);
+    write_done(&x, 0x080, 0x40);
     assert_int_equal(*vmx_word(&x, 0, 0x080), 0x40);
     vmx_free(&x);
 }
@@ -893,16 +898,16 @@ static void access_page_moved(void **state)
     (void)state;
     vmx_new(&x);
     vmx_start(&x, 0, XAPIC_FULL | VPID);
-    assert_int_equal(vmx_write(&x, 0, 0x080, 0x10), VAPIC_SIL_DONE);
+    write_done(&x, 0x080, 0x10);
     vmx_leave(&x, 0);
     vmx_set(&x, 0, 0x2014, VMX_ACCESS + 0x1000);
     x.apic_hpa = VMX_ACCESS + 0x1000;
     vmx_enter(&x, 0);
-    assert_int_equal(vmx_write(&x, 0, 0x080, 0x20), VAPIC_SIL_DONE);
+    write_done(&x, 0x080, 0x20);
     assert_int_equal(x.memory[VMX_ACCESS + 0x080], 0x20);
     assert_int_equal(*vmx_word(&x, 0, 0x080), 0x10);
     vapic_sil_flush(&x.cpu[0], VMX_APIC);
-    assert_int_equal(vmx_write(&x, 0, 0x080, 0x30), VAPIC_SIL_DONE);
+    write_done(&x, 0x080, 0x30);
     assert_int_equal(*vmx_word(&x, 0, 0x080), 0x30);
     vmx_free(&x);
 }

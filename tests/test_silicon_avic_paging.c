@@ -5,6 +5,15 @@
  */
 #include "silicon_fixture.h"
 
+/* A register, or what else the guest of processor 0 finds there. */
+static uint32_t read_word(struct sf *sf, uint32_t offset)
+{
+    uint32_t value = 0;
+
+    assert_int_equal(sf_read(sf, 0, offset, &value), VAPIC_SIL_DONE);
+    return value;
+}
+
 /* ---- Nested paging ---- */
 
 enum { PRESENT = 1, WRITABLE = 2 };
@@ -97,14 +106,12 @@ static void page_without_xavic(void **state)
     (void)state;
     for (int x2 = 0; x2 < 2; x2++) {
         struct sf *sf = sf_new(NULL, x2);
-        uint32_t value = 0;
 
         if (!x2)
             sf_int_ctl(sf, 0, 0, VMCB_V_AVIC);
         sf_run(sf, 0);
         assert_int_equal(sf_write(sf, 0, APIC_ID, 0x1234), VAPIC_SIL_DONE);
-        assert_int_equal(sf_read(sf, 0, APIC_ID, &value), VAPIC_SIL_DONE);
-        sf_equal(value, 0x1234, "scratch");
+        sf_equal(read_word(sf, APIC_ID), 0x1234, "scratch");
         sf_equal(*(uint32_t *)sf_memory(sf, SF_SCRATCH + APIC_ID), 0x1234, "scratch");
         sf_equal(sf_reg(sf, 0, APIC_ID), 0, "backing page");
         sf_free(sf);
@@ -116,15 +123,13 @@ static void moved_apic_page(void **state)
 {
     struct sf *sf = sf_new(NULL, false);
     struct vapic_sil_access a = {.gpa = SF_RAM + 0x30, .kind = VAPIC_SIL_READ, .size = 4};
-    uint32_t value = 0;
 
     (void)state;
     sf_set_vmcb(sf, 0, VMCB_AVIC_BAR, SF_RAM);
     sf_run(sf, 0);
     assert_int_equal(vapic_sil_access(&sf->cpu[0], &a), VAPIC_SIL_DONE);
     sf_equal(a.value, 0x80050010, "version");
-    assert_int_equal(sf_read(sf, 0, APIC_LVR, &value), VAPIC_SIL_DONE);
-    sf_equal(value, 0, "memory");
+    sf_equal(read_word(sf, APIC_LVR), 0, "memory");
     sf_free(sf);
 }
 
@@ -167,21 +172,32 @@ static void backing_page_nowhere(void **state)
 
 /* ---- Cached translations ---- */
 
+/* CPUID. */
+static void leave(struct sf *sf)
+{
+    vapic_sil_leave(&sf->cpu[0], 0x72, 0, 0);
+}
+
+/* vCPU 1 on processor 0. */
+static void run_other(struct sf *sf)
+{
+    assert_int_equal(vapic_sil_vmrun(&sf->cpu[0], SF_VMCB + 0x1000), VAPIC_SIL_DONE);
+}
+
 static void translations_are_cached(void **state)
 {
     struct sf *sf = sf_new(NULL, false);
-    uint32_t value = 0;
 
     (void)state;
     sf_run(sf, 0);
     for (int i = 0; i < 3; i++)
-        assert_int_equal(sf_read(sf, 0, APIC_LVR, &value), VAPIC_SIL_DONE);
+        read_word(sf, APIC_LVR);
     sf_equal(sf->walks, 1, "walks");
     vapic_sil_flush(&sf->cpu[0], SF_RAM);
-    assert_int_equal(sf_read(sf, 0, APIC_LVR, &value), VAPIC_SIL_DONE);
+    read_word(sf, APIC_LVR);
     sf_equal(sf->walks, 1, "another page's flush");
     vapic_sil_flush(&sf->cpu[0], APIC_DEFAULT_BASE + 0x80);
-    assert_int_equal(sf_read(sf, 0, APIC_LVR, &value), VAPIC_SIL_DONE);
+    read_word(sf, APIC_LVR);
     sf_equal(sf->walks, 2, "after its own");
     sf_free(sf);
 }
@@ -196,14 +212,12 @@ static void other_walks_are_not_cached(void **state)
         struct sf *sf = sf_new(NULL, false);
         struct vapic_sil_access a = {
             .gpa = APIC_DEFAULT_BASE + APIC_LVR, .kind = kinds[i], .size = 4};
-        uint32_t value = 0;
 
         sf_run(sf, 0);
         for (uint32_t round = 1; round < 3; round++) {
             assert_int_equal(vapic_sil_access(&sf->cpu[0], &a), VAPIC_SIL_DONE);
             sf_equal(a.value, 0, "scratch page, kind %d", kinds[i]);
-            assert_int_equal(sf_read(sf, 0, APIC_LVR, &value), VAPIC_SIL_DONE);
-            sf_equal(value, 0x80050010, "version");
+            sf_equal(read_word(sf, APIC_LVR), 0x80050010, "version");
             sf_equal(sf->walks, round + 1, "walks");
         }
         sf_free(sf);
@@ -283,20 +297,17 @@ static void trap_24_toggles_need_flushes(void **state)
     for (uint32_t i = 0; i < 4 * CURES; i++) {
         struct sf *sf = sf_new(NULL, false);
         bool registers = toggles[i / CURES].sees_registers;
-        uint32_t value = 0;
 
         sf_set_reg(sf, 0, APIC_LDR, 0xAA000000);
         sf_int_ctl(sf, 0, toggles[i / CURES].before, VMCB_V_AVIC | VMCB_V_X2AVIC);
         sf_run(sf, 0);
-        assert_int_equal(sf_read(sf, 0, APIC_LDR, &value), VAPIC_SIL_DONE);
-        sf_equal(value, registers ? 0 : 0xAA000000, "before");
-        vapic_sil_leave(&sf->cpu[0], 0x72, 0, 0);
+        sf_equal(read_word(sf, APIC_LDR), registers ? 0 : 0xAA000000, "before");
+        leave(sf);
         sf_int_ctl(sf, 0, toggles[i / CURES].after, VMCB_V_AVIC | VMCB_V_X2AVIC);
         apply(sf, i % CURES, 0);
         sf_run(sf, 0);
-        assert_int_equal(sf_read(sf, 0, APIC_LDR, &value), VAPIC_SIL_DONE);
-        sf_equal(value, registers == (i % CURES != NOTHING) ? 0xAA000000 : 0, "toggle %u, cure %u",
-                 i / CURES, i % CURES);
+        sf_equal(read_word(sf, APIC_LDR), registers == (i % CURES != NOTHING) ? 0xAA000000 : 0,
+                 "toggle %u, cure %u", i / CURES, i % CURES);
         sf_free(sf);
     }
 }
@@ -305,12 +316,11 @@ static void trap_24_toggles_need_flushes(void **state)
 static void stale_translation_is_a_hole(void **state)
 {
     struct sf *sf = sf_new(NULL, false);
-    uint32_t value = 0;
 
     (void)state;
     sf_run(sf, 0);
-    assert_int_equal(sf_read(sf, 0, APIC_LVR, &value), VAPIC_SIL_DONE);
-    vapic_sil_leave(&sf->cpu[0], 0x72, 0, 0);
+    read_word(sf, APIC_LVR);
+    leave(sf);
     sf_int_ctl(sf, 0, VMCB_V_X2AVIC, 0);
     sf_run(sf, 0);
     assert_int_equal(sf_write(sf, 0, APIC_IRR + 0x20, 1), VAPIC_SIL_DONE);
@@ -324,17 +334,14 @@ static void shared_asid(void **state)
     (void)state;
     for (uint32_t cure = 0; cure < CURES; cure++) {
         struct sf *sf = sf_new(NULL, false);
-        uint32_t value = 0;
 
         sf_set_vmcb32(sf, 1, VMCB_ASID, sf_vmcb32(sf, 0, VMCB_ASID));
         sf_run(sf, 0);
-        assert_int_equal(sf_read(sf, 0, APIC_ID, &value), VAPIC_SIL_DONE);
-        sf_equal(value, 0, "vCPU 0");
-        vapic_sil_leave(&sf->cpu[0], 0x72, 0, 0);
+        sf_equal(read_word(sf, APIC_ID), 0, "vCPU 0");
+        leave(sf);
         apply(sf, cure, 1);
-        assert_int_equal(vapic_sil_vmrun(&sf->cpu[0], SF_VMCB + 0x1000), VAPIC_SIL_DONE);
-        assert_int_equal(sf_read(sf, 0, APIC_ID, &value), VAPIC_SIL_DONE);
-        sf_equal(value, cure == NOTHING ? 0 : 1 << 24, "vCPU 1, cure %u", cure);
+        run_other(sf);
+        sf_equal(read_word(sf, APIC_ID), cure == NOTHING ? 0 : 1 << 24, "vCPU 1, cure %u", cure);
         sf_free(sf);
     }
 }
@@ -343,17 +350,16 @@ static void shared_asid(void **state)
 static void flush_by_asid(void **state)
 {
     struct sf *sf = sf_new(NULL, false);
-    uint32_t value = 0;
 
     (void)state;
     sf_run(sf, 0);
-    assert_int_equal(sf_read(sf, 0, APIC_LVR, &value), VAPIC_SIL_DONE);
-    vapic_sil_leave(&sf->cpu[0], 0x72, 0, 0);
+    read_word(sf, APIC_LVR);
+    leave(sf);
     apply(sf, TLB_ASID, 1);
-    assert_int_equal(vapic_sil_vmrun(&sf->cpu[0], SF_VMCB + 0x1000), VAPIC_SIL_DONE);
-    vapic_sil_leave(&sf->cpu[0], 0x72, 0, 0);
+    run_other(sf);
+    leave(sf);
     sf_run(sf, 0);
-    assert_int_equal(sf_read(sf, 0, APIC_LVR, &value), VAPIC_SIL_DONE);
+    read_word(sf, APIC_LVR);
     sf_equal(sf->walks, 1, "walks");
     sf_free(sf);
 }
