@@ -153,7 +153,6 @@ static void toggle(struct script *s)
     bool before = is_set(s);
 
     s->set = !s->set;
-    s->result.requested++;
     vapic_set_inhibit(&s->machine->vm, s->result.script.reason, s->set);
     s->result.happened += is_set(s) != before;
 }
@@ -181,16 +180,27 @@ static bool wait_until(struct vmm_disturb *d, uint64_t at)
     return ending;
 }
 
-/* A step that is late is made up for: the script's times are absolute. */
+uint64_t vmm_disturb_time(uint64_t due, uint64_t now, uint64_t every_ns)
+{
+    uint64_t soonest = now + every_ns / 2;
+
+    return due > soonest ? due : soonest;
+}
+
+/* What was asked for is what the time asks for, however far the script has got. */
 static void *run_script(void *arg)
 {
     struct script *s = arg;
-    uint64_t at = vmm_clock_mono(&vmm_clock_host) + s->every_ns;
+    uint64_t begin = vmm_clock_mono(&vmm_clock_host);
+    uint64_t due = begin + s->every_ns;
+    uint64_t at = due;
 
     while (!wait_until(s->machine->disturb, at)) {
         s->step(s);
-        at += s->every_ns;
+        due += s->every_ns;
+        at = vmm_disturb_time(due, vmm_clock_mono(&vmm_clock_host), s->every_ns);
     }
+    s->result.requested = (vmm_clock_mono(&vmm_clock_host) - begin) / s->every_ns;
     return NULL;
 }
 

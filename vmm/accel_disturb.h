@@ -33,8 +33,8 @@ struct vmm_disturb_config {
 /* What became of one script. */
 struct vmm_inhibit_result {
     struct vmm_inhibit_script script;
-    uint64_t requested; /* changes that the script asked for while the guest ran */
-    uint64_t happened;  /* of these, those after which the reason was not as before */
+    uint64_t requested; /* changes that were due while the guest ran */
+    uint64_t happened;  /* of these, those that were made, and left the reason not as before */
 };
 
 #define VMM_PERIOD_MIN_NS 100000u        /* 100 us */
@@ -45,6 +45,13 @@ int vmm_period_parse(const char *option, const char *text, uint64_t *ns, struct 
 
 /* "BLOCKIRQ@10ms": adds to the configuration. */
 int vmm_inhibit_parse(const char *text, struct vmm_disturb_config *config, struct vmm_err *err);
+
+/*
+ * When a step is made that is due at `due`. One that is late is made up for, but never faster than
+ * at twice the pace: a script that cannot keep up at all would leave the vCPUs no time between two
+ * of its changes.
+ */
+uint64_t vmm_disturb_time(uint64_t due, uint64_t now, uint64_t every_ns);
 
 /* Processors beyond the number of vCPUs that the scripts need. `config` may be NULL. */
 unsigned vmm_disturb_spare(const struct vmm_disturb_config *config);

@@ -187,7 +187,7 @@ void vmm_accel_report_text(const struct vmm_accel_report *report,
     for (unsigned i = 0; i < report->scripts; i++) {
         const struct vmm_inhibit_result *r = &report->script[i];
 
-        fprintf(to, "  %s@%lluus: %llu changes asked for, %llu happened\n",
+        fprintf(to, "  %s@%lluus: %llu changes were due, %llu happened\n",
                 vapic_inhibit_name(r->script.reason),
                 (unsigned long long)(r->script.period_ns / 1000), (unsigned long long)r->requested,
                 (unsigned long long)r->happened);
