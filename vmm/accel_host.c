@@ -210,6 +210,20 @@ static bool sil_walk(void *ctx, struct vapic_sil_cpu *cpu, uint64_t gpa,
 }
 
 /*
+ * A processor whose thread sleeps has a host that would take the interrupt at once: its handler of
+ * the wake-up vector runs here, on the sender's thread, so that the vCPUs that wait on the list are
+ * woken, and counted, as on silicon. The thread itself is woken in any case: it may have come here
+ * for another vector, and between its last look and its sleep it is on no list.
+ */
+static void wake_sleeper(struct vmm_machine *m, struct vmm_vcpu *v, struct vapic_pcpu *pcpu)
+{
+    if (m->accel->intel) {
+        vapic_wakeup(&m->vm, pcpu);
+    }
+    vmm_vcpu_wake(v);
+}
+
+/*
  * The processor's own thread looks before it enters the guest or sleeps. Another thread's
  * interrupt is seen without a signal unless that thread is in the loop (it announces that before
  * it looks: accel_run.c) or asleep.
@@ -217,8 +231,8 @@ static bool sil_walk(void *ctx, struct vapic_sil_cpu *cpu, uint64_t gpa,
 static void sil_signal(void *ctx, struct vapic_sil_cpu *cpu)
 {
     struct vmm_vcpu *v = atomic_load(&pcpu_of(cpu)->driver);
+    struct vmm_machine *m = ctx;
 
-    (void)ctx;
     if (v == NULL) {
         return;
     }
@@ -227,7 +241,7 @@ static void sil_signal(void *ctx, struct vapic_sil_cpu *cpu)
     } else if (atomic_load(&v->accel->running)) {
         vmm_vcpu_interrupt(v);
     } else {
-        vmm_vcpu_wake(v);
+        wake_sleeper(m, v, &pcpu_of(cpu)->pcpu);
     }
 }
 
