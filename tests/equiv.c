@@ -73,7 +73,6 @@ bool eq_step(struct equiv *e, const struct eq_op *op)
     eq_settle(e, e->acc);
     eq_settle(e, e->ref);
     e->counts.exits += ax_count(e->acc, AX_EXIT);
-    e->counts.entries += ax_count(e->acc, AX_ENTRY);
     eq_note_cell(e);
     if (e->verbose)
         print_log(e->acc, ax_modes[e->mode].name);

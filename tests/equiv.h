@@ -93,7 +93,6 @@ struct eq_epoch {
     bool target_x2;     /* the mode that vCPUs are led to */
     uint32_t switch_at; /* operation of the epoch at which target_x2 turns */
     uint32_t move_at;   /* from here on the page may be moved, which lasts */
-    uint32_t level_bias;
 };
 
 /* ---- Deviations ---- */
@@ -139,14 +138,13 @@ struct eq_deviation {
 struct eq_counts {
     uint64_t ops[EQ_KINDS];
     uint64_t cells[EQ_CELLS]; /* while the vCPU was active */
-    uint64_t cells_passive[EQ_CELLS];
     uint64_t deviations[EQ_DEVIATIONS_MAX];
     uint64_t delivered, resyncs;
     uint64_t toggles;         /* between operations */
     uint64_t points_hardware; /* between IRR (PIR) and IsRunning (ON), sender a processor */
     uint64_t points_iommu;
     uint64_t points_software; /* between the post and the look at presence */
-    uint64_t exits, entries;
+    uint64_t exits;
     uint64_t active, samples; /* vCPUs, sampled after each operation */
 };
 
@@ -171,7 +169,6 @@ struct equiv {
     struct eq_epoch epoch;
     struct ax *ref, *acc;
     bool paused[EQ_VCPUS];
-    uint32_t lines; /* levels of the pins */
     struct eq_op op;
     struct eq_before before;
     struct eq_outcome ref_outcome, acc_outcome;

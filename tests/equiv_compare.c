@@ -396,6 +396,4 @@ void eq_note_cell(struct equiv *e)
     }
     if (active)
         e->counts.cells[cell]++;
-    else
-        e->counts.cells_passive[cell]++;
 }
