@@ -4,6 +4,7 @@
  * and turns the way it ended into an exit status.
  */
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,22 @@ static int complain(const struct vmm_err *err)
 {
     fprintf(stderr, "vapic run: %s\n", err->text);
     return CLI_USAGE;
+}
+
+/* What was chosen, for a person: with statistics in JSON, standard error is one document. */
+__attribute__((format(printf, 2, 3))) static void say(const struct run_options *o,
+                                                      const char *format, ...)
+{
+    va_list args;
+
+    if (o->stats == RUN_STATS_JSON) {
+        return;
+    }
+    fputs("vapic run: ", stderr);
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fputc('\n', stderr);
 }
 
 /* ---------------------------------------------------------------------------------------------- */
@@ -228,7 +245,7 @@ static int run_all(const struct run_options *o, const struct guest_files *files,
     for (unsigned mode = 0; mode < VMM_ACCEL_MODES && !series.quit; mode++) {
         int status;
 
-        fprintf(stderr, "vapic run: accel %s\n", vmm_accel_names[mode]);
+        say(o, "accel %s", vmm_accel_names[mode]);
         status = run_mode(o, files, (enum vmm_accel_mode)mode, NULL, &series);
         worst = worst == CLI_OK ? status : worst;
     }
@@ -247,24 +264,14 @@ static int run_one(const struct run_options *o, const struct guest_files *files,
     static struct vmm_trace trace;
     struct vmm_trace_config trace_config = {o->trace, o->trace_form, o->cpus};
     struct series series = {.compare = NULL};
-    unsigned mode = o->accel;
     struct vmm_err err;
-    char why[128];
     int status;
 
-    if (mode == RUN_ACCEL_AUTO) {
-        mode = vmm_accel_host_mode(why, sizeof(why));
-        fprintf(stderr, "vapic run: accel %s: %s\n", vmm_accel_names[mode], why);
-    }
-    if (mode == VMM_ACCEL_NONE && is_disturbed(o)) {
-        vmm_fail(&err, "--inhibit, --pause-vcpu: no acceleration to disturb: name a mode");
-        return complain(&err);
-    }
     if (o->trace != NULL && vmm_trace_open(&trace, &trace_config, &err) != 0) {
         return complain(&err);
     }
-    status =
-        run_mode(o, files, (enum vmm_accel_mode)mode, o->trace != NULL ? &trace : NULL, &series);
+    status = run_mode(o, files, (enum vmm_accel_mode)o->accel, o->trace != NULL ? &trace : NULL,
+                      &series);
     if (o->trace != NULL && vmm_trace_close(&trace, &err) != 0) {
         return complain(&err);
     }
@@ -361,17 +368,35 @@ static int run_rig(const struct run_options *o)
 /* The command                                                                                    */
 /* ---------------------------------------------------------------------------------------------- */
 
-static enum run_engine choose_engine(enum run_engine wanted)
+static enum run_engine choose_engine(const struct run_options *o)
 {
     char why[320];
     bool good;
 
-    if (wanted != RUN_ENGINE_AUTO) {
-        return wanted;
+    if (o->engine != RUN_ENGINE_AUTO) {
+        return o->engine;
     }
     good = vmm_kvm_probe(why, sizeof(why));
-    fprintf(stderr, "vapic run: engine %s: %s\n", good ? "kvm" : "rig", why);
+    say(o, "engine %s: %s", good ? "kvm" : "rig", why);
     return good ? RUN_ENGINE_KVM : RUN_ENGINE_RIG;
+}
+
+/* Here, because the processor of whoever gives the command is meant, not the one in the rig. */
+static int choose_accel(struct run_options *o, struct vmm_err *err)
+{
+    enum vmm_accel_mode mode;
+    char why[128];
+
+    if (o->accel != RUN_ACCEL_AUTO) {
+        return 0;
+    }
+    mode = vmm_accel_host_mode(why, sizeof(why));
+    if (mode == VMM_ACCEL_NONE && is_disturbed(o)) {
+        return vmm_fail(err, "--inhibit, --pause-vcpu: %s: name a mode with --accel", why);
+    }
+    o->accel = mode;
+    say(o, "accel %s: %s", vmm_accel_names[mode], why);
+    return 0;
 }
 
 int cli_run(int argc, char **argv)
@@ -382,9 +407,10 @@ int cli_run(int argc, char **argv)
     int status;
 
     run_options_parse(&options, argc, argv);
-    if (read_files(&options, &files, &err) != 0 || rehearse(&options, &files, &err) != 0) {
+    if (read_files(&options, &files, &err) != 0 || rehearse(&options, &files, &err) != 0 ||
+        choose_accel(&options, &err) != 0) {
         status = complain(&err);
-    } else if (choose_engine(options.engine) == RUN_ENGINE_KVM) {
+    } else if (choose_engine(&options) == RUN_ENGINE_KVM) {
         status = run_kvm(&options, &files);
     } else {
         status = run_rig(&options);

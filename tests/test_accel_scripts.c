@@ -159,32 +159,39 @@ static void a_late_script_leaves_the_guest_time(void **state)
 
 #define AVIC   SVM_CPUID_EDX_AVIC
 #define X2AVIC SVM_CPUID_EDX_X2AVIC
+#define ZEN4   0xa10f11u /* family 19h */
+#define INTEL  0x806f8u  /* family 6 */
 
 static void auto_takes_what_the_processor_has(void **state)
 {
     static const struct {
         const char *cpuinfo;
-        uint32_t svm_edx;
+        uint32_t svm_edx, signature;
         enum vmm_accel_mode mode;
     } rows[] = {
-        {"", 0, VMM_ACCEL_NONE},
-        {"", SVM_CPUID_EDX_NP, VMM_ACCEL_NONE},
-        {"", AVIC, VMM_ACCEL_AVIC},
-        {"", AVIC | X2AVIC, VMM_ACCEL_X2AVIC},
-        {"", X2AVIC, VMM_ACCEL_NONE},
-        {"vmx flags\t: vnmi posted_intr flexpriority apicv vapic\n", 0, VMM_ACCEL_APICV},
-        {"vmx flags\t: vnmi apicv posted_intr", 0, VMM_ACCEL_APICV},
-        {"vmx flags\t: posted_intr apicv ipi_virt\n", 0, VMM_ACCEL_APICV_IPIV},
-        {"vmx flags\t: vnmi apicv\n", 0, VMM_ACCEL_NONE},
-        {"vmx flags\t: vnmi posted_intr\n", 0, VMM_ACCEL_NONE},
-        {"vmx flags\t: posted_intrs apicv2\n", 0, VMM_ACCEL_NONE},
-        {"flags\t: apicv posted_intr\n", 0, VMM_ACCEL_NONE},
-        {"vmx flags\t: vnmi\nbugs\t: apicv posted_intr\n", 0, VMM_ACCEL_NONE},
+        {"", 0, INTEL, VMM_ACCEL_NONE},
+        {"", SVM_CPUID_EDX_NP, ZEN4, VMM_ACCEL_NONE},
+        {"", AVIC, ZEN4, VMM_ACCEL_AVIC},
+        {"", AVIC | X2AVIC, ZEN4, VMM_ACCEL_X2AVIC},
+        {"", AVIC, 0x800f12, VMM_ACCEL_AVIC_NOIPIV}, /* family 17h: Zen */
+        {"", AVIC, 0x870f10, VMM_ACCEL_AVIC_NOIPIV}, /* Zen 2 */
+        {"", AVIC, 0x900f02, VMM_ACCEL_AVIC_NOIPIV}, /* 18h: Hygon */
+        {"", AVIC, 0xa20f10, VMM_ACCEL_AVIC},        /* 19h: Zen 3 */
+        {"", X2AVIC, ZEN4, VMM_ACCEL_NONE},
+        {"vmx flags\t: vnmi posted_intr flexpriority apicv vapic\n", 0, INTEL, VMM_ACCEL_APICV},
+        {"vmx flags\t: vnmi apicv posted_intr", 0, INTEL, VMM_ACCEL_APICV},
+        {"vmx flags\t: posted_intr apicv ipi_virt\n", 0, INTEL, VMM_ACCEL_APICV_IPIV},
+        {"vmx flags\t: vnmi apicv\n", 0, INTEL, VMM_ACCEL_NONE},
+        {"vmx flags\t: vnmi posted_intr\n", 0, INTEL, VMM_ACCEL_NONE},
+        {"vmx flags\t: posted_intrs apicv2\n", 0, INTEL, VMM_ACCEL_NONE},
+        {"flags\t: apicv posted_intr\n", 0, INTEL, VMM_ACCEL_NONE},
+        {"vmx flags\t: vnmi\nbugs\t: apicv posted_intr\n", 0, INTEL, VMM_ACCEL_NONE},
     };
 
     (void)state;
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        assert_int_equal(vmm_accel_judge_host(rows[i].cpuinfo, rows[i].svm_edx), rows[i].mode);
+        assert_int_equal(vmm_accel_judge_host(rows[i].cpuinfo, rows[i].svm_edx, rows[i].signature),
+                         rows[i].mode);
     }
 }
 

@@ -86,6 +86,10 @@ check 'inhibition too often' refused "period '1us' is out of range" \
 check 'inhibition twice' refused 'BLOCKIRQ is named twice' \
     run --accel avic --inhibit BLOCKIRQ@1ms --inhibit BLOCKIRQ@2ms
 check 'nothing to inhibit' refused '--inhibit: there is no acceleration' run --inhibit SEV@10ms
+if ! grep -qwE 'avic|apicv' /proc/cpuinfo; then
+    check 'nothing to inhibit on this processor' refused 'this processor has neither' \
+        run --engine rig --accel auto --inhibit SEV@10ms
+fi
 check 'no period of moves' refused "--pause-vcpu: 'soon' is no period" \
     run --accel avic --pause-vcpu soon
 check 'nothing to move between' refused '--pause-vcpu: there are no modelled processors' \

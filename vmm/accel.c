@@ -12,6 +12,8 @@
 
 #define PAGE            4096u
 #define LEAF_SVM        0x8000000au
+#define FAMILY_ZEN      0x17u /* Zen, Zen+, Zen 2 */
+#define FAMILY_HYGON    0x18u
 #define EXC_ACKNOWLEDGE (VMX_EXC_MUST | VMX_EXC_ACK_INTERRUPT)
 #define EPTP_WRITE_BACK 0x1eu /* 4 levels, write-back */
 #define EPTP_BASE       0x1000u
@@ -61,15 +63,34 @@ static bool listed(const char *text, const char *label, const char *word)
     return false;
 }
 
+/* Family in CPUID 1:EAX [APM3 E.3.2]. */
+static uint32_t family_of(uint32_t signature)
+{
+    uint32_t base = signature >> 8 & 0xf;
+
+    return base == 0xf ? base + (signature >> 20 & 0xff) : base;
+}
+
+/* With erratum 1235 a processor may miss that a vCPU has stopped running, and lose its IPI. */
+static enum vmm_accel_mode judge_avic(uint32_t svm_edx, uint32_t signature)
+{
+    uint32_t family = family_of(signature);
+
+    if (family == FAMILY_ZEN || family == FAMILY_HYGON) {
+        return VMM_ACCEL_AVIC_NOIPIV;
+    }
+    return (svm_edx & SVM_CPUID_EDX_X2AVIC) != 0 ? VMM_ACCEL_X2AVIC : VMM_ACCEL_AVIC;
+}
+
 /* Linux names VMX's features in a line of their own; "apicv" there is APIC-register virtualization
  * with virtual-interrupt delivery. */
-enum vmm_accel_mode vmm_accel_judge_host(const char *cpuinfo, uint32_t svm_edx)
+enum vmm_accel_mode vmm_accel_judge_host(const char *cpuinfo, uint32_t svm_edx, uint32_t signature)
 {
     bool posted =
         listed(cpuinfo, "vmx flags", "apicv") && listed(cpuinfo, "vmx flags", "posted_intr");
 
     if ((svm_edx & SVM_CPUID_EDX_AVIC) != 0) {
-        return (svm_edx & SVM_CPUID_EDX_X2AVIC) != 0 ? VMM_ACCEL_X2AVIC : VMM_ACCEL_AVIC;
+        return judge_avic(svm_edx, signature);
     }
     if (!posted) {
         return VMM_ACCEL_NONE;
@@ -82,7 +103,7 @@ enum vmm_accel_mode vmm_accel_host_mode(char *why, size_t size)
     char text[16384];
     FILE *file = fopen("/proc/cpuinfo", "re");
     size_t length = file != NULL ? fread(text, 1, sizeof(text) - 1, file) : 0;
-    uint32_t eax, ebx, ecx, edx = 0;
+    uint32_t eax, ebx, ecx, edx = 0, signature = 0;
     enum vmm_accel_mode mode;
 
     if (file != NULL) {
@@ -92,7 +113,10 @@ enum vmm_accel_mode vmm_accel_host_mode(char *why, size_t size)
     if (!__get_cpuid(LEAF_SVM, &eax, &ebx, &ecx, &edx)) {
         edx = 0;
     }
-    mode = vmm_accel_judge_host(text, edx);
+    if (!__get_cpuid(1, &signature, &ebx, &ecx, &eax)) {
+        signature = 0;
+    }
+    mode = vmm_accel_judge_host(text, edx, signature);
     snprintf(why, size, "%s",
              mode == VMM_ACCEL_NONE ? "this processor has neither AVIC nor APICv with posted "
                                       "interrupts"

@@ -56,8 +56,8 @@ extern const char *const vmm_accel_names[];
  * `why` says what decided, in one phrase. */
 enum vmm_accel_mode vmm_accel_host_mode(char *why, size_t size);
 
-/* The host's /proc/cpuinfo and CPUID 8000000A:EDX decide; apart so that a test can ask. */
-enum vmm_accel_mode vmm_accel_judge_host(const char *cpuinfo, uint32_t svm_edx);
+/* The host's /proc/cpuinfo, CPUID 8000000A:EDX and 1:EAX decide; apart so that a test can ask. */
+enum vmm_accel_mode vmm_accel_judge_host(const char *cpuinfo, uint32_t svm_edx, uint32_t signature);
 
 /* A modelled processor. Driven by one thread at a time, or by none. */
 struct vmm_accel_pcpu {
