@@ -14,7 +14,7 @@ struct scene {
     const char *name;
     enum ax_mode_index mode;
     uint32_t ids[3];
-    uint32_t vcpus, features;
+    uint32_t vcpus, features, knobs;
     void (*play)(struct ax *ax);
     uint32_t observer; /* how often does this vCPU take VECTOR */
     uint32_t alone, silicon;
@@ -70,28 +70,46 @@ static void model_of_the_sender(struct ax *ax)
     ax_ipi(ax, 0, VECTOR | APIC_ICR_LOGICAL, 0x10);
 }
 
+/* One vCPU per ID is the host's policy; the table has the vCPU whose own ID it is. */
+static void id_of_two(struct ax *ax)
+{
+    ax_ipi(ax, 2, VECTOR, 300 & 0xFF);
+}
+
 static const struct scene scenes[] = {
     {"far_vcpu_misses_xapic_broadcast",
      AX_MODE_X2AVIC,
      {0, 300},
      2,
      0,
+     0,
      broadcast_in_xapic_mode,
      1,
      1,
      0},
-    {"broadcast_crosses_to_x2apic", AX_MODE_X2AVIC, {0, 1}, 2, 0, broadcast_to_x2apic, 1, 0, 1},
-    {"broadcast_crosses_to_xapic", AX_MODE_X2AVIC, {0, 1}, 2, 0, broadcast_to_xapic, 1, 0, 1},
+    {"broadcast_crosses_to_x2apic", AX_MODE_X2AVIC, {0, 1}, 2, 0, 0, broadcast_to_x2apic, 1, 0, 1},
+    {"broadcast_crosses_to_xapic", AX_MODE_X2AVIC, {0, 1}, 2, 0, 0, broadcast_to_xapic, 1, 0, 1},
     {"interrupt_enable_registers_ignored",
      AX_MODE_AVIC,
      {0},
      1,
      VAPIC_FEATURE_AMD | VAPIC_FEATURE_AMD_EXT,
+     0,
      interrupt_enable_register,
      0,
      0,
      1},
-    {"logical_by_senders_dfr", AX_MODE_AVIC, {0, 1}, 2, 0, model_of_the_sender, 1, 1, 0},
+    {"logical_by_senders_dfr", AX_MODE_AVIC, {0, 1}, 2, 0, 0, model_of_the_sender, 1, 1, 0},
+    {"unique_id_by_table",
+     AX_MODE_X2AVIC,
+     {300, 44, 1},
+     3,
+     0,
+     VAPIC_KNOB_UNIQUE_ID,
+     id_of_two,
+     0,
+     1,
+     0},
 };
 
 #define SCENES (sizeof(scenes) / sizeof(scenes[0]))
@@ -104,6 +122,8 @@ static uint32_t play(const struct scene *scene, enum ax_mode_index mode)
 
     options.ids = scene->ids;
     options.features = scene->features;
+    options.config.knobs_set = true;
+    options.config.knobs = VAPIC_PROFILE_MANUAL | scene->knobs;
     ax = ax_new(&options);
     ax_settle(ax);
     if (mode != AX_MODE_NONE)
