@@ -191,6 +191,15 @@ static unsigned row_of(uint32_t offset)
     return row < VMM_ACCEL_REG_CR8 ? row : VMM_ACCEL_REG_OTHER;
 }
 
+/*
+ * Is an access to the page that the processor has done one to a register? Else the page is mapped
+ * for the sake of other vCPUs, and it was one to memory: it is not counted, and moves no TPR.
+ */
+static bool reaches_registers(const struct vmm_vcpu *v)
+{
+    return vapic_active(&v->apic) && (vapic_base(&v->apic) & APIC_BASE_EXTD) == 0;
+}
+
 static void note(struct vmm_vcpu *v, unsigned row, bool write, enum vmm_accel_end end)
 {
     v->accel->counts.reg[row][write][end]++;
@@ -242,6 +251,15 @@ static bool conclude(struct vmm_vcpu *v, unsigned row, bool write, enum vapic_si
     }
 }
 
+/*
+ * AVIC virtualizes writes of 32 bits; smaller ones it stores in the page and leaves V_TPR alone
+ * [APM2 15.29.3]. APICv looks at the low byte, whatever the size [SDM3 31.4.3].
+ */
+static bool is_tpr_write(const struct vmm_vcpu *v, uint32_t offset, uint32_t len)
+{
+    return offset == APIC_TPR && (v->machine->accel->intel || len == sizeof(uint32_t));
+}
+
 /* KVM's copy of CR8 follows a TPR that the processor wrote. */
 static void follow_tpr(struct vmm_vcpu *v, uint32_t offset, uint64_t value)
 {
@@ -258,7 +276,8 @@ bool vmm_accel_mmio(struct vmm_vcpu *v, uint32_t offset, void *data, uint32_t le
         .size = (uint8_t)len,
         .length = LENGTH,
     };
-    bool fault;
+    enum vapic_sil_result result;
+    bool memory, fault;
 
     if (!vmm_accel_in_guest(v)) {
         return false;
@@ -266,14 +285,15 @@ bool vmm_accel_mmio(struct vmm_vcpu *v, uint32_t offset, void *data, uint32_t le
     if (write) {
         memcpy(&access.value, data, len);
     }
-    if (!conclude(v, row_of(offset), write, vapic_sil_access(&v->accel->on->sil, &access),
-                  &fault)) {
+    result = vapic_sil_access(&v->accel->on->sil, &access);
+    memory = result == VAPIC_SIL_DONE && !reaches_registers(v);
+    if (!memory && !conclude(v, row_of(offset), write, result, &fault)) {
         return false;
     }
-    if (write) {
-        follow_tpr(v, offset, access.value);
-    } else {
+    if (!write) {
         memcpy(data, &access.value, len);
+    } else if (!memory && is_tpr_write(v, offset, len)) {
+        follow_tpr(v, offset, access.value);
     }
     return true;
 }

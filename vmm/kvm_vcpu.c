@@ -289,6 +289,9 @@ static void inject(struct vmm_vcpu *v, const struct vapic_entry *entry)
         vmm_vcpu_queue_interrupt(v, entry->vector);
         break;
     case VAPIC_INJECT_EXTINT:
+        if (v->accel != NULL) {
+            vmm_accel_step_out(v); /* the PIC waits for the devices' lock */
+        }
         vmm_vcpu_queue_interrupt(v, vmm_machine_acknowledge_pic(v->machine));
         break;
     case VAPIC_INJECT_NMI:
