@@ -182,9 +182,7 @@ static bool wait_until(struct vmm_disturb *d, uint64_t at)
 
 uint64_t vmm_disturb_time(uint64_t due, uint64_t now, uint64_t every_ns)
 {
-    uint64_t soonest = now + every_ns / 2;
-
-    return due > soonest ? due : soonest;
+    return now > due && now - due > VMM_DISTURB_LATE_NS ? now + every_ns / 2 : due;
 }
 
 /* What was asked for is what the time asks for, however far the script has got. */

@@ -47,10 +47,11 @@ int vmm_period_parse(const char *option, const char *text, uint64_t *ns, struct 
 int vmm_inhibit_parse(const char *text, struct vmm_disturb_config *config, struct vmm_err *err);
 
 /*
- * When a step is made that is due at `due`. One that is late is made up for, but never faster than
- * at twice the pace: a script that cannot keep up at all would leave the vCPUs no time between two
- * of its changes.
+ * When a step is made that is due at `due`. A late one is made up for at once; but a script that is
+ * later than this cannot keep up at all, and would leave the vCPUs no time between two changes: it
+ * pauses between them.
  */
+#define VMM_DISTURB_LATE_NS 1000000000u
 uint64_t vmm_disturb_time(uint64_t due, uint64_t now, uint64_t every_ns);
 
 /* Processors beyond the number of vCPUs that the scripts need. `config` may be NULL. */
