@@ -125,7 +125,8 @@ def check_pv_eoi(row, done):
 def check_silicon(row, done):
     stats = stats_of(done.errors)
     print(silicon.summary(stats))
-    silicon.check(stats, row.accel, row.apic, row.disturbance)
+    flat = row.apic == "xapic"  # as Linux addresses up to eight processors
+    silicon.check(stats, row.accel, row.apic, row.disturbance, logical=flat)
 
 
 def report(bench, row, done):

@@ -271,18 +271,17 @@ def rig_accel_all(bench):
 
 
 def rig_accel_auto(bench):
-    """--accel auto: the mode of the processor that runs this, not of the emulated one."""
+    """--accel auto: the silicon of the user's own processor, whatever that is; it says which."""
     words = [bench.vapic, "run", "--engine", "rig", "--cpus", "2", "--accel", "auto"]
     words += ["--append", "only=load-running"]
-    run = Run([*words, "--stats", "text"], timeout=120)
-    run.expect_status(0)
-    named = re.search(r"^vapic run: accel (\S+): .*this processor has", run.errors, re.MULTILINE)
-    expect(named, f"no mode is named: {run.errors!r}")
+    text = Run([*words, "--stats", "text"], timeout=120)
+    text.expect_status(0)
+    said = re.search(r"^vapic run: accel (\S+): ", text.errors, re.MULTILINE)
+    expect(said and said[1] in EVERY_MODE, f"no mode is named: {text.errors!r}")
     run = Run([*words, "--stats", "json"], timeout=120)
     run.expect_status(0)
-    stats = json.loads(run.errors)  # and not a word beside it
-    ran = stats["accel"]["mode"] if "accel" in stats else "none"
-    expect(ran == named[1], f"{ran} ran, {named[1]} was named")
+    mode = stats_of(run.errors).get("accel", {}).get("mode", "none")
+    expect(mode == said[1], f"it ran {mode} and says {said[1]}")
 
 
 def rig_orphan(bench):
