@@ -127,16 +127,20 @@ static const struct vapic_host host = {
 
 /* ---- The host's interrupt handlers ---- */
 
-/* All that is pending on this processor while it is in the host with its interrupts on. */
-static void take_interrupts(struct vm *vm, struct vcpu *c)
+/* All that is pending on this processor while it is in the host with its interrupts on. True: a
+ * kick was among it. */
+static bool take_interrupts(struct vm *vm, struct vcpu *c)
 {
+    bool kicked = false;
     int vector;
 
     while ((vector = vapic_sil_take_interrupt(&c->processor)) >= 0) {
+        kicked |= vector == KICK_VECTOR;
         if (vector == WAKEUP_VECTOR)
             vapic_wakeup(&vm->apics, &c->pcpu); /* wakes by host_notify() who sleeps here */
-        /* KICK_VECTOR and NOTIFY_VECTOR: being taken was all. */
+        /* NOTIFY_VECTOR: being taken was all. */
     }
+    return kicked;
 }
 
 /* ---- Injection: what the processor cannot deliver, or all while it delivers nothing ---- */
@@ -274,6 +278,7 @@ static void cancel(struct vcpu *c)
 static void turn(struct vm *vm, struct vcpu *c)
 {
     struct vapic_entry entry;
+    bool kicked;
 
     vapic_enter(&c->apic, can(c), now(), &entry);
     if (entry.event != VAPIC_CPU_NONE)
@@ -283,14 +288,14 @@ static void turn(struct vm *vm, struct vcpu *c)
         return;
     }
     inject(c, &entry);
-    take_interrupts(vm, c);
+    kicked = take_interrupts(vm, c);
     /*
      * Here the host turns its interrupts off. A notification from now on stays pending and is
      * processed in the guest. One that came between vapic_enter() and here was taken by the host,
-     * and a VM entry does not look at what was posted: so look once more. (A kick that came there
-     * has set a flag of the host's, which is looked at as well.)
+     * and a VM entry does not look at what was posted: so look once more. A kick that came there
+     * is over, too, and whoever sent it waits for this vCPU to be outside.
      */
-    if (vapic_posted(&c->apic)) {
+    if (kicked || vapic_posted(&c->apic)) {
         cancel(c);
         return;
     }
