@@ -3,6 +3,7 @@
  * `vapic run`: reads the guest's files, chooses the engine, runs the guest, prints the counters,
  * and turns the way it ended into an exit status.
  */
+#include <assert.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -18,7 +19,7 @@
 #include "run_options.h"
 #include "term.h"
 
-#define RIG_ARGS_MAX 48u
+#define RIG_ARGS_MAX 64u /* 45 at most by now: rig_command() */
 
 struct guest_files {
     struct vmm_blob kernel;
@@ -186,6 +187,7 @@ static int run_machine(const struct run_options *o, struct vmm_machine *m, struc
         vmm_term_leave();
     }
     if (rc != 0) {
+        series->quit = m->stuck; /* it keeps its threads and memory: no other run beside it */
         return complain(&err);
     }
     if (o->stats != RUN_STATS_NONE && series->compare == NULL) {
@@ -248,6 +250,9 @@ static int run_all(const struct run_options *o, const struct guest_files *files,
         say(o, "accel %s", vmm_accel_names[mode]);
         status = run_mode(o, files, (enum vmm_accel_mode)mode, NULL, &series);
         worst = worst == CLI_OK ? status : worst;
+        if (o->stats != RUN_STATS_NONE && compare.count == mode) {
+            vmm_compare_add(&compare, vmm_accel_names[mode], status, NULL);
+        }
     }
     if (o->stats == RUN_STATS_TEXT) {
         vmm_compare_text(&compare, stderr);
@@ -298,6 +303,7 @@ struct rig_command {
 
 static void add(struct rig_command *c, enum vmm_rig_arg_kind kind, const char *text)
 {
+    assert(c->count < RIG_ARGS_MAX);
     c->args[c->count++] = (struct vmm_rig_arg){kind, text};
 }
 

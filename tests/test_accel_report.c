@@ -334,6 +334,7 @@ static void a_table_compares_runs(void **state)
     vmm_compare_text(&compare, file);
     fclose(file);
     assert_true(has_row(text, "vapic: accel none avic\n"));
+    assert_true(has_row(text, "\nstatus 0 3\n"));
     assert_true(has_row(text, "\nseconds 2.00 2.00\n"));
     assert_true(has_row(text, "\naccelerated % 0.00 75.00\n"));
     assert_true(has_row(text, "\ninhibited % 0.00 25.00\n"));
@@ -368,6 +369,31 @@ static void json_compares_runs(void **state)
     vmm_compare_free(&compare);
 }
 
+/* Its counters are zero, not those of a run without a model. */
+static void a_run_that_failed_has_a_column(void **state)
+{
+    struct vmm_accel_report accel = report();
+    struct vmm_stats stats = stats_of(&accel);
+    struct vmm_compare compare = {.count = 0};
+    char *text = NULL;
+    size_t size;
+    FILE *file = open_memstream(&text, &size);
+    json_t *root;
+
+    (void)state;
+    cpu[0].exits[VMM_EXIT_KICK] = 5;
+    assert_true(vmm_compare_add(&compare, "avic", 1, &stats)); /* before its first entry */
+    assert_true(vmm_compare_add(&compare, "x2avic", 2, NULL));
+    assert_int_equal(vmm_compare_json(&compare, file), 0);
+    fclose(file);
+    root = parsed(text);
+    assert_int_equal(number(root, "runs/0/exits"), 0);
+    assert_int_equal(number(root, "runs/1/status"), 2);
+    assert_int_equal(number(root, "runs/1/boots"), 0);
+    json_decref(root);
+    vmm_compare_free(&compare);
+}
+
 static void a_full_comparison_refuses(void **state)
 {
     struct vmm_stats stats = stats_of(NULL);
@@ -397,6 +423,7 @@ int main(void)
         TEST(names_of_registers),
         TEST(a_table_compares_runs),
         TEST(json_compares_runs),
+        TEST(a_run_that_failed_has_a_column),
         TEST(a_full_comparison_refuses),
     };
 

@@ -169,6 +169,12 @@ int vmm_accel_exited(struct vmm_vcpu *v);
 bool vmm_accel_mmio(struct vmm_vcpu *v, uint32_t offset, void *data, uint32_t len, bool write);
 bool vmm_accel_rdmsr(struct vmm_vcpu *v, uint32_t msr, uint64_t *value, bool *fault);
 bool vmm_accel_wrmsr(struct vmm_vcpu *v, uint32_t msr, uint64_t value, bool *fault);
+/*
+ * Before an exit of KVM's is handled. If the model has left the guest already (for a CR8 write that
+ * came before, or an earlier part of the same instruction), a processor would have entered again
+ * and left once more: counts that.
+ */
+void vmm_accel_between(struct vmm_vcpu *v);
 /* The guest's HLT: the model is outside the guest afterwards. */
 void vmm_accel_hlt(struct vmm_vcpu *v);
 /* CR8 after a KVM_RUN. */

@@ -11,7 +11,7 @@
 
 static bool is_plain(const struct vmm_compare_run *run)
 {
-    return run->sum->accel.entries == 0;
+    return !run->modelled;
 }
 
 static uint64_t kvm_exits(const struct vmm_vcpu_stats *s, enum vmm_accel_exit kind)
@@ -107,6 +107,7 @@ static double share(const struct vmm_compare_run *run)
     X(eoi_exits, r->sum->accel.eoi_exits)                                                          \
     X(delivered, r->sum->accel.delivered)                                                          \
     X(injected, r->sum->apic.injected)                                                             \
+    X(pv_eois, r->sum->pv.eois)                                                                    \
     X(doorbells, r->sum->accel.doorbells)                                                          \
     X(notifications, r->sum->accel.notifications)                                                  \
     X(posted, r->sum->accel.posted)                                                                \
@@ -136,8 +137,10 @@ static const struct {
 bool vmm_compare_add(struct vmm_compare *compare, const char *mode, int status,
                      const struct vmm_stats *stats)
 {
+    static const struct vmm_stats nothing = {.cpus = 0};
     struct vmm_vcpu_stats *sum = calloc(1, sizeof(*sum));
 
+    stats = stats != NULL ? stats : &nothing;
     if (sum == NULL || compare->count == VMM_COMPARE_MAX) {
         free(sum);
         return false;
@@ -147,6 +150,7 @@ bool vmm_compare_add(struct vmm_compare *compare, const char *mode, int status,
     }
     compare->run[compare->count++] = (struct vmm_compare_run){
         .mode = mode,
+        .modelled = stats->accel != NULL,
         .sum = sum,
         .seconds = stats->seconds,
         .boots = stats->boots,
@@ -172,6 +176,15 @@ static void real_row(const struct vmm_compare *compare, const char *name, FILE *
     fprintf(to, "%-20s", name);
     for (unsigned i = 0; i < compare->count; i++) {
         fprintf(to, "%13.2f", get(&compare->run[i]));
+    }
+    fputc('\n', to);
+}
+
+static void status_row(const struct vmm_compare *compare, FILE *to)
+{
+    fprintf(to, "%-20s", "status");
+    for (unsigned i = 0; i < compare->count; i++) {
+        fprintf(to, "%13d", compare->run[i].status);
     }
     fputc('\n', to);
 }
@@ -208,6 +221,7 @@ void vmm_compare_text(const struct vmm_compare *compare, FILE *to)
         fprintf(to, "%13s", compare->run[i].mode);
     }
     fputc('\n', to);
+    status_row(compare, to);
     real_row(compare, "seconds", to, get_seconds);
     real_row(compare, "accelerated %", to, get_share);
     real_row(compare, "inhibited %", to, get_inhibited);

@@ -322,6 +322,49 @@ bool vmm_accel_wrmsr(struct vmm_vcpu *v, uint32_t msr, uint64_t value, bool *fau
     return true;
 }
 
+static const struct {
+    uint32_t reason;
+    enum vmm_accel_exit kind;
+} kvm_exits[] = {
+    {KVM_EXIT_IO, VMM_ACCEL_EXIT_IO},         {KVM_EXIT_MMIO, VMM_ACCEL_EXIT_PAGE},
+    {KVM_EXIT_X86_RDMSR, VMM_ACCEL_EXIT_MSR}, {KVM_EXIT_X86_WRMSR, VMM_ACCEL_EXIT_MSR},
+    {KVM_EXIT_HLT, VMM_ACCEL_EXIT_HLT},
+};
+
+/* The library emulates it, whatever the processor could have done. */
+static void note_emulated(struct vmm_vcpu *v)
+{
+    const struct kvm_run *run = v->run;
+    uint32_t msr = run->msr.index;
+
+    if (run->exit_reason == KVM_EXIT_MMIO) {
+        if (vapic_mmio_claims(&v->apic, run->mmio.phys_addr)) {
+            note(v, row_of(run->mmio.phys_addr & (APIC_PAGE_SIZE - 1)), run->mmio.is_write != 0,
+                 VMM_ACCEL_END_EMULATED);
+        }
+    } else if (msr >= MSR_X2APIC_FIRST && msr <= MSR_X2APIC_LAST) {
+        note(v, row_of((msr - MSR_X2APIC_FIRST) << 4), run->exit_reason == KVM_EXIT_X86_WRMSR,
+             VMM_ACCEL_END_EMULATED);
+    }
+}
+
+void vmm_accel_between(struct vmm_vcpu *v)
+{
+    if (v->accel == NULL || vmm_accel_in_guest(v)) {
+        return;
+    }
+    for (size_t i = 0; i < sizeof(kvm_exits) / sizeof(kvm_exits[0]); i++) {
+        if (kvm_exits[i].reason == v->run->exit_reason) {
+            v->accel->counts.entries++;
+            v->accel->counts.exits[kvm_exits[i].kind]++;
+        }
+    }
+    if (v->run->exit_reason == KVM_EXIT_MMIO || v->run->exit_reason == KVM_EXIT_X86_RDMSR ||
+        v->run->exit_reason == KVM_EXIT_X86_WRMSR) {
+        note_emulated(v);
+    }
+}
+
 void vmm_accel_hlt(struct vmm_vcpu *v)
 {
     if (vmm_accel_in_guest(v) && vapic_sil_hlt(&v->accel->on->sil) == VAPIC_SIL_EXIT) {

@@ -61,6 +61,7 @@ json_t *vmm_accel_counts_json(const struct vmm_accel_counts *counts);
 /* What is kept of one run. */
 struct vmm_compare_run {
     const char *mode;
+    bool modelled;              /* else its exits are KVM's */
     struct vmm_vcpu_stats *sum; /* malloc()ed */
     double seconds;
     uint64_t boots;
@@ -73,7 +74,7 @@ struct vmm_compare {
     unsigned count;
 };
 
-/* Adds a run; false: no memory, or no room. */
+/* Adds a run; `stats` is NULL if it did not come about. False: no memory, or no room. */
 bool vmm_compare_add(struct vmm_compare *compare, const char *mode, int status,
                      const struct vmm_stats *stats);
 void vmm_compare_free(struct vmm_compare *compare);

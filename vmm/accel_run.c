@@ -231,6 +231,7 @@ static void run_kvm(struct vmm_vcpu *v)
 
     vmm_accel_cr8_now(v, (uint8_t)v->run->cr8);
     if (rc == 0) {
+        vmm_accel_between(v);
         vmm_vcpu_exit(v);
     } else if (error == EINTR || error == EAGAIN) {
         v->stats.exits[VMM_EXIT_KICK]++;

@@ -240,6 +240,7 @@ void vmm_vcpu_finish(struct vmm_vcpu *v)
         v->incomplete = false;
         read_state(v);
         if (rc == 0) {
+            vmm_accel_between(v);
             vmm_vcpu_exit(v);
         }
     } while (v->incomplete && !vmm_machine_wants(v->machine));
