@@ -22,6 +22,9 @@ int vmm_pv_attach(struct vmm_vcpu *v)
         .map = map,
     };
 
+    if (config.features == 0) {
+        return VAPIC_OK; /* what is attached costs every entry something */
+    }
     return vapic_pv_attach(&v->apic, &v->pv, sizeof(v->pv), &config);
 }
 
