@@ -4,6 +4,7 @@
  * and turns the way it ended into an exit status.
  */
 #include <assert.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -171,6 +172,7 @@ static int status_of(const struct run_options *o, const struct vmm_machine *m,
 /* What a series of runs is about. */
 struct series {
     struct vmm_compare *compare; /* NULL: a single run */
+    int in_fd;                   /* the guests' input */
     int signo;                   /* the signal that ended it */
     bool quit;                   /* the user has had enough */
 };
@@ -223,9 +225,9 @@ static int run_mode(const struct run_options *o, const struct guest_files *files
         .trace = trace,
         .accel = mode,
         .disturb = is_disturbed(o) ? &o->disturb : NULL,
-        .in_fd = STDIN_FILENO,
+        .in_fd = series->in_fd,
         .out_fd = STDOUT_FILENO,
-        .escapes = isatty(STDIN_FILENO) != 0,
+        .escapes = isatty(series->in_fd) != 0,
     };
     struct vmm_err err;
     struct vmm_machine *m = vmm_machine_new(&config, &err);
@@ -237,11 +239,18 @@ static int run_mode(const struct run_options *o, const struct guest_files *files
     return status;
 }
 
-/* Every mode, and the comparison. The status is the first bad one. */
+/*
+ * Every mode, and the comparison. The status is the first bad one. What one guest reads from a file
+ * or a pipe the next cannot read again, so that none gets any of it: they would not be the same.
+ */
 static int run_all(const struct run_options *o, const struct guest_files *files, int *signo)
 {
     struct vmm_compare compare = {.count = 0};
-    struct series series = {.compare = &compare};
+    int null_fd = isatty(STDIN_FILENO) ? -1 : open("/dev/null", O_RDONLY | O_CLOEXEC);
+    struct series series = {
+        .compare = &compare,
+        .in_fd = null_fd >= 0 ? null_fd : STDIN_FILENO,
+    };
     int worst = CLI_OK;
 
     for (unsigned mode = 0; mode < VMM_ACCEL_MODES && !series.quit; mode++) {
@@ -260,6 +269,9 @@ static int run_all(const struct run_options *o, const struct guest_files *files,
         vmm_compare_json(&compare, stderr);
     }
     vmm_compare_free(&compare);
+    if (null_fd >= 0) {
+        close(null_fd);
+    }
     *signo = series.signo;
     return worst;
 }
@@ -268,7 +280,7 @@ static int run_one(const struct run_options *o, const struct guest_files *files,
 {
     static struct vmm_trace trace;
     struct vmm_trace_config trace_config = {o->trace, o->trace_form, o->cpus};
-    struct series series = {.compare = NULL};
+    struct series series = {.compare = NULL, .in_fd = STDIN_FILENO};
     struct vmm_err err;
     int status;
 
@@ -387,6 +399,21 @@ static enum run_engine choose_engine(const struct run_options *o)
     return good ? RUN_ENGINE_KVM : RUN_ENGINE_RIG;
 }
 
+/* Does each script find something to disturb? All modes together honour every reason. */
+static int check_scripts(const struct run_options *o, struct vmm_err *err)
+{
+    for (unsigned i = 0; o->accel != RUN_ACCEL_ALL && i < o->disturb.inhibits; i++) {
+        enum vapic_inhibit reason = o->disturb.inhibit[i].reason;
+
+        if (!vmm_accel_honours((enum vmm_accel_mode)o->accel, reason)) {
+            return vmm_fail(err,
+                            "--inhibit: --accel %s goes on in spite of %s: name another reason",
+                            vmm_accel_names[o->accel], vapic_inhibit_name(reason));
+        }
+    }
+    return 0;
+}
+
 /* Here, because the processor of whoever gives the command is meant, not the one in the rig. */
 static int choose_accel(struct run_options *o, struct vmm_err *err)
 {
@@ -394,13 +421,16 @@ static int choose_accel(struct run_options *o, struct vmm_err *err)
     char why[128];
 
     if (o->accel != RUN_ACCEL_AUTO) {
-        return 0;
+        return check_scripts(o, err);
     }
     mode = vmm_accel_host_mode(why, sizeof(why));
     if (mode == VMM_ACCEL_NONE && is_disturbed(o)) {
         return vmm_fail(err, "--inhibit, --pause-vcpu: %s: name a mode with --accel", why);
     }
     o->accel = mode;
+    if (check_scripts(o, err) != 0) {
+        return -1;
+    }
     say(o, "accel %s: %s", vmm_accel_names[mode], why);
     return 0;
 }

@@ -68,11 +68,14 @@ static const struct argp_option option_table[] = {
     {"accel", KEY_ACCEL, "MODE", 0,
      "Model hardware that accelerates interrupts, and say what the guest costs on it: none (the "
      "default), avic, avic-noipiv, x2avic, apicv, apicv-ipiv, auto (what this processor has), or "
-     "all: one run per mode, and a table to compare them",
+     "all: one run per mode, without input but from a terminal, and a table to compare them",
      0},
     {"inhibit", KEY_INHIBIT, "REASON@PERIOD", 0,
      "While the guest runs, inhibit acceleration for REASON in half of each PERIOD, as "
-     "BLOCKIRQ@10ms. Can be repeated",
+     "BLOCKIRQ@10ms. Can be repeated. REASON: DISABLED, HYPERV, ABSENT, BLOCKIRQ, "
+     "PHYSICAL_ID_ALIASED, APIC_ID_MODIFIED, APIC_BASE_MODIFIED; with AVIC also PIT_REINJ, SEV, "
+     "LOGICAL_ID_ALIASED, PHYSICAL_ID_TOO_BIG. PERIOD: from 100us to 3600s, in us, ms (also "
+     "without a unit), or s",
      0},
     {"pause-vcpu", KEY_PAUSE_VCPU, "PERIOD", 0,
      "Every PERIOD one vCPU after the other moves to another modelled processor", 0},

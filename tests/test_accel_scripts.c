@@ -124,6 +124,16 @@ static void a_reason_has_one_script(void **state)
     assert_int_equal(config.inhibits, VMM_INHIBITS_MAX);
 }
 
+static void hardware_honours_its_reasons(void **state)
+{
+    (void)state;
+    assert_true(vmm_accel_honours(VMM_ACCEL_X2AVIC, VAPIC_INHIBIT_PIT_REINJ));
+    assert_false(vmm_accel_honours(VMM_ACCEL_APICV, VAPIC_INHIBIT_PIT_REINJ));
+    assert_false(vmm_accel_honours(VMM_ACCEL_APICV_IPIV, VAPIC_INHIBIT_SEV));
+    assert_true(vmm_accel_honours(VMM_ACCEL_APICV_IPIV, VAPIC_INHIBIT_BLOCKIRQ));
+    assert_false(vmm_accel_honours(VMM_ACCEL_NONE, VAPIC_INHIBIT_BLOCKIRQ));
+}
+
 static void moving_needs_a_spare_processor(void **state)
 {
     struct vmm_disturb_config config = {.inhibits = 1};
@@ -199,6 +209,7 @@ int main(void)
         cmocka_unit_test(a_script_is_added),
         cmocka_unit_test(bad_scripts_change_nothing),
         cmocka_unit_test(a_reason_has_one_script),
+        cmocka_unit_test(hardware_honours_its_reasons),
         cmocka_unit_test(moving_needs_a_spare_processor),
         cmocka_unit_test(a_script_that_cannot_keep_up_leaves_the_guest_time),
         cmocka_unit_test(auto_takes_what_the_processor_has),

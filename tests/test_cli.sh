@@ -90,6 +90,8 @@ if ! grep -qwE 'avic|apicv' /proc/cpuinfo; then
     check 'nothing to inhibit on this processor' refused 'this processor has neither' \
         run --engine rig --accel auto --inhibit SEV@10ms
 fi
+check 'inhibition that the hardware does not know' refused \
+    '--accel apicv goes on in spite of PIT_REINJ' run --accel apicv --inhibit PIT_REINJ@10ms
 check 'no period of moves' refused "--pause-vcpu: 'soon' is no period" \
     run --accel avic --pause-vcpu soon
 check 'nothing to move between' refused '--pause-vcpu: there are no modelled processors' \

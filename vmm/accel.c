@@ -40,6 +40,22 @@ static const struct mode {
     [VMM_ACCEL_APICV_IPIV] = {VAPIC_ACCEL_APICV, VAPIC_ACCEL_IPIV, {.vendor = VAPIC_SIL_INTEL}},
 };
 
+bool vmm_accel_honours(enum vmm_accel_mode mode, enum vapic_inhibit reason)
+{
+    static const struct {
+        bool avic, apicv;
+    } rows[VAPIC_INHIBIT_COUNT] = {
+#define VMM_X(name, number, avic, apicv, text) [number] = {(avic) != 0, (apicv) != 0},
+        VAPIC_INHIBITS(VMM_X)
+#undef VMM_X
+    };
+
+    if (mode == VMM_ACCEL_NONE) {
+        return false;
+    }
+    return modes[mode].kind == VAPIC_ACCEL_APICV ? rows[reason].apicv : rows[reason].avic;
+}
+
 /* ---------------------------------------------------------------------------------------------- */
 /* The host's own processor                                                                       */
 /* ---------------------------------------------------------------------------------------------- */
@@ -246,10 +262,13 @@ void vmm_accel_rebooted(struct vmm_machine *m)
 {
     struct vmm_accel *a = m->accel;
     uint32_t *more = realloc(a->boot_masks, (a->boot_mask_count + 1) * sizeof(*more));
+    uint32_t held = vmm_disturb_held(m); /* on both sides: a script may be in between */
+    uint32_t bits = vapic_inhibits(&m->vm).bits;
 
+    held |= vmm_disturb_held(m);
     if (more != NULL) {
         a->boot_masks = more;
-        a->boot_masks[a->boot_mask_count++] = vapic_inhibits(&m->vm).bits;
+        a->boot_masks[a->boot_mask_count++] = bits & ~held;
     }
 }
 

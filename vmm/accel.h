@@ -59,6 +59,9 @@ enum vmm_accel_mode vmm_accel_host_mode(char *why, size_t size);
 /* The host's /proc/cpuinfo, CPUID 8000000A:EDX and 1:EAX decide; apart so that a test can ask. */
 enum vmm_accel_mode vmm_accel_judge_host(const char *cpuinfo, uint32_t svm_edx, uint32_t signature);
 
+/* Does a change of this reason do anything on this hardware? */
+bool vmm_accel_honours(enum vmm_accel_mode mode, enum vapic_inhibit reason);
+
 /* A modelled processor. Driven by one thread at a time, or by none. */
 struct vmm_accel_pcpu {
     struct vapic_sil_cpu sil;

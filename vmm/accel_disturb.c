@@ -20,8 +20,8 @@ struct script {
     pthread_t thread;
     bool started;
     struct vmm_inhibit_result result; /* of an inhibition: its thread's, read after its end */
-    bool set;
-    unsigned next; /* of the moves: the vCPU whose turn it is */
+    _Atomic bool set;                 /* stored before the reason is set, and after it is cleared */
+    unsigned next;                    /* of the moves: the vCPU whose turn it is */
 };
 
 struct vmm_disturb {
@@ -151,9 +151,11 @@ static bool is_set(const struct script *s)
 static void toggle(struct script *s)
 {
     bool before = is_set(s);
+    bool set = !s->set;
 
-    s->set = !s->set;
-    vapic_set_inhibit(&s->machine->vm, s->result.script.reason, s->set);
+    s->set |= set;
+    vapic_set_inhibit(&s->machine->vm, s->result.script.reason, set);
+    s->set = set;
     s->result.happened += is_set(s) != before;
 }
 
@@ -272,6 +274,18 @@ void vmm_disturb_stop(struct vmm_machine *m)
             vapic_set_inhibit(&m->vm, d->script[i].result.script.reason, false);
         }
     }
+}
+
+uint32_t vmm_disturb_held(const struct vmm_machine *m)
+{
+    uint32_t mask = 0;
+
+    for (unsigned i = 0; m->disturb != NULL && i < m->disturb->inhibits; i++) {
+        const struct script *s = &m->disturb->script[i];
+
+        mask |= s->set ? 1u << s->result.script.reason : 0;
+    }
+    return mask;
 }
 
 unsigned vmm_disturb_results(const struct vmm_machine *m,

@@ -61,6 +61,8 @@ unsigned vmm_disturb_spare(const struct vmm_disturb_config *config);
 int vmm_disturb_start(struct vmm_machine *m, struct vmm_err *err);
 /* Ends them; every reason that they set is clear again. */
 void vmm_disturb_stop(struct vmm_machine *m);
+/* The reasons that scripts have set now. Any thread. */
+uint32_t vmm_disturb_held(const struct vmm_machine *m);
 /* After the stop. Returns the number of results, at most VMM_INHIBITS_MAX. */
 unsigned vmm_disturb_results(const struct vmm_machine *m,
                              struct vmm_inhibit_result results[VMM_INHIBITS_MAX]);
