@@ -592,6 +592,47 @@ static void a_pipe_that_nobody_reads(void **state)
     unlink(path);
 }
 
+/* The last one's thread writes on until its reader goes away. */
+static void wait_for_thread(void)
+{
+    bool done = false;
+
+    for (unsigned i = 0; i < 1000 && !done; i++) {
+        usleep(10000);
+        pthread_mutex_lock(&trace.lock);
+        done = trace.done;
+        pthread_mutex_unlock(&trace.lock);
+    }
+    assert_true(done);
+    fclose(trace.out.file);
+}
+
+/* Who wants out does not wait for a reader that reads nothing; whoever has events does not. */
+static void a_pipe_whose_reader_stalls(void **state)
+{
+    struct vmm_trace_config config = {path, VMM_TRACE_TEXT, 1};
+    struct vmm_err err;
+    int reader;
+
+    (void)state;
+    strcpy(path, "/tmp/vapic-trace-XXXXXX");
+    close(mkstemp(path));
+    unlink(path);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    reader = open(path, O_RDONLY | O_NONBLOCK);
+    assert_true(reader >= 0);
+    assert_int_equal(vmm_trace_open(&trace, &config, &err), 0);
+    vmm_trace_hurry(&trace);
+    for (unsigned i = 0; i < 4 * VMM_TRACE_BATCH; i++) {
+        emit(VAPIC_EVENT_EOI, 0, 0, i & 255, 0);
+    }
+    assert_int_equal(vmm_trace_close(&trace, &err), -1);
+    assert_non_null(strstr(err.text, "is incomplete: its reader does not read"));
+    close(reader);
+    wait_for_thread();
+    unlink(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -612,6 +653,7 @@ int main(void)
         cmocka_unit_test(a_file_that_cannot_be_opened),
         cmocka_unit_test(a_full_disk),
         cmocka_unit_test(a_pipe_that_nobody_reads),
+        cmocka_unit_test(a_pipe_whose_reader_stalls),
     };
 
     return cmocka_run_group_tests_name("trace file", tests, NULL, free_text);

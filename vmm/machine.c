@@ -39,6 +39,9 @@ void vmm_machine_request(struct vmm_machine *m, enum vmm_want want, int code)
             return;
         }
     }
+    if (want == VMM_WANT_QUIT || want == VMM_WANT_SIGNAL || want == VMM_WANT_FAIL) {
+        vmm_trace_hurry(m->config.trace);
+    }
     for (unsigned i = 0; i < m->cpus_made; i++) {
         vmm_vcpu_prod(&m->cpu[i]);
     }

@@ -3,14 +3,21 @@
 #include "trace.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "trace_probe.h"
 
 /* How long an event may wait in memory. */
-#define LINGER_NS 100000000
+#define LINGER_MS 100u
+/* A file that takes no record for so long is given up at the end: soon if the user wants out. */
+#define PATIENCE_MS         60000u
+#define PATIENCE_HURRIED_MS 2000u
+/* How often who waits looks whether a signal waits too. */
+#define LOOK_MS 500u
 
 static uint64_t now_ns(void)
 {
@@ -20,16 +27,19 @@ static uint64_t now_ns(void)
     return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
+static struct timespec in_ms(unsigned ms)
+{
+    uint64_t at = now_ns() + ms * UINT64_C(1000000);
+
+    return (struct timespec){(time_t)(at / 1000000000u), (long)(at % 1000000000u)};
+}
+
 /* ---- The thread that writes ---- */
 
 static void wait_for_work(struct vmm_trace *trace)
 {
-    struct timespec until;
+    struct timespec until = in_ms(LINGER_MS);
 
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += LINGER_NS;
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
     while (trace->count < VMM_TRACE_BATCH / 2 && !trace->ending) {
         if (pthread_cond_timedwait(&trace->work, &trace->lock, &until) == ETIMEDOUT) {
             return;
@@ -71,6 +81,7 @@ static void write_batch(struct vmm_trace *trace, const struct vmm_trace_record *
 
     for (unsigned n = 0; n < count && is_good(trace); n++) {
         out->writer->record(out, &records[n]);
+        atomic_fetch_add(&trace->written, 1);
     }
     if (is_good(trace)) {
         fflush(out->file);
@@ -96,6 +107,10 @@ static void *write_file(void *arg)
         fflush(out->file);
         is_good(trace);
     }
+    pthread_mutex_lock(&trace->lock);
+    trace->done = true;
+    pthread_cond_broadcast(&trace->room);
+    pthread_mutex_unlock(&trace->lock);
     return NULL;
 }
 
@@ -140,6 +155,8 @@ int vmm_trace_open(struct vmm_trace *trace, const struct vmm_trace_config *confi
     trace->out = (struct vmm_trace_out){.writer = writer_of(config), .cpus = config->cpus};
     trace->spans = trace->out.writer->spans;
     trace->ending = trace->closed = false;
+    trace->hurry = trace->stalled = trace->done = false;
+    atomic_store(&trace->written, 0);
     trace->error = 0;
     trace->filling = trace->count = 0;
     trace->out.file = fopen(config->path, "we");
@@ -150,7 +167,7 @@ int vmm_trace_open(struct vmm_trace *trace, const struct vmm_trace_config *confi
     pthread_mutex_init(&trace->lock, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&trace->room, NULL);
+    pthread_cond_init(&trace->room, &attr);
     pthread_cond_init(&trace->work, &attr);
     pthread_condattr_destroy(&attr);
     rc = start_thread(trace);
@@ -161,16 +178,67 @@ int vmm_trace_open(struct vmm_trace *trace, const struct vmm_trace_config *confi
     return 0;
 }
 
-int vmm_trace_close(struct vmm_trace *trace, struct vmm_err *err)
+void vmm_trace_hurry(struct vmm_trace *trace)
 {
-    int error;
+    if (trace != NULL) {
+        pthread_mutex_lock(&trace->lock);
+        trace->hurry = true;
+        pthread_cond_broadcast(&trace->room);
+        pthread_mutex_unlock(&trace->lock);
+    }
+}
+
+/* Waits for room, or the end. Notes it if the file has taken nothing in the meantime. Locked. */
+static void wait_with_patience(struct vmm_trace *trace, unsigned ms)
+{
+    uint64_t before = atomic_load(&trace->written);
+    struct timespec until = in_ms(ms);
+
+    if (pthread_cond_timedwait(&trace->room, &trace->lock, &until) == ETIMEDOUT &&
+        atomic_load(&trace->written) == before) {
+        trace->stalled = true;
+        pthread_cond_broadcast(&trace->room);
+    }
+}
+
+/* Has the thread come to its end? Not when the file's reader does not read. */
+static bool finish_thread(struct vmm_trace *trace)
+{
+    bool done;
 
     pthread_mutex_lock(&trace->lock);
     trace->ending = true;
     pthread_cond_signal(&trace->work);
+    while (!trace->done && !trace->stalled) {
+        wait_with_patience(trace, trace->hurry ? PATIENCE_HURRIED_MS : PATIENCE_MS);
+    }
+    done = trace->done;
     pthread_mutex_unlock(&trace->lock);
+    return done;
+}
+
+/* The thread waits in write() for ever; exit() would flush the stream, and wait too. */
+static void abandon(struct vmm_trace *trace)
+{
+    int null_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+
+    if (null_fd >= 0) {
+        dup2(null_fd, fileno(trace->out.file));
+        close(null_fd);
+    }
+    pthread_detach(trace->thread);
+}
+
+int vmm_trace_close(struct vmm_trace *trace, struct vmm_err *err)
+{
+    int error;
+
+    if (!finish_thread(trace)) {
+        abandon(trace);
+        return vmm_fail(err, "--trace: %s is incomplete: its reader does not read", trace->path);
+    }
     pthread_join(trace->thread, NULL);
-    error = trace->error;
+    error = trace->error != 0 || !trace->stalled ? trace->error : ETIMEDOUT;
     if (fclose(trace->out.file) != 0 && error == 0) {
         error = errno;
     }
@@ -182,13 +250,34 @@ int vmm_trace_close(struct vmm_trace *trace, struct vmm_err *err)
 
 /* ---- The threads of events ---- */
 
-/* A record for `push()` to complete and make visible; NULL: the file is closed. Locked. */
+/* The thread that would see the signal, and ask for hurry, may be the one that waits. */
+static bool is_called_off(void)
+{
+    sigset_t pending;
+
+    return sigpending(&pending) == 0 &&
+           (sigismember(&pending, SIGINT) == 1 || sigismember(&pending, SIGTERM) == 1 ||
+            sigismember(&pending, SIGHUP) == 1);
+}
+
+static void wait_for_room(struct vmm_trace *trace)
+{
+    struct timespec until = in_ms(LOOK_MS);
+
+    if (trace->hurry) {
+        wait_with_patience(trace, PATIENCE_HURRIED_MS);
+    } else if (pthread_cond_timedwait(&trace->room, &trace->lock, &until) == ETIMEDOUT) {
+        trace->hurry = is_called_off();
+    }
+}
+
+/* A record for `push()` to complete and make visible; NULL: it is dropped. Locked. */
 static struct vmm_trace_record *reserve(struct vmm_trace *trace)
 {
-    while (trace->count == VMM_TRACE_BATCH && !trace->closed) {
-        pthread_cond_wait(&trace->room, &trace->lock);
+    while (trace->count == VMM_TRACE_BATCH && !trace->closed && !trace->stalled) {
+        wait_for_room(trace);
     }
-    return trace->closed ? NULL : &trace->batch[trace->filling][trace->count];
+    return trace->closed || trace->stalled ? NULL : &trace->batch[trace->filling][trace->count];
 }
 
 static void push(struct vmm_trace *trace, const struct vmm_trace_record *record)

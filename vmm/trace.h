@@ -8,13 +8,15 @@
  * The thread of an event takes a time stamp and copies one record under a lock; the file's own
  * thread formats and writes. Records are in the order of their stamps (CLOCK_MONOTONIC in both
  * forms); a span comes when it has ended. Two batches of them are all the memory there is: when the
- * disk does not keep up, events wait, none is lost. After a write has failed, events are dropped,
- * and vmm_trace_close() tells.
+ * disk does not keep up, events wait, none is lost. After a write has failed, or when the run shall
+ * end and the file (a pipe) takes nothing any more, events are dropped, and vmm_trace_close()
+ * tells.
  */
 #ifndef VMM_TRACE_H
 #define VMM_TRACE_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -43,9 +45,13 @@ struct vmm_trace {
     pthread_cond_t work;  /* it is half full, or the end has come */
     bool ending;
     bool closed;
+    bool hurry;       /* the run is to end now: a reader that does not read is not waited for */
+    bool stalled;     /* and there is one: events are dropped */
+    bool done;        /* the thread has nothing more to write */
     int error;        /* the thread's: the errno that ended the file early, or 0 */
     unsigned filling; /* the batch that events go to; the thread has the other */
     unsigned count;   /* in it */
+    _Atomic uint64_t written; /* records; the thread counts, anybody reads */
     struct vmm_trace_record batch[2][VMM_TRACE_BATCH];
 };
 
@@ -61,6 +67,12 @@ int vmm_trace_open(struct vmm_trace *trace, const struct vmm_trace_config *confi
  * that still come from a thread that could not be stopped are dropped: `trace` stays valid.
  */
 int vmm_trace_close(struct vmm_trace *trace, struct vmm_err *err);
+
+/*
+ * The run is to end before its time. From now on whoever waits for room does so only while the file
+ * takes records. `trace` may be NULL. Any thread.
+ */
+void vmm_trace_hurry(struct vmm_trace *trace);
 
 /* A vapic_trace_fn; `ctx` is a struct vmm_trace, or NULL: no file, only probes. */
 void vmm_trace_event(void *ctx, const struct vapic_event *event);
