@@ -158,6 +158,7 @@ static struct vmm_accel_report report(void)
         .inhibits = BLOCKIRQ,
         .boot_masks = masks,
         .reboots = 2,
+        .pause_ns = 10,
         .timeline = &timeline,
         .script = {{{VAPIC_INHIBIT_BLOCKIRQ, 10000000}, 600, 598}},
         .scripts = 1,
@@ -222,6 +223,7 @@ static void text_has_a_row_per_register(void **state)
     assert_non_null(strstr(text, "after reboot 2: inhibits 0x100 (IRQWIN)\n"));
     assert_non_null(strstr(text, "inhibited 25.0 % of 0.00 s, BLOCKIRQ 25.0 %\n"));
     assert_non_null(strstr(text, "BLOCKIRQ@10000us: 600 changes were due, 598 happened\n"));
+    assert_non_null(strstr(text, "to move every 0 us: 100 moves were due, 0 happened\n"));
     free(text);
 }
 
@@ -287,6 +289,7 @@ static void json_says_the_same(void **state)
     assert_int_equal(number(root, "accel/inhibits"), BLOCKIRQ);
     assert_int_equal(number(root, "accel/inhibits_after_reboot/1"), IRQWIN);
     assert_int_equal(number(root, "accel/scripts/0/happened"), 598);
+    assert_int_equal(number(root, "accel/moves_due"), 100);
     assert_int_equal(number(root, "accel/timeline/1/1"), BLOCKIRQ);
     json_decref(root);
 }

@@ -165,6 +165,12 @@ static void timeline_text(const struct vmm_timeline *t, FILE *to)
     fputc('\n', to);
 }
 
+/* A vCPU that does not get to its next entry in time makes one move of several. */
+static unsigned long long moves_due(const struct vmm_accel_report *report)
+{
+    return report->pause_ns != 0 ? report->timeline->total_ns / report->pause_ns : 0;
+}
+
 void vmm_accel_report_text(const struct vmm_accel_report *report,
                            const struct vmm_accel_counts *sum, FILE *to)
 {
@@ -193,8 +199,9 @@ void vmm_accel_report_text(const struct vmm_accel_report *report,
                 (unsigned long long)r->happened);
     }
     if (report->pause_ns != 0) {
-        fprintf(to, "  a vCPU told to move every %llu us: %llu moves\n",
-                (unsigned long long)(report->pause_ns / 1000), (unsigned long long)sum->moves);
+        fprintf(to, "  a vCPU told to move every %llu us: %llu moves were due, %llu happened\n",
+                (unsigned long long)(report->pause_ns / 1000), moves_due(report),
+                (unsigned long long)sum->moves);
     }
 }
 
@@ -327,5 +334,6 @@ json_t *vmm_accel_report_json(const struct vmm_accel_report *report)
     json_object_set_new(object, "timeline", timeline_json(report->timeline));
     json_object_set_new(object, "scripts", scripts_json(report));
     set_count(object, "pause_vcpu_ns", report->pause_ns);
+    set_count(object, "moves_due", moves_due(report));
     return object;
 }

@@ -394,7 +394,7 @@ struct vmm_machine *vmm_machine_new(const struct vmm_machine_config *config, str
 void vmm_machine_free(struct vmm_machine *m)
 {
     if (m->stuck) {
-        return;
+        return; /* a thread that did not come back still uses all of it */
     }
     if (m->loop_made) {
         vmm_evloop_stop(&m->loop);
