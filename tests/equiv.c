@@ -194,16 +194,18 @@ static void at_exit(void)
 {
     if (finished)
         return;
+    /* NOLINTNEXTLINE(bugprone-signal-handler) */
     printf("# ended in the middle of operation %llu\n", (unsigned long long)equiv.number);
     report(&equiv, "");
 }
 
+/* The program is lost in any case: a report that may itself fail is better than none. */
 static void on_signal(int number)
 {
     if (!finished)
         at_exit();
     finished = true;
-    fflush(stdout);
+    fflush(stdout); /* NOLINT(bugprone-signal-handler) */
     signal(number, SIG_DFL);
     raise(number);
 }
@@ -229,7 +231,7 @@ static void print_counts(const struct equiv *e)
            (unsigned long long)c->points_iommu, (unsigned long long)c->points_software);
     printf("# cells: %u, the least often used %llu times (%s mode, offset %#llx, %s)\n", EQ_CELLS,
            (unsigned long long)least, where >= 512 ? "x2APIC" : "xAPIC",
-           (unsigned long long)((where >> 1 & 255) << 4), where & 1 ? "write" : "read");
+           (unsigned long long)(where >> 1 & 255) << 4, where & 1 ? "write" : "read");
 }
 
 /* ---- Modes as tests ---- */
