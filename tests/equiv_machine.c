@@ -452,6 +452,17 @@ static void hardware_point(struct ax *ax, struct vapic_sil_cpu *cpu, enum vapic_
     inside = false;
 }
 
+/*
+ * An operation that sends one message. Others (an EOI, a change of the map) may have several pins
+ * send the same vector, of which a target that takes the first in between gets one more.
+ */
+static bool sends_once(const struct equiv *e)
+{
+    enum eq_kind kind = e->history[e->number % 64].kind;
+
+    return kind == EQ_IPI || kind == EQ_POST || kind == EQ_MSI || kind == EQ_PIN;
+}
+
 /* The target is posted to; it may even have gone round once before the sender looks. */
 static void software_point(struct vapic *target)
 {
@@ -466,7 +477,7 @@ static void software_point(struct vapic *target)
     e->counts.points_software++;
     toggle_here(e);
     inside = true;
-    if (was_in_guest && eq_chance(&e->other, 50))
+    if (was_in_guest && eq_chance(&e->other, 50) && sends_once(e))
         ax_enter(e->acc, c->n);
     inside = false;
 }
