@@ -185,14 +185,25 @@ static bool dev_stale_tmr(const struct equiv *e, const struct eq_difference *d)
            (d->ref & ~d->acc) == 0;
 }
 
+static bool dev_modes_mixed(const struct equiv *e, uint32_t n)
+{
+    for (uint32_t i = 0; i < EQ_VCPUS; i++)
+        if (e->before.x2apic[i] != e->before.x2apic[n])
+            return true;
+    return false;
+}
+
 /* x2AVIC goes by physical IDs alone: a target in the other mode has another logical ID, or none,
- * and is not meant by a broadcast in this mode's width. */
+ * and is not meant by a broadcast in this mode's width. What came to a vCPU that is paused is seen
+ * when it is resumed. */
 static bool dev_mode_of_target(const struct equiv *e, const struct eq_difference *d)
 {
     uint32_t n = e->op.vcpu;
     bool icr = e->op.kind == EQ_IPI ||
                ((e->op.kind == EQ_MSR || e->op.kind == EQ_MMIO) && dev_slot(e) == APIC_ICR);
 
+    if (e->op.kind == EQ_RESUME)
+        return d->vcpu == n && dev_modes_mixed(e, n) && dev_vectors(e, d);
     return icr && e->before.active[n] && e->before.x2apic[n] != e->before.x2apic[d->vcpu] &&
            dev_vectors(e, d);
 }
