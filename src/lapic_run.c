@@ -190,18 +190,21 @@ static ALWAYS_INLINE void collect(struct vapic *v, uint32_t can, bool alone, str
 }
 
 /*
- * Announces the entry. In a VM with a back end the state of the inhibition is settled before and
+ * Announces the entry. `alone`, here and below: the VM has no back end, a constant where it is
+ * given. In a VM with one the state of the inhibition is settled before and
  * looked at again after: protocol "inhibit" (inhibit.c).
  */
-static void announce_entry(struct vapic *v, uint32_t can)
+static ALWAYS_INLINE void announce_entry(struct vapic *v, uint32_t can, bool alone)
 {
+    const bool settles = !alone && v->accel != NULL;
+
     /* A host may ask twice before it enters. Who may take the lock must be outside: its holder may
      * be waiting for that. */
-    if (UNLIKELY(v->accel != NULL))
+    if (settles)
         vapic_store32(&v->presence, PRESENCE_OUTSIDE, VAPIC_RELEASE);
     if (UNLIKELY(v->pv != NULL))
         vapic_pv_sync(v);
-    if (LIKELY(v->accel == NULL)) {
+    if (!settles) {
         announce(v, PRESENCE_GUEST);
         return;
     }
@@ -214,18 +217,11 @@ static void announce_entry(struct vapic *v, uint32_t can)
     }
 }
 
-/* `alone`: the VM has no back end; constant where it is called. */
 static ALWAYS_INLINE void look(struct vapic *v, uint32_t can, bool alone, struct vapic_now now,
                                struct vapic_entry *entry)
 {
     *entry = (struct vapic_entry){0};
-    if (!alone) {
-        announce_entry(v, can);
-    } else {
-        if (UNLIKELY(v->pv != NULL))
-            vapic_pv_sync(v);
-        announce(v, PRESENCE_GUEST);
-    }
+    announce_entry(v, can, alone);
     collect(v, can, alone, now);
     if (UNLIKELY(events(v) & (EV_INIT | EV_SIPI)))
         start_up(v, can, entry);

@@ -150,14 +150,20 @@ void vapic_accel_added(struct vapic *v)
     vapic_accel_identity(v);
 }
 
+/* Under the lock. */
+static void drop_window(struct vapic *v)
+{
+    if (v->accel->irqwin)
+        vapic_inhibit_irqwin_locked(v->vm, false);
+    v->accel->irqwin = false;
+}
+
 void vapic_accel_removed(struct vapic *v)
 {
     v->vm->backend->detach(v);
     /* A processor in the middle of an IPI may still hold the address of the page. */
     v->vm->host.kick_all(v->vm->ctx);
-    if (v->accel->irqwin)
-        vapic_inhibit_irqwin_locked(v->vm, false);
-    v->accel->irqwin = false;
+    drop_window(v);
     /* A late put, load or unblock of its thread must not touch the entry of a successor. */
     vapic_store32(&v->active, 0, VAPIC_RELAXED);
     vapic_accel_request(v);
@@ -169,12 +175,9 @@ void vapic_accel_identity(struct vapic *v)
     v->vm->backend->identity(v);
     vapic_alias_evaluate(v->vm);
     vapic_accel_request(v);
-    /* RESET by another thread than its owner's, who may sleep on: nothing waits for a window now.
-     */
-    if (v->accel->irqwin && !vapic_lapic_extint(v)) {
-        v->accel->irqwin = false;
-        vapic_inhibit_irqwin_locked(v->vm, false);
-    }
+    /* RESET by another thread than its owner's, who may sleep on: nothing waits any more. */
+    if (!vapic_lapic_extint(v))
+        drop_window(v);
 }
 
 /* ---- Deciding ---- */
@@ -219,6 +222,13 @@ bool vapic_accel_prepared(const struct vapic *v)
     return v->accel->served == vapic_load32(&v->vm->generation, VAPIC_SEQ_CST);
 }
 
+/* No lock held, outside the guest. */
+static void set_window(struct vapic *v, bool wanted)
+{
+    v->accel->irqwin = wanted;
+    vapic_inhibit_irqwin(v->vm, wanted);
+}
+
 /*
  * AVIC cannot open an interrupt window. While one is wanted the VM runs without it; the request
  * ends when nothing waits for the window any more.
@@ -233,13 +243,10 @@ static void settle_window(struct vapic *v, uint32_t can)
 
     if (!(v->vm->backend->honours & INHIBIT_BIT(IRQWIN)) || v->vm->accel->disabled)
         return;
-    if (wanted && !av->irqwin && !av->in_l2) {
-        av->irqwin = true;
-        vapic_inhibit_irqwin(v->vm, true);
-    } else if (av->irqwin && !(wanted || (waits && can & VAPIC_CAN_IRQ))) {
-        av->irqwin = false;
-        vapic_inhibit_irqwin(v->vm, false);
-    }
+    if (wanted && !av->irqwin && !av->in_l2)
+        set_window(v, true);
+    else if (av->irqwin && !(wanted || (waits && can & VAPIC_CAN_IRQ)))
+        set_window(v, false);
 }
 
 /*
@@ -249,15 +256,11 @@ static void settle_window(struct vapic *v, uint32_t can)
  */
 bool vapic_accel_opens_window(struct vapic *v, const struct vapic_entry *entry)
 {
-    struct vapic_accel_vcpu *av = v->accel;
-
     if (!entry->irq_window || !by_hardware(v) || !(v->vm->backend->honours & INHIBIT_BIT(IRQWIN)))
         return false;
     vapic_store32(&v->presence, PRESENCE_OUTSIDE, VAPIC_RELEASE);
-    if (!av->irqwin) {
-        av->irqwin = true;
-        vapic_inhibit_irqwin(v->vm, true);
-    }
+    if (!v->accel->irqwin)
+        set_window(v, true);
     return true;
 }
 
@@ -322,47 +325,57 @@ void vapic_accel_exit(struct vapic *v)
     vapic_lapic_recount(v);
 }
 
+/* What written[] holds for `offset`; NULL when it is no register of trap_regs[]. */
+static uint32_t *noted(struct vapic *v, uint32_t offset)
+{
+    for (uint32_t i = 0; i < TRAP_REGS; i++)
+        if (trap_regs[i] == offset)
+            return &v->accel->written[i];
+    return NULL;
+}
+
+void vapic_trap_undo(struct vapic *v, uint32_t offset)
+{
+    uint32_t *old = noted(v, offset);
+
+    if (old != NULL)
+        set_reg(v, offset, *old);
+}
+
 /*
  * The page holds what the guest wrote; what the register was before decides what the write means
  * (an SVR that was enabled, the remote IRR of an LVT entry). So the old value goes back, and the
  * write is then made as if nothing had happened. The guest does not run meanwhile.
  */
-static bool write_again(struct vapic *v, uint32_t offset, struct vapic_now now)
+static void write_again(struct vapic *v, uint32_t offset, struct vapic_now now)
 {
-    for (uint32_t i = 0; i < TRAP_REGS; i++) {
-        uint32_t value;
+    uint32_t *old = noted(v, offset), value = reg(v, offset);
 
-        if (trap_regs[i] != offset)
-            continue;
-        value = reg(v, offset);
-        set_reg(v, offset, v->accel->written[i]);
-        vapic_lapic_write(v, offset, value, now);
-        v->accel->written[i] = reg(v, offset);
-        return true;
-    }
-    return false;
+    if (old != NULL)
+        set_reg(v, offset, *old);
+    vapic_lapic_write(v, offset, value, now);
+    if (old != NULL)
+        *old = reg(v, offset);
 }
 
-void vapic_trap_undo(struct vapic *v, uint32_t offset)
+static void send_stored(struct vapic *v)
 {
-    for (uint32_t i = 0; i < TRAP_REGS; i++)
-        if (trap_regs[i] == offset)
-            set_reg(v, offset, v->accel->written[i]);
+    uint32_t high = reg(v, vapic_lapic_icr_high_offset(v));
+
+    vapic_lapic_send(v, reg(v, APIC_ICR), in_x2apic(v) ? high : high >> 24);
 }
 
 void vapic_trap_write(struct vapic *v, uint32_t offset, struct vapic_now now)
 {
     offset &= 0xFF0;
-    if (v->accel == NULL || write_again(v, offset, now))
+    if (v->accel == NULL)
         return;
     if (offset == APIC_EOI)
         vapic_eoi(v);
-    else if (offset == APIC_ICR && in_x2apic(v))
-        vapic_lapic_send(v, reg(v, APIC_ICR), reg(v, vapic_lapic_icr_high_offset(v)));
     else if (offset == APIC_ICR)
-        vapic_lapic_send(v, reg(v, APIC_ICR), reg(v, APIC_ICR2) >> 24);
+        send_stored(v);
     else
-        vapic_lapic_write(v, offset, reg(v, offset), now);
+        write_again(v, offset, now);
 }
 
 /* ---- Scheduling ---- */

@@ -165,14 +165,6 @@ static bool is_trap(const struct vapic *v, uint32_t offset, bool write)
     return offset < 0x400 && trapped & SLOT(offset);
 }
 
-/* No processor is known to exit so; the register is two words of the page in either mode. */
-static void send_stored(struct vapic *v)
-{
-    uint32_t high = reg(v, APIC_ICR2);
-
-    vapic_lapic_send(v, reg(v, APIC_ICR), in_x2apic(v) ? high : high >> 24);
-}
-
 /*
  * The write is complete but for what only software can do: the value was checked by the processor,
  * and asking for it as the guest would is #GP in x2APIC mode.
@@ -200,8 +192,6 @@ static int noaccel(struct vapic *v, uint64_t info1, uint64_t info2, struct vapic
         return VAPIC_EMULATE;
     if (offset == APIC_EOI)
         end_of_interrupt(v, vector, now);
-    else if (offset == APIC_ICR)
-        send_stored(v);
     else if (offset == APIC_RRR)
         set_reg(v, APIC_RRR, 0); /* nobody answers remote reads; the guest's value must not stay */
     else
