@@ -182,6 +182,25 @@ void vapic_accel_identity(struct vapic *v)
 
 /* ---- Deciding ---- */
 
+static bool same_pass(const struct vapic_msr_pass *a, const struct vapic_msr_pass *b)
+{
+    for (uint32_t i = 0; i < 4; i++)
+        if (a->read[i] != b->read[i] || a->write[i] != b->write[i])
+            return false;
+    return true;
+}
+
+void vapic_accel_tell_pass(struct vapic *v, const struct vapic_msr_pass *pass)
+{
+    struct vapic_accel_vcpu *av = v->accel;
+
+    if (av->told.valid && same_pass(pass, &av->told.pass))
+        return;
+    av->told.pass = *pass;
+    av->told.valid = true;
+    v->vm->host.intercept(v->vm->ctx, v, pass);
+}
+
 static bool may_be_active(const struct vapic *v)
 {
     return (vapic_inhibits(v->vm).bits | v->accel->own_reasons) == 0 && apic_enabled(v);

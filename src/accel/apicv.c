@@ -103,13 +103,6 @@ static void tell_constants(struct vapic *v)
 
 /* ---- x2APIC MSRs that do not exit ---- */
 
-static void pass(uint64_t set[4], uint32_t offset)
-{
-    uint32_t n = offset >> 4;
-
-    set[n >> 6] |= UINT64_C(1) << (n & 63);
-}
-
 /*
  * A read gets what the page holds, and never #GP. So the page must hold the register as the guest
  * would read it, and the register must exist and be readable: what counts down (TMCCT), what is
@@ -124,17 +117,17 @@ static void pass_reads(const struct vapic *v, uint64_t set[4])
             row->offset == APIC_APR)
             continue;
         for (uint32_t i = 0; i < row->count; i++)
-            pass(set, row->offset + 16 * i);
+            vapic_pass_slot(set, (row->offset + 16 * i) >> 4);
     }
 }
 
 /* A write that hardware does not virtualize would program the host's own APIC. [SDM3 31.5] */
 static void pass_writes(const struct vapic *v, uint64_t set[4])
 {
-    pass(set, APIC_EOI);
-    pass(set, APIC_SELF_IPI);
+    vapic_pass_slot(set, APIC_EOI >> 4);
+    vapic_pass_slot(set, APIC_SELF_IPI >> 4);
     if (has_ipiv(v))
-        pass(set, APIC_ICR);
+        vapic_pass_slot(set, APIC_ICR >> 4);
 }
 
 static struct vapic_msr_pass passed(const struct vapic *v)
@@ -144,31 +137,13 @@ static struct vapic_msr_pass passed(const struct vapic *v)
     if (!in_x2apic(v))
         return p;
     /* The TPR shadow works in x2APIC mode without anything else. */
-    pass(p.read, APIC_TPR);
-    pass(p.write, APIC_TPR);
+    vapic_pass_slot(p.read, APIC_TPR >> 4);
+    vapic_pass_slot(p.write, APIC_TPR >> 4);
     if (is_active(v)) {
         pass_reads(v, p.read);
         pass_writes(v, p.write);
     }
     return p;
-}
-
-static bool same(const struct vapic_msr_pass *a, const struct vapic_msr_pass *b)
-{
-    for (uint32_t i = 0; i < 4; i++)
-        if (a->read[i] != b->read[i] || a->write[i] != b->write[i])
-            return false;
-    return true;
-}
-
-static void tell_passed(struct vapic *v, bool first)
-{
-    struct vapic_msr_pass now = passed(v);
-
-    if (!first && same(&now, &v->accel->told.pass))
-        return;
-    v->accel->told.pass = now;
-    v->vm->host.intercept(v->vm->ctx, v, &now);
 }
 
 static void put_bits(uint8_t *bytes, const uint64_t passing[4])
@@ -190,18 +165,18 @@ void vapic_pass_to_bitmap(const struct vapic_msr_pass *p, void *bitmap)
 /* vmcs01 becomes what mode and activity ask for. It is current. */
 static void tell_mode(struct vapic *v)
 {
-    bool active = is_active(v), first = !v->accel->told.valid, mapped;
+    bool active = is_active(v), mapped;
+    struct vapic_msr_pass pass = passed(v);
 
-    if (first)
+    if (!v->accel->told.valid)
         tell_constants(v);
-    v->accel->told.valid = true;
     mapped = (v->accel->told.field[APICV_FIELD_SECONDARY] & VMX_SEC_APIC_ACCESSES) != 0;
     vapic_apicv_tell(v, APICV_FIELD_PIN, active ? VMX_PIN_POSTED_INTERRUPTS : 0);
     vapic_apicv_tell(v, APICV_FIELD_PRIMARY, VMX_PRI_TPR_SHADOW);
     vapic_apicv_tell(v, APICV_FIELD_SECONDARY, secondary(v));
     if (has_ipiv(v))
         vapic_apicv_tell(v, APICV_FIELD_TERTIARY, active ? VMX_TER_IPI_VIRTUALIZATION : 0);
-    tell_passed(v, first);
+    vapic_accel_tell_pass(v, &pass);
     /* A translation from before may lead to ordinary memory [SDM3 31.4.6]. */
     if (!mapped && v->accel->told.field[APICV_FIELD_SECONDARY] & VMX_SEC_APIC_ACCESSES)
         v->vm->host.flush(v->vm->ctx, v);

@@ -71,23 +71,6 @@ static uint64_t wanted_mode(const struct vapic *v)
     return avic_in_x2avic(v) ? MODE_BITS : VMCB_V_AVIC;
 }
 
-static void set_pass(struct vapic *v)
-{
-    struct vapic_accel_vcpu *av = v->accel;
-    struct vapic_msr_pass pass;
-    bool same = av->told.valid;
-
-    vapic_avic_pass(v, &pass);
-    for (uint32_t i = 0; i < 4; i++)
-        same = same && pass.read[i] == av->told.pass.read[i] &&
-               pass.write[i] == av->told.pass.write[i];
-    if (same)
-        return;
-    av->told.pass = pass;
-    av->told.valid = true;
-    v->vm->host.intercept(v->vm->ctx, v, &pass);
-}
-
 /*
  * All of it before the next VMRUN of this vCPU, which nobody but its owner performs; so there is no
  * order among the fields. A CR8 intercept that is left on with AVIC would make TPR and V_TPR part.
@@ -98,6 +81,7 @@ static void set_pass(struct vapic *v)
  */
 static void write_controls(struct vapic *v)
 {
+    struct vapic_msr_pass pass;
     uint64_t mode = wanted_mode(v), control = vmcb_get(v, VMCB_INT_CTL);
     uint32_t last = vapic_avic_max_index(v->vm->accel, (mode & VMCB_V_X2AVIC) != 0);
 
@@ -108,20 +92,11 @@ static void write_controls(struct vapic *v)
     }
     vmcb_set(v, VMCB_AVIC_PHYSICAL, v->vm->accel->physical_hpa | last, VMCB_CLEAN_AVIC);
     intercept_cr8_writes(v, mode == 0);
-    set_pass(v);
+    vapic_avic_pass(v, &pass);
+    vapic_accel_tell_pass(v, &pass);
 }
 
 /* ---- Running, preempted, asleep, switched off ---- */
-
-static void lock(struct vapic *v)
-{
-    v->vm->host.spin_lock(v->vm->ctx, &v->accel->lock);
-}
-
-static void unlock(struct vapic *v)
-{
-    v->vm->host.spin_unlock(v->vm->ctx, &v->accel->lock);
-}
 
 /*
  * The vCPU runs on its processor. The table first: an IRTE may ring only once the processor is the
@@ -134,13 +109,13 @@ static void publish(struct vapic *v)
 
     if (av->pcpu == NULL)
         return;
-    lock(v);
+    avic_lock(v);
     av->host_id = av->pcpu->apic_id;
     av->entry = (av->entry & (AVIC_PHYSICAL_VALID | AVIC_PHYSICAL_BACKING)) |
                 (av->host_id & AVIC_PHYSICAL_HOST_ID) | AVIC_PHYSICAL_RUNNING | ENTRY_POSTS;
     vapic_avic_store_entry(v);
     vapic_avic_update_irtes(v);
-    unlock(v);
+    avic_unlock(v);
 }
 
 /*
@@ -153,11 +128,11 @@ static void withdraw(struct vapic *v, uint64_t private)
 {
     struct vapic_accel_vcpu *av = v->accel;
 
-    lock(v);
+    avic_lock(v);
     av->entry = (av->entry & ~(AVIC_PHYSICAL_RUNNING | ENTRY_PRIVATE)) | private;
     vapic_avic_update_irtes(v);
     vapic_avic_store_entry(v);
-    unlock(v);
+    avic_unlock(v);
 }
 
 static void avic_load(struct vapic *v)
@@ -265,20 +240,20 @@ static void avic_identity(struct vapic *v)
     vapic_avic_update_logical(v);
     if ((av->entry & AVIC_PHYSICAL_VALID) == validity(v))
         return;
-    lock(v);
+    avic_lock(v);
     av->entry ^= AVIC_PHYSICAL_VALID;
     vapic_avic_store_entry(v);
-    unlock(v);
+    avic_unlock(v);
 }
 
 static void avic_detach(struct vapic *v)
 {
     vapic_avic_drop_logical(v);
-    lock(v);
+    avic_lock(v);
     v->accel->entry &= AVIC_PHYSICAL_BACKING; /* for another vapic_add() */
     vapic_avic_update_irtes(v);
     vapic_avic_store_entry(v);
-    unlock(v);
+    avic_unlock(v);
 }
 
 static bool avic_hybrid(const struct vapic_accel *accel)

@@ -60,4 +60,15 @@ void vapic_avic_pass(const struct vapic *v, struct vapic_msr_pass *pass);
 /* Every IRTE of the vCPU follows `entry` and `host_id`. Under the vCPU's spin lock. */
 void vapic_avic_update_irtes(struct vapic *v);
 
+/* Around vapic_accel_vcpu.entry, .host_id and .irtes. */
+static inline void avic_lock(struct vapic *v)
+{
+    v->vm->host.spin_lock(v->vm->ctx, &v->accel->lock);
+}
+
+static inline void avic_unlock(struct vapic *v)
+{
+    v->vm->host.spin_unlock(v->vm->ctx, &v->accel->lock);
+}
+
 #endif

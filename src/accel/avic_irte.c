@@ -67,16 +67,6 @@ static bool can_attach(const struct vapic_irte *irte, const struct vapic *v, uin
            v->index != VAPIC_NO_INDEX;
 }
 
-static void lock(struct vapic *v)
-{
-    v->vm->host.spin_lock(v->vm->ctx, &v->accel->lock);
-}
-
-static void unlock(struct vapic *v)
-{
-    v->vm->host.spin_unlock(v->vm->ctx, &v->accel->lock);
-}
-
 int vapic_irte_attach(struct vapic_irte *irte, struct vapic *v, uint8_t vector,
                       const uint64_t remapped[2], void *ctx)
 {
@@ -97,11 +87,11 @@ int vapic_irte_attach(struct vapic_irte *irte, struct vapic *v, uint8_t vector,
         .ctx = ctx,
     };
     vapic_add32(&v->vm->accel->devices, 1, VAPIC_RELAXED);
-    lock(v);
+    avic_lock(v);
     irte->next = v->accel->irtes;
     v->accel->irtes = irte;
     write_irte(v, irte, in_guest_mode(v), true);
-    unlock(v);
+    avic_unlock(v);
     return VAPIC_OK;
 }
 
@@ -112,12 +102,12 @@ void vapic_irte_detach(struct vapic_irte *irte)
 
     if (v == NULL)
         return;
-    lock(v);
+    avic_lock(v);
     for (at = &v->accel->irtes; *at != irte; at = &(*at)->next)
         continue;
     *at = irte->next;
     write_irte(v, irte, false, false);
-    unlock(v);
+    avic_unlock(v);
     irte->v = NULL;
     irte->next = NULL;
     vapic_add32(&v->vm->accel->devices, UINT32_MAX, VAPIC_RELAXED);

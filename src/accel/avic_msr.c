@@ -24,11 +24,6 @@ static const struct {
     {APIC_TDCR, 1, true, false},      {APIC_SELF_IPI, 1, false, true},
 };
 
-static void set_bit(uint64_t words[4], uint32_t bit)
-{
-    words[bit >> 6] |= UINT64_C(1) << (bit & 63);
-}
-
 /*
  * None unless x2AVIC is in force: with int_ctl bit 30 clear an MSR that is not intercepted is that
  * of the host's own APIC. A register that this vCPU lacks stays intercepted: it raises #GP, where
@@ -46,9 +41,9 @@ void vapic_avic_pass(const struct vapic *v, struct vapic_msr_pass *pass)
             if (!has_reg(v, reg_at(slot << 4)))
                 continue;
             if (passed[i].read)
-                set_bit(pass->read, slot);
+                vapic_pass_slot(pass->read, slot);
             if (passed[i].write)
-                set_bit(pass->write, slot);
+                vapic_pass_slot(pass->write, slot);
         }
     }
 }

@@ -90,6 +90,15 @@ static inline const struct vapic_backend *backend(const struct vapic *v)
     return v->vm->backend;
 }
 
+/* Lets the MSR of a register's slot (offset / 10h) pass. */
+static inline void vapic_pass_slot(uint64_t set[4], uint32_t slot)
+{
+    set[slot >> 6] |= UINT64_C(1) << (slot & 63);
+}
+
+/* host.intercept(), if `pass` is not what it was last told. Sets told.valid. Owner. */
+void vapic_accel_tell_pass(struct vapic *v, const struct vapic_msr_pass *pass);
+
 /* The next vapic_enter() computes everything anew, whatever the generation says. Owner. */
 static inline void vapic_accel_request(struct vapic *v)
 {
