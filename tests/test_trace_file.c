@@ -570,14 +570,13 @@ static void a_full_disk(void **state)
     }
 }
 
-/* A reader that goes away is an error, not the signal that would end the run. */
-static void a_pipe_that_nobody_reads(void **state)
+/* Returns the reading end; the pipe's name is `path`. */
+static int trace_into_a_pipe(void)
 {
     struct vmm_trace_config config = {path, VMM_TRACE_TEXT, 1};
     struct vmm_err err;
     int reader;
 
-    (void)state;
     strcpy(path, "/tmp/vapic-trace-XXXXXX");
     close(mkstemp(path));
     unlink(path);
@@ -585,6 +584,16 @@ static void a_pipe_that_nobody_reads(void **state)
     reader = open(path, O_RDONLY | O_NONBLOCK);
     assert_true(reader >= 0);
     assert_int_equal(vmm_trace_open(&trace, &config, &err), 0);
+    return reader;
+}
+
+/* A reader that goes away is an error, not the signal that would end the run. */
+static void a_pipe_that_nobody_reads(void **state)
+{
+    struct vmm_err err;
+    int reader = trace_into_a_pipe();
+
+    (void)state;
     close(reader);
     emit_from_threads();
     assert_int_equal(vmm_trace_close(&trace, &err), -1);
@@ -610,18 +619,10 @@ static void wait_for_thread(void)
 /* Who wants out does not wait for a reader that reads nothing; whoever has events does not. */
 static void a_pipe_whose_reader_stalls(void **state)
 {
-    struct vmm_trace_config config = {path, VMM_TRACE_TEXT, 1};
     struct vmm_err err;
-    int reader;
+    int reader = trace_into_a_pipe();
 
     (void)state;
-    strcpy(path, "/tmp/vapic-trace-XXXXXX");
-    close(mkstemp(path));
-    unlink(path);
-    assert_int_equal(mkfifo(path, 0600), 0);
-    reader = open(path, O_RDONLY | O_NONBLOCK);
-    assert_true(reader >= 0);
-    assert_int_equal(vmm_trace_open(&trace, &config, &err), 0);
     vmm_trace_hurry(&trace);
     for (unsigned i = 0; i < 4 * VMM_TRACE_BATCH; i++) {
         emit(VAPIC_EVENT_EOI, 0, 0, i & 255, 0);
