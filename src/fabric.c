@@ -326,6 +326,14 @@ static ALWAYS_INLINE uint32_t sole_target(const struct vapic_vm *vm, uint32_t ic
     return at;
 }
 
+static ALWAYS_INLINE struct vapic_sent delivered(struct vapic_vm *vm, uint32_t at,
+                                                 enum vapic_action action, bool coalesced)
+{
+    if (action != VAPIC_ACTION_NONE)
+        vm->host.notify(vm->ctx, vm->slots[at - 1].vcpu, action);
+    return (struct vapic_sent){1, (uint16_t)(at - 1), VAPIC_ACTION_NONE, coalesced};
+}
+
 /* The end of the common case in a VM with a back end. Apart: a call of its own to post. */
 static NOINLINE struct vapic_sent deliver_accel(struct vapic_vm *vm, uint32_t at, uint32_t icr,
                                                 bool device)
@@ -334,9 +342,7 @@ static NOINLINE struct vapic_sent deliver_accel(struct vapic_vm *vm, uint32_t at
     bool coalesced = false;
     enum vapic_action action = post(vm, v, (uint8_t)icr, false, device, &coalesced);
 
-    if (action != VAPIC_ACTION_NONE)
-        vm->host.notify(vm->ctx, v, action);
-    return (struct vapic_sent){1, (uint16_t)(at - 1), VAPIC_ACTION_NONE, coalesced};
+    return delivered(vm, at, action, coalesced);
 }
 
 /* And in one without. */
@@ -349,9 +355,7 @@ static ALWAYS_INLINE struct vapic_sent deliver_plain(struct vapic_vm *vm, uint32
 
     if (UNLIKELY(vm->count_received))
         count_post(v, device, action);
-    if (action != VAPIC_ACTION_NONE)
-        vm->host.notify(vm->ctx, v, action);
-    return (struct vapic_sent){1, (uint16_t)(at - 1), VAPIC_ACTION_NONE, coalesced};
+    return delivered(vm, at, action, coalesced);
 }
 
 static ALWAYS_INLINE struct vapic_sent deliver_at(struct vapic_vm *vm, uint32_t at, uint32_t icr,
