@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The machine around the vendors' halves: processors, raw memory, cached translations, interrupts
- * of the host's own local APICs; and the way from the calls of silicon.h to avic.c and apicv.c.
+ * of the host's own local APICs; and the way from the calls of silicon.h to the halves (avic*.c,
+ * apicv*.c).
  */
 #include "apicv.h"
 #include "internal.h"
