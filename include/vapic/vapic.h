@@ -23,7 +23,8 @@
  *      device threads      vapic_gsi_set(), vapic_msi()
  *
  * docs/embedding.md walks through the same with a program that compiles (examples/embed.c). What
- * AVIC and APICv add to it is in accel.h and docs/acceleration.md, paravirtual EOIs and IPIs in pv.h.
+ * AVIC and APICv add to it is in accel.h and docs/acceleration.md, paravirtual EOIs and IPIs are in
+ * pv.h.
  *
  * Threads. "Owner" is the thread that runs the vCPU; a function marked [owner] may be called by it
  * only (or by anybody while the vCPU is known not to run, as before it starts). [any] functions may
