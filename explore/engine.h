@@ -94,4 +94,8 @@ void ex_result_free(struct ex_result *result);
 const char *ex_address_name(const void *address, size_t size);
 const char *ex_place_name(uintptr_t pc);
 
+/* The name that the scenario of the last run gave its actor; NULL: it has no actor of this number.
+ * "environment" choices and notes made outside of actors carry EX_MAX_ACTORS. */
+const char *ex_actor_name(uint32_t actor);
+
 #endif
