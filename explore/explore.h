@@ -34,18 +34,20 @@
 
 /* What a scenario is about: `vapic check --list` prints it, and races of a list are ticked off. */
 struct ex_scenario {
+    const void *data; /* setup's: the tables of world.h */
     const char *name;  /* lower case, words joined by '-'; unique */
     const char *text;  /* one line: who does what, what must hold */
-    const char *races; /* races of docs/checking.md it stands for, "I7 I9 A3"; NULL: none */
+    const char *races; /* races of docs/races.md it stands for, "I7 I9 A3"; NULL: none */
     uint32_t modes;    /* EX_MODE() of each --accel it makes sense for */
     uint32_t bound;    /* preemptions to explore; EX_COMPLETE: all interleavings */
     /* Builds the world in `memory` (zero, page aligned), registers actors and names. Runs once per
      * exploration, before the snapshot that every schedule starts from: must not keep anything
      * outside `memory`. */
-    void (*setup)(void *memory, uint32_t mode);
+    void (*setup)(const struct ex_scenario *scenario, void *memory, uint32_t mode);
     /* After every actor has ended or sleeps for good: the properties that a scenario states itself,
-     * by ex_fail(). Those of every scenario are checked by world.c before it. */
-    void (*check)(void *memory);
+     * by ex_fail(). For scenarios of world.h this is world_check(), which checks what must hold in
+     * every scenario first. */
+    void (*check)(const struct ex_scenario *scenario, void *memory);
 };
 
 #define EX_COMPLETE UINT32_MAX
@@ -84,6 +86,8 @@ uint32_t ex_read(const uint32_t *word, const char *what);
 void ex_write(uint32_t *word, uint32_t value, const char *what);
 uint32_t ex_add(uint32_t *word, uint32_t value, const char *what); /* the old value */
 uint32_t ex_swap(uint32_t *word, uint32_t value, const char *what);
+/* One write of `size` bytes (at most 64), indivisible: a CMPXCHG16B, a cache line from a device. */
+void ex_write_block(void *to, const void *from, size_t size, const char *what);
 
 /* Stops the actor until `ready(arg)` is true; then goes on in one step with the evaluation that
  * said so. `ready` reads shared memory by the functions above or by calling instrumented code, and
