@@ -20,7 +20,7 @@
 #include "run_options.h"
 #include "term.h"
 
-#define RIG_ARGS_MAX 64u /* 45 at most by now: rig_command() */
+#define RIG_ARGS_MAX 64u /* 47 at most by now: rig_command() */
 
 struct guest_files {
     struct vmm_blob kernel;
@@ -224,6 +224,7 @@ static int run_mode(const struct run_options *o, const struct guest_files *files
         .count = o->stats != RUN_STATS_NONE,
         .trace = trace,
         .accel = mode,
+        .irqchip = o->irqchip,
         .disturb = is_disturbed(o) ? &o->disturb : NULL,
         .in_fd = series->in_fd,
         .out_fd = STDOUT_FILENO,
@@ -340,6 +341,7 @@ static void rig_command(const struct run_options *o, const char *cpus, const cha
     add_option(c, "--stats", VMM_RIG_TEXT, run_stats_names[o->stats]);
     add_option(c, "--append", VMM_RIG_TEXT, o->append);
     add(c, VMM_RIG_TEXT, o->pv_eoi ? "--pv-eoi" : "--no-pv-eoi");
+    add_option(c, "--irqchip", VMM_RIG_TEXT, run_irqchip_names[o->irqchip]);
     add_option(c, "--accel", VMM_RIG_TEXT, run_accel_names[o->accel]);
     for (unsigned i = 0; i < o->disturb.inhibits; i++) {
         add_option(c, "--inhibit", VMM_RIG_TEXT, o->inhibit_text[i]);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "cli.h"
+#include "kvm_irqchip.h"
 #include "vapic/vapic.h"
 
 #define DEFAULT_MEM    (512ull << 20)
@@ -19,6 +20,7 @@
 const char *const run_apic_names[] = {"auto", "xapic", "x2apic", NULL};
 const char *const run_timer_names[] = {"auto", "tsc-deadline", "oneshot", NULL};
 const char *const run_engine_names[] = {"auto", "kvm", "rig", NULL};
+const char *const run_irqchip_names[] = {"vapic", "kernel", NULL}; /* by enum vmm_irqchip */
 const char *const run_stats_names[] = {"text", "json", "none", NULL};
 const char *const run_accel_names[] = {"none",       "avic", "avic-noipiv", "x2avic", "apicv",
                                        "apicv-ipiv", "auto", "all",         NULL};
@@ -33,6 +35,7 @@ enum key {
     KEY_APIC,
     KEY_TIMER,
     KEY_ENGINE,
+    KEY_IRQCHIP,
     KEY_PV_EOI,
     KEY_NO_PV_EOI,
     KEY_ACCEL,
@@ -61,6 +64,10 @@ static const struct argp_option option_table[] = {
     {"engine", KEY_ENGINE, "NAME", 0,
      "auto, kvm (/dev/kvm), or rig (a small host under QEMU's TCG); auto takes kvm if it works "
      "at hardware speed",
+     0},
+    {"irqchip", KEY_IRQCHIP, "NAME", 0,
+     "Whose interrupt controllers the guest has: vapic (libvapic's), or, to compare, kernel (KVM's "
+     "own)",
      0},
     {"pv-eoi", KEY_PV_EOI, NULL, 0,
      "Offer KVM's PV EOI: most interrupts end without an exit (the default)", 0},
@@ -199,6 +206,23 @@ static void check_accel(struct argp_state *state, const struct run_options *o)
     }
 }
 
+static void check_irqchip(struct argp_state *state, const struct run_options *o)
+{
+    if (o->irqchip != VMM_IRQCHIP_KERNEL) {
+        return;
+    }
+    if (o->accel != VMM_ACCEL_NONE) {
+        argp_failure(state, CLI_USAGE, 0,
+                     "--irqchip kernel: KVM's own APIC is not modelled hardware's: leave out "
+                     "--accel");
+    }
+    if (o->cpus > VMM_KERNEL_CPUS) {
+        argp_failure(state, CLI_USAGE, 0,
+                     "--cpus: KVM's own interrupt controllers address %u processors, not %u",
+                     VMM_KERNEL_CPUS, o->cpus);
+    }
+}
+
 static void check(struct argp_state *state, struct run_options *o)
 {
     if (o->cpus == 0) {
@@ -213,6 +237,7 @@ static void check(struct argp_state *state, struct run_options *o)
                      XAPIC_CPUS_MAX, o->cpus);
     }
     check_accel(state, o);
+    check_irqchip(state, o);
 }
 
 static error_t parse_option(int key, char *arg, struct argp_state *state)
@@ -244,6 +269,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         break;
     case KEY_ENGINE:
         o->engine = (enum run_engine)choose(state, "engine", arg, run_engine_names);
+        break;
+    case KEY_IRQCHIP:
+        o->irqchip = (enum vmm_irqchip)choose(state, "irqchip", arg, run_irqchip_names);
         break;
     case KEY_PV_EOI:
         o->pv_eoi = true;

@@ -8,6 +8,7 @@
 
 #include "accel.h"
 #include "accel_disturb.h"
+#include "kvm.h"
 #include "trace_form.h"
 
 enum run_apic { RUN_APIC_AUTO, RUN_APIC_XAPIC, RUN_APIC_X2APIC };
@@ -30,6 +31,7 @@ struct run_options {
     enum run_timer timer;
     enum run_engine engine;
     enum run_stats stats;
+    enum vmm_irqchip irqchip;
     unsigned accel; /* enum vmm_accel_mode or enum run_accel */
     struct vmm_disturb_config disturb;
     const char *inhibit_text[VMM_INHIBITS_MAX]; /* as they were given */
@@ -47,6 +49,7 @@ void run_options_parse(struct run_options *options, int argc, char **argv);
 extern const char *const run_apic_names[];
 extern const char *const run_timer_names[];
 extern const char *const run_engine_names[];
+extern const char *const run_irqchip_names[];
 extern const char *const run_stats_names[];
 extern const char *const run_accel_names[];
 extern const char *const run_trace_names[];

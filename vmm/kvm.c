@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "kvm_irqchip.h"
 #include "layout.h"
 #include "vapic/arch/apic.h"
 #include "vapic/pv.h"
@@ -181,7 +182,30 @@ static int filter_msrs(const struct vmm_kvm *kvm, int vm)
     return ioctl(vm, KVM_X86_SET_MSR_FILTER, &filter);
 }
 
-int vmm_kvm_create_vm(const struct vmm_kvm *kvm, const struct vmm_mem *mem, struct vmm_err *err)
+/* With its own APIC KVM carries out every access; only MSRs that it does not know are ours. */
+static int leave_msrs(int vm)
+{
+    struct kvm_enable_cap cap = {
+        .cap = KVM_CAP_X86_USER_SPACE_MSR,
+        .args[0] = KVM_MSR_EXIT_REASON_UNKNOWN,
+    };
+
+    return ioctl(vm, KVM_ENABLE_CAP, &cap);
+}
+
+static int set_up_vm(const struct vmm_kvm *kvm, int vm, enum vmm_irqchip irqchip)
+{
+    if (ioctl(vm, KVM_SET_TSS_ADDR, VMM_KVM_TSS_BASE) != 0) {
+        return -1;
+    }
+    if (irqchip == VMM_IRQCHIP_KERNEL) {
+        return leave_msrs(vm) != 0 ? -1 : vmm_irqchip_create(vm);
+    }
+    return filter_msrs(kvm, vm);
+}
+
+int vmm_kvm_create_vm(const struct vmm_kvm *kvm, const struct vmm_mem *mem,
+                      enum vmm_irqchip irqchip, struct vmm_err *err)
 {
     int vm;
 
@@ -191,7 +215,7 @@ int vmm_kvm_create_vm(const struct vmm_kvm *kvm, const struct vmm_mem *mem, stru
     if (vm < 0) {
         return vmm_fail(err, "/dev/kvm: KVM_CREATE_VM: %s: use --engine rig", strerror(errno));
     }
-    if (ioctl(vm, KVM_SET_TSS_ADDR, VMM_KVM_TSS_BASE) != 0 || filter_msrs(kvm, vm) != 0) {
+    if (set_up_vm(kvm, vm, irqchip) != 0) {
         vmm_fail(err, "/dev/kvm: setting up the virtual machine: %s", strerror(errno));
     } else if (add_memory(vm, 0, 0, mem->low, mem->host) != 0 ||
                add_memory(vm, 1, VMM_HOLE_END, mem->high, mem->host + mem->low) != 0) {

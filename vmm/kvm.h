@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The host's KVM, without any interrupt controller of its own: /dev/kvm, one virtual machine with
- * its memory and its MSR filter, and what a vCPU's CPUID says. Files kvm_*.c; the run loop is in
- * kvm_vcpu.c. Nothing here creates an irqchip, in whole or in part: every interrupt is libvapic's.
+ * The host's KVM: /dev/kvm, one virtual machine with its memory and its MSR filter, and what a
+ * vCPU's CPUID says. Files kvm_*.c; the run loop is in kvm_vcpu.c. Unless the user asks for it
+ * (enum vmm_irqchip) nothing here creates an irqchip, in whole or in part: every interrupt is
+ * libvapic's.
  */
 #ifndef VMM_KVM_H
 #define VMM_KVM_H
@@ -29,6 +30,12 @@ struct vmm_kvm {
     struct kvm_cpuid2 *supported; /* CPUID that this host can give to a guest */
 };
 
+/* Whose interrupt controllers a virtual machine has: local APICs, I/O APIC and 8259 pair. */
+enum vmm_irqchip {
+    VMM_IRQCHIP_VAPIC,  /* libvapic's, and the 8259 pair of dev_pic.h */
+    VMM_IRQCHIP_KERNEL, /* KVM's own: see kvm_irqchip.h */
+};
+
 /* What the guest is offered. */
 struct vmm_kvm_cpu_config {
     uint32_t apic_id;
@@ -44,7 +51,8 @@ int vmm_kvm_open(struct vmm_kvm *kvm, struct vmm_err *err);
 void vmm_kvm_close(struct vmm_kvm *kvm);
 
 /* A new virtual machine with this memory. Returns its descriptor, or -1 with the error set. */
-int vmm_kvm_create_vm(const struct vmm_kvm *kvm, const struct vmm_mem *mem, struct vmm_err *err);
+int vmm_kvm_create_vm(const struct vmm_kvm *kvm, const struct vmm_mem *mem,
+                      enum vmm_irqchip irqchip, struct vmm_err *err);
 
 /* Does the host's processor forget the shadow of STI? See kvm_shadow.c. */
 bool vmm_shadow_is_forgotten(void);
@@ -92,6 +100,9 @@ int vmm_kvm_set_apic_base(int vcpu_fd, uint64_t apic_base);
 
 /* Is an NMI in service? */
 bool vmm_kvm_nmi_masked(int vcpu_fd);
+
+/* Reads an MSR of a vCPU's, as the host. */
+int vmm_kvm_read_msr_of(int vcpu_fd, uint32_t msr, uint64_t *value);
 
 /* Reads IA32_TSC of a vCPU. */
 int vmm_kvm_read_tsc(int vcpu_fd, uint64_t *tsc);

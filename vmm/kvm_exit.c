@@ -75,6 +75,29 @@ static bool by_hardware(struct vmm_vcpu *v, uint64_t gpa, uint8_t *data, uint32_
            vmm_accel_mmio(v, (uint32_t)(gpa - VMM_LAPIC_BASE), data, len, write);
 }
 
+static bool is_inkernel(const struct vmm_vcpu *v)
+{
+    return v->machine->irqchip == VMM_IRQCHIP_KERNEL;
+}
+
+/* Returns false where nobody answers. */
+static bool by_apics(struct vmm_vcpu *v, uint64_t gpa, uint8_t *data, uint32_t len, bool write)
+{
+    if (is_inkernel(v)) {
+        return false; /* KVM would have answered itself */
+    }
+    if (vapic_mmio_claims(&v->apic, gpa)) {
+        v->stats.exits[VMM_EXIT_MMIO_APIC]++;
+        lapic_access(v, gpa & (PAGE - 1), data, len, write);
+        return true;
+    }
+    if (gpa - VMM_IOAPIC_BASE < IOAPIC_WINDOW) {
+        ioapic_access(v, gpa & (PAGE - 1), data, len, write);
+        return true;
+    }
+    return false;
+}
+
 static void exit_mmio(struct vmm_vcpu *v)
 {
     struct kvm_run *run = v->run;
@@ -92,12 +115,7 @@ static void exit_mmio(struct vmm_vcpu *v)
         return;
     }
     vmm_accel_leave(v, VMM_ACCEL_EXIT_PAGE);
-    if (len != 0 && vapic_mmio_claims(&v->apic, gpa)) {
-        v->stats.exits[VMM_EXIT_MMIO_APIC]++;
-        lapic_access(v, offset, run->mmio.data, len, write);
-    } else if (len != 0 && gpa - VMM_IOAPIC_BASE < IOAPIC_WINDOW) {
-        ioapic_access(v, offset, run->mmio.data, len, write);
-    } else {
+    if (len == 0 || !by_apics(v, gpa, run->mmio.data, len, write)) {
         v->stats.exits[VMM_EXIT_MMIO_OTHER]++;
         if (!write) {
             memset(run->mmio.data, 0xff, sizeof(run->mmio.data));
@@ -105,8 +123,11 @@ static void exit_mmio(struct vmm_vcpu *v)
     }
 }
 
-static enum vmm_exit msr_class(uint32_t msr)
+static enum vmm_exit msr_class(const struct vmm_vcpu *v, uint32_t msr)
 {
+    if (is_inkernel(v)) {
+        return VMM_EXIT_MSR_OTHER; /* what KVM's own APIC refused is nobody's */
+    }
     if (msr >= MSR_X2APIC_FIRST && msr <= MSR_X2APIC_LAST) {
         return VMM_EXIT_MSR_X2APIC;
     }
@@ -124,7 +145,7 @@ static struct vapic_now now_for(struct vmm_vcpu *v, enum vmm_exit class)
 static void exit_rdmsr(struct vmm_vcpu *v)
 {
     struct kvm_run *run = v->run;
-    enum vmm_exit class = msr_class(run->msr.index);
+    enum vmm_exit class = msr_class(v, run->msr.index);
     uint64_t value = 0;
     bool ok, fault;
 
@@ -175,7 +196,7 @@ static void exit_wrmsr(struct vmm_vcpu *v)
 {
     struct kvm_run *run = v->run;
     uint32_t msr = run->msr.index;
-    enum vmm_exit class = msr_class(msr);
+    enum vmm_exit class = msr_class(v, msr);
     bool ok, fault;
 
     v->stats.exits[class]++;

@@ -147,20 +147,20 @@ int vmm_kvm_set_apic_base(int vcpu_fd, uint64_t apic_base)
     return ioctl(vcpu_fd, KVM_SET_MSRS, &msr) == 1 ? 0 : -1;
 }
 
-static int get_msr(int vcpu_fd, uint32_t index, uint64_t *value)
+int vmm_kvm_read_msr_of(int vcpu_fd, uint32_t msr, uint64_t *value)
 {
-    struct one_msr msr = {.head.nmsrs = 1, .entry.index = index};
+    struct one_msr one = {.head.nmsrs = 1, .entry.index = msr};
 
-    if (ioctl(vcpu_fd, KVM_GET_MSRS, &msr) != 1) {
+    if (ioctl(vcpu_fd, KVM_GET_MSRS, &one) != 1) {
         return -1;
     }
-    *value = msr.entry.data;
+    *value = one.entry.data;
     return 0;
 }
 
 int vmm_kvm_read_tsc(int vcpu_fd, uint64_t *tsc)
 {
-    return get_msr(vcpu_fd, VMM_MSR_TSC, tsc);
+    return vmm_kvm_read_msr_of(vcpu_fd, VMM_MSR_TSC, tsc);
 }
 
 /* Moves the guest's TSC by `delta`, exactly: KVM rounds a TSC that is set by its MSR. */
@@ -187,8 +187,8 @@ int vmm_kvm_write_tsc(int vcpu_fd, uint32_t msr, uint64_t value)
     uint64_t old;
     uint64_t old_adjust;
 
-    if (get_msr(vcpu_fd, VMM_MSR_TSC_ADJUST, &old_adjust) != 0 ||
-        get_msr(vcpu_fd, msr, &old) != 0 || move_tsc(vcpu_fd, value - old) != 0) {
+    if (vmm_kvm_read_msr_of(vcpu_fd, VMM_MSR_TSC_ADJUST, &old_adjust) != 0 ||
+        vmm_kvm_read_msr_of(vcpu_fd, msr, &old) != 0 || move_tsc(vcpu_fd, value - old) != 0) {
         return -1;
     }
     adjust.entry.data = old_adjust + (value - old);

@@ -399,19 +399,31 @@ static void enter_guest(struct vmm_vcpu *v, const struct vapic_entry *entry)
     }
 }
 
-void *vmm_vcpu_thread(void *arg)
+void vmm_vcpu_begin(struct vmm_vcpu *v)
 {
-    struct vmm_vcpu *v = arg;
-    struct vapic_entry entry;
     char name[16];
 
     snprintf(name, sizeof(name), "vapic vCPU %u", v->index);
     pthread_setname_np(pthread_self(), name);
     current = v;
+    atomic_store(&v->tid, (pid_t)syscall(SYS_gettid));
+}
+
+void vmm_vcpu_end(struct vmm_vcpu *v)
+{
+    atomic_store(&v->tid, 0);
+    current = NULL;
+}
+
+void *vmm_vcpu_thread(void *arg)
+{
+    struct vmm_vcpu *v = arg;
+    struct vapic_entry entry;
+
     if (!vmm_clock_start(v)) {
         vmm_machine_fail(v->machine, v, "no timer from the host: raise ulimit -i (signals)");
     }
-    atomic_store(&v->tid, (pid_t)syscall(SYS_gettid));
+    vmm_vcpu_begin(v);
     if (v->accel != NULL) {
         vmm_accel_begin(v);
     }
@@ -435,8 +447,7 @@ void *vmm_vcpu_thread(void *arg)
     if (v->accel != NULL) {
         vmm_accel_end(v);
     }
-    atomic_store(&v->tid, 0);
+    vmm_vcpu_end(v);
     vmm_clock_stop(v);
-    current = NULL;
     return NULL;
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * One virtual processor: its local APIC from libvapic, its KVM descriptor, its thread and the run
- * loop. Files kvm_vcpu.c (loop, kicks, sleeping), kvm_exit.c (what an exit asks for) and
- * kvm_clock.c (time). Created and joined by the machine.
+ * loop. Files kvm_vcpu.c (loop, kicks, sleeping), kvm_exit.c (what an exit asks for), kvm_clock.c
+ * (time), and kvm_inkernel.c (the much shorter loop of a machine whose APICs are KVM's own).
+ * Created and joined by the machine.
  *
  * Who touches what: a field is the vCPU thread's own unless it says otherwise.
  *
@@ -82,6 +83,13 @@ void vmm_vcpu_close(struct vmm_vcpu *v);
 
 /* The thread's function: runs the guest until the machine wants it to stop. `arg` is the vCPU. */
 void *vmm_vcpu_thread(void *arg);
+
+/* kvm_inkernel.c: the same for a machine whose APICs are KVM's own. */
+void *vmm_vcpu_thread_inkernel(void *arg);
+
+/* Every thread function begins and ends with these: who gets the kicks. */
+void vmm_vcpu_begin(struct vmm_vcpu *v);
+void vmm_vcpu_end(struct vmm_vcpu *v);
 
 /* Makes the vCPU look at its APIC and at the machine's request; see enum vapic_action. Any thread.
  */

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "acpi.h"
+#include "kvm_irqchip.h"
 #include "load_bytes.h"
 
 /* How long the console's reader may take for what is left: a user who wants out does not wait. */
@@ -148,8 +149,34 @@ static int load_guest(struct vmm_machine *m, struct vmm_start *start, struct vmm
     return rc;
 }
 
+/* Leads the devices' wires to where this machine's interrupt controllers are. */
+static int connect_wires(struct vmm_machine *m)
+{
+    struct vmm_env *env = &m->devices.env;
+    int rc = 0;
+
+    if (m->irqchip != VMM_IRQCHIP_KERNEL) {
+        return 0;
+    }
+    pthread_mutex_lock(&env->lock);
+    m->wires_fd = m->vm_fd;
+    for (unsigned wire = 0; wire < VMM_WIRES && rc == 0; wire++) {
+        rc = env->raised[wire] != 0 ? vmm_irqchip_set_wire(m->vm_fd, wire, true) : 0;
+    }
+    pthread_mutex_unlock(&env->lock);
+    return rc;
+}
+
+static void disconnect_wires(struct vmm_machine *m)
+{
+    pthread_mutex_lock(&m->devices.env.lock);
+    m->wires_fd = -1;
+    pthread_mutex_unlock(&m->devices.env.lock);
+}
+
 static void close_vm(struct vmm_machine *m)
 {
+    disconnect_wires(m);
     for (unsigned i = 0; i < m->cpus_made; i++) {
         vmm_vcpu_close(&m->cpu[i]);
     }
@@ -161,7 +188,7 @@ static void close_vm(struct vmm_machine *m)
 
 static int open_vm(struct vmm_machine *m, const struct vmm_start *start, struct vmm_err *err)
 {
-    m->vm_fd = vmm_kvm_create_vm(&m->kvm, &m->mem, err);
+    m->vm_fd = vmm_kvm_create_vm(&m->kvm, &m->mem, m->irqchip, err);
     if (m->vm_fd < 0) {
         return -1;
     }
@@ -172,6 +199,10 @@ static int open_vm(struct vmm_machine *m, const struct vmm_start *start, struct 
     }
     if (vmm_kvm_start(m->cpu[0].fd, start) != 0) {
         return vmm_fail(err, "/dev/kvm: cannot set the start registers: %s", strerror(errno));
+    }
+    if (m->irqchip == VMM_IRQCHIP_KERNEL &&
+        (vmm_irqchip_hand_over(m->cpu[0].fd) != 0 || connect_wires(m) != 0)) {
+        return vmm_fail(err, "/dev/kvm: its interrupt controllers: %s", strerror(errno));
     }
     return 0;
 }
@@ -201,6 +232,8 @@ static int join_cpus(struct vmm_machine *m, struct vmm_err *err)
 
 static int start_cpus(struct vmm_machine *m, struct vmm_err *err)
 {
+    void *(*run)(void *) =
+        m->irqchip == VMM_IRQCHIP_KERNEL ? vmm_vcpu_thread_inkernel : vmm_vcpu_thread;
     pthread_attr_t attr;
     int rc = 0;
 
@@ -209,7 +242,7 @@ static int start_cpus(struct vmm_machine *m, struct vmm_err *err)
     for (unsigned i = 0; i < m->config.cpus && rc == 0; i++) {
         struct vmm_vcpu *v = &m->cpu[i];
 
-        rc = pthread_create(&v->thread, &attr, vmm_vcpu_thread, v);
+        rc = pthread_create(&v->thread, &attr, run, v);
         v->joinable = rc == 0;
     }
     pthread_attr_destroy(&attr);

@@ -54,6 +54,7 @@ struct vmm_machine_config {
     bool count;              /* keep the counters that cost something */
     struct vmm_trace *trace; /* NULL: none */
     enum vmm_accel_mode accel;
+    enum vmm_irqchip irqchip;                 /* what the machine boots with */
     const struct vmm_disturb_config *disturb; /* NULL: nothing disturbs */
     int in_fd;                                /* the console's; -1: no input */
     int out_fd;
@@ -102,7 +103,9 @@ struct vmm_machine {
     uint8_t *pages;
     uint64_t (*vectors)[256];
     int vm_fd;
-    bool stuck; /* a vCPU thread never came back */
+    enum vmm_irqchip irqchip; /* of vm_fd; constant while vCPUs run */
+    int wires_fd;             /* KVM's irqchip, where wires lead; -1: libvapic. Device lock */
+    bool stuck;               /* a vCPU thread never came back */
 
     struct vmm_bus ports;
     struct vmm_evloop loop;
@@ -159,6 +162,9 @@ void vmm_machine_fail(struct vmm_machine *m, struct vmm_vcpu *v, const char *wha
 
 /* A triple fault: a reset if the guest meant it, else a failure. */
 void vmm_machine_triple_fault(struct vmm_machine *m, struct vmm_vcpu *v);
+
+/* A message of a device's; returns how many vCPUs took it, or a negative value. Any thread. */
+int vmm_machine_msi(struct vmm_machine *m, uint64_t address, uint32_t data);
 
 /* The interrupt acknowledge cycle of the 8259 pair. */
 uint8_t vmm_machine_acknowledge_pic(struct vmm_machine *m);

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "acpi.h"
+#include "kvm_irqchip.h"
 #include "kvm_pv.h"
 
 /* ---------------------------------------------------------------------------------------------- */
@@ -119,6 +120,10 @@ static void on_wire(void *ctx, unsigned gsi, bool level)
 {
     struct vmm_machine *m = ctx;
 
+    if (m->wires_fd >= 0) {
+        vmm_irqchip_set_wire(m->wires_fd, gsi, level);
+        return;
+    }
     if (gsi < 16) {
         vmm_pic_set_line(&m->devices.pic, gsi, level);
     }
@@ -133,6 +138,12 @@ static void on_intr(void *ctx, bool level)
     vmm_vcpu_act(&m->cpu[0], vapic_set_lint(&m->cpu[0].apic, 0, level));
 }
 
+int vmm_machine_msi(struct vmm_machine *m, uint64_t address, uint32_t data)
+{
+    return m->irqchip == VMM_IRQCHIP_KERNEL ? vmm_irqchip_msi(m->vm_fd, address, data)
+                                            : vapic_msi(&m->vm, address, data);
+}
+
 uint8_t vmm_machine_acknowledge_pic(struct vmm_machine *m)
 {
     return vmm_pic_ack(&m->devices.pic);
@@ -144,10 +155,11 @@ uint8_t vmm_machine_acknowledge_pic(struct vmm_machine *m)
 
 static int check_cpus(const struct vmm_machine *m, struct vmm_err *err)
 {
+    unsigned max = m->config.irqchip == VMM_IRQCHIP_KERNEL ? VMM_KERNEL_CPUS : VAPIC_MAX_VCPUS;
     unsigned limit = m->kvm.max_cpus < m->kvm.max_id ? m->kvm.max_cpus : m->kvm.max_id;
 
-    if (limit > VAPIC_MAX_VCPUS) {
-        limit = VAPIC_MAX_VCPUS;
+    if (limit > max) {
+        limit = max;
     }
     if (m->config.cpus > limit) {
         return vmm_fail(err, "--cpus: %u is too many: this host's KVM takes %u", m->config.cpus,
@@ -373,6 +385,8 @@ struct vmm_machine *vmm_machine_new(const struct vmm_machine_config *config, str
     m->config = *config;
     m->kvm.fd = -1;
     m->vm_fd = -1;
+    m->wires_fd = -1;
+    m->irqchip = config->irqchip;
     m->signal_fd = -1;
     pthread_mutex_init(&m->config_lock, NULL);
     pthread_mutex_init(&m->want_lock, NULL);
