@@ -100,7 +100,8 @@ static void claim_all(struct vapic_vm *vm, uint32_t id, uint64_t ident, bool add
 
 void vapic_alias_change(struct vapic_vm *vm, uint32_t id, uint64_t old, uint64_t new)
 {
-    claim_all(vm, id, old, false);
+    if (!MUTANT(CLAIMS_STAY))
+        claim_all(vm, id, old, false);
     claim_all(vm, id, new, true);
 }
 
@@ -112,7 +113,8 @@ static bool logical_mixed(const struct vapic_vm *vm)
 /* In Linux's order, each at every rebuild whether or not it changes anything. */
 void vapic_alias_evaluate(struct vapic_vm *vm)
 {
-    bool physical = vm->aliases.physical != 0 && !knob(vm, VAPIC_KNOB_UNIQUE_ID);
+    bool physical =
+        vm->aliases.physical != 0 && !knob(vm, VAPIC_KNOB_UNIQUE_ID) && !MUTANT(ALIAS_NOT_SEEN);
     bool logical =
         physical || logical_mixed(vm) || vm->aliases.unusual != 0 || vm->aliases.logical != 0;
 

@@ -55,7 +55,7 @@ static inline bool count_begin(const struct vapic_vm *vm, uint32_t *seq)
 /* The acquire loads in between keep this one behind them: see seq_begin(). */
 static inline bool count_unchanged(const struct vapic_vm *vm, uint32_t seq)
 {
-    return vapic_load32(&vm->seq, VAPIC_RELAXED) == seq;
+    return vapic_load32(&vm->seq, VAPIC_RELAXED) == seq || MUTANT(COUNT_NOT_RECHECKED);
 }
 
 #define SMALL_SET 16u /* targets that are resolved by the arrays; an x2APIC cluster's worth */

@@ -95,12 +95,15 @@ static void for_chains(struct vapic_vm *vm, uint64_t ident, uint32_t index, chai
  */
 static void seq_begin(struct vapic_vm *vm)
 {
+    if (MUTANT(COUNT_STAYS_EVEN))
+        return;
     vapic_store32(&vm->seq, vm->seq + 1, VAPIC_RELAXED);
 }
 
 static void seq_end(struct vapic_vm *vm)
 {
-    vapic_store32(&vm->seq, vm->seq + 1, VAPIC_RELEASE); /* pairs with count_begin() */
+    /* pairs with count_begin() */
+    vapic_store32(&vm->seq, vm->seq + (MUTANT(COUNT_STAYS_EVEN) ? 2 : 1), VAPIC_RELEASE);
 }
 
 static void count_idents(struct vapic_vm *vm, uint64_t old, uint64_t new)
@@ -150,7 +153,8 @@ void vapic_fabric_update(struct vapic *v)
     if (UNLIKELY(v->accel != NULL))
         vapic_accel_identity(v);
     unlock(vm);
-    vapic_ioapic_map_changed(vm);
+    if (!MUTANT(STARVED_NOT_RETRIED))
+        vapic_ioapic_map_changed(vm);
 }
 
 /* A slot that is neither in use nor waiting for its quiesce. */
@@ -169,7 +173,8 @@ static void publish(struct vapic *v, uint32_t index)
     struct vapic_slot *slot = &vm->slots[index];
 
     seq_begin(vm);
-    slot->vcpu = v;
+    if (!MUTANT(ADDED_BEFORE_FILLED))
+        slot->vcpu = v;
     vapic_store32(&slot->id, v->id, VAPIC_RELEASE);
     vapic_store32(&slot->arbiter, 0, VAPIC_RELEASE);
     chain_insert(vm, id_head(vm, v->id), LINK_ID, index);
@@ -179,6 +184,8 @@ static void publish(struct vapic *v, uint32_t index)
     /* Release: who sees the new bound sees the slot below it. */
     if (index >= vm->top)
         vapic_store32(&vm->top, index + 1, VAPIC_RELEASE);
+    if (MUTANT(ADDED_BEFORE_FILLED))
+        slot->vcpu = v;
     seq_end(vm);
 }
 
@@ -224,7 +231,8 @@ int vapic_remove(struct vapic *v)
     unlock(vm);
     vapic_store32(&v->index, VAPIC_NO_INDEX, VAPIC_RELEASE); /* pairs with vapic_post() */
     /* Senders that resolved this vCPU before may be about to post to it. */
-    vm->host.quiesce(vm->ctx);
+    if (!MUTANT(REMOVED_AT_ONCE))
+        vm->host.quiesce(vm->ctx);
     lock(vm);
     vm->slots[index].vcpu = NULL;
     unlock(vm);

@@ -100,9 +100,11 @@ static void tell_page(struct vapic_vm *vm, bool mapped)
 {
     if (mapped == (vm->page_mapped != 0))
         return;
-    if (!mapped)
+    if (!mapped && !MUTANT(PAGE_PERMITTED_LATE))
         vapic_store32(&vm->page_mapped, false, VAPIC_SEQ_CST);
     vm->host.access_page(vm->ctx, mapped);
+    if (!mapped && MUTANT(PAGE_PERMITTED_LATE))
+        vapic_store32(&vm->page_mapped, false, VAPIC_SEQ_CST);
     if (mapped)
         vapic_store32(&vm->page_mapped, true, VAPIC_RELEASE);
 }
@@ -110,8 +112,11 @@ static void tell_page(struct vapic_vm *vm, bool mapped)
 /* Steps (1) and (2): nobody is in the guest, and nobody gets in before end_change(). */
 static void begin_change(struct vapic_vm *vm)
 {
+    if (MUTANT(KICKED_BEFORE_GENERATION))
+        vm->host.kick_all(vm->ctx);
     vapic_add32(&vm->generation, 1, VAPIC_SEQ_CST); /* pairs with (a) and (b) */
-    vm->host.kick_all(vm->ctx);
+    if (!MUTANT(KICKED_BEFORE_GENERATION))
+        vm->host.kick_all(vm->ctx);
 }
 
 /* Step (3). Never 0, which means "nothing served". */
@@ -141,7 +146,7 @@ static uint64_t with_irqwin(const struct vapic_vm *vm, uint64_t word)
 {
     uint64_t bit = INHIBIT_BIT(IRQWIN);
 
-    if (!(vm->backend->honours & bit))
+    if (!(vm->backend->honours & bit) || MUTANT(WINDOW_NOT_DERIVED))
         return word;
     return COUNT(word) != 0 ? word | bit : word & ~bit;
 }
@@ -179,6 +184,10 @@ static bool store_unless_flips(struct vapic_vm *vm, uint32_t reason, bool set)
         new = with_irqwin(vm, changed(old, reason, set));
         if (flips(old, new))
             return false;
+        if (MUTANT(REASONS_BY_STORE)) {
+            vapic_store64(&vm->inhibits, new, VAPIC_SEQ_CST);
+            break;
+        }
     } while (new != old && !vapic_cas64(&vm->inhibits, &old, new, VAPIC_SEQ_CST));
     return true;
 }
@@ -197,7 +206,7 @@ static void flip(struct vapic_vm *vm, uint32_t reason, bool set)
 {
     begin_change(vm);
     store_word(vm, reason, set);
-    tell_page(vm, REASONS(load_word(vm)) == 0 && !vm->page_withdrawn);
+    tell_page(vm, REASONS(load_word(vm)) == 0 && (!vm->page_withdrawn || MUTANT(PAGE_COMES_BACK)));
     end_change(vm);
 }
 
@@ -224,7 +233,7 @@ static uint32_t with_bit(uint32_t set, uint32_t reason, bool on)
 void vapic_inhibit_locked(struct vapic_vm *vm, uint32_t reason, bool set)
 {
     vm->derived = with_bit(vm->derived, reason, set);
-    apply(vm, reason, set || vm->by_host >> reason & 1);
+    apply(vm, reason, set || (vm->by_host >> reason & 1 && !MUTANT(DERIVED_CLEARS_HOSTS)));
 }
 
 int vapic_set_inhibit(struct vapic_vm *vm, enum vapic_inhibit reason, bool set)

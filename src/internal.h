@@ -215,7 +215,7 @@ static inline enum vapic_action post_notify(struct vapic *v)
 
     /* A doorbell may answer for ON, and no doorbell makes the owner look at events. */
     if (UNLIKELY(where == PRESENCE_ACCEL))
-        return VAPIC_ACTION_KICK;
+        return MUTANT(EVENT_BY_DOORBELL) ? VAPIC_ACTION_DOORBELL : VAPIC_ACTION_KICK;
     /* enum presence says what its place asks of the sender. */
     return before & PID_ON ? VAPIC_ACTION_NONE : (enum vapic_action)where;
 }
@@ -233,6 +233,18 @@ static inline enum vapic_action post_notify_vector(struct vapic *v)
 enum vapic_action vapic_accel_post(struct vapic *v, uint32_t vector, bool level, bool *coalesced);
 enum vapic_action vapic_accel_notify(struct vapic *v);
 
+static inline void post_mode(struct vapic *v, uint32_t word, uint64_t bit, bool level)
+{
+    bool was_level = (vapic_load64(&v->level[word], VAPIC_RELAXED) & bit) != 0;
+
+    if (UNLIKELY(was_level != level)) {
+        if (level)
+            vapic_or64(&v->level[word], bit, VAPIC_RELAXED);
+        else
+            vapic_and64(&v->level[word], ~bit, VAPIC_RELAXED);
+    }
+}
+
 /*
  * The trigger mode goes before the vector's bit: the owner that sees the bit in PIR (acquire in
  * harvest) sees the mode too. Written only where it differs, so the common edge after edge costs no
@@ -245,19 +257,19 @@ static inline enum vapic_action post_to_pir(struct vapic *v, uint32_t vector, bo
 {
     uint32_t word = vector >> 6;
     uint64_t bit = UINT64_C(1) << (vector & 63);
-    bool was_level = (vapic_load64(&v->level[word], VAPIC_RELAXED) & bit) != 0;
+    uint32_t early = MUTANT(WHERE_READ_EARLY) ? vapic_load32(&v->presence, VAPIC_SEQ_CST) : 0;
 
-    if (UNLIKELY(was_level != level)) {
-        if (level)
-            vapic_or64(&v->level[word], bit, VAPIC_RELAXED);
-        else
-            vapic_and64(&v->level[word], ~bit, VAPIC_RELAXED);
-    }
+    if (!MUTANT(MODE_AFTER_PIR))
+        post_mode(v, word, bit, level);
     if (vapic_or64(&v->pid.pir[word], bit, VAPIC_SEQ_CST) & bit) {
         *coalesced = true;
         return VAPIC_ACTION_NONE;
     }
+    if (MUTANT(MODE_AFTER_PIR))
+        post_mode(v, word, bit, level);
     POINT(v);
+    if (MUTANT(WHERE_READ_EARLY))
+        return post_notify_vector(v) == VAPIC_ACTION_NONE ? 0 : (enum vapic_action)early;
     return post_notify_vector(v);
 }
 
@@ -489,7 +501,7 @@ static inline void vapic_routes_end(struct vapic_vm *vm, bool changed)
 {
     if (LIKELY(vm->post != POST_SPLIT))
         return;
-    if (changed)
+    if (changed && !MUTANT(ROUTES_NOT_COUNTED))
         vapic_add32(&vm->routes_generation, 1, VAPIC_SEQ_CST);
     vapic_add32(&vm->routes_changing, UINT32_MAX, VAPIC_SEQ_CST);
 }

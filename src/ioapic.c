@@ -172,7 +172,8 @@ static enum send_end send_once(struct vapic_vm *vm, struct vapic_pin *pin, uint6
     if (!take_back(pin, word, &left)) /* 3 */
         return SEND_TAKEN;
     vapic_or32(&vm->starved, 1, VAPIC_SEQ_CST); /* 4, against b in vapic_ioapic_map_changed() */
-    if (vapic_load32(&vm->seq, VAPIC_SEQ_CST) == seq && !((left ^ word) & PIN_MESSAGE)) /* 5 */
+    if ((vapic_load32(&vm->seq, VAPIC_SEQ_CST) == seq || MUTANT(MAP_NOT_RECHECKED)) && /* 5 */
+        !((left ^ word) & PIN_MESSAGE))
         return SEND_STARVED;
     return SEND_AGAIN;
 }
@@ -239,19 +240,23 @@ static int raise_line(struct vapic_vm *vm, struct vapic_pin *pin, uint64_t sourc
     uint64_t seen = vapic_load64(&pin->word, VAPIC_ACQUIRE);
     uint64_t next;
     enum rise what;
+    int outcome;
 
     do {
         what = rise(seen);
         next = seen | source;
-        if (what == RISE_LEVEL)
+        if (what == RISE_LEVEL && !MUTANT(RIRR_AFTER_SEND))
             next = claim(next);
-    } while (!replace(pin, &seen, next));
+    } while (!replace(pin, &seen, next) && !MUTANT(PIN_CAS_NOT_RETRIED));
 
     switch (what) {
     case RISE_EDGE:
         return vapic_gsi_outcome(vapic_fabric_deliver(vm, message(vm, next)));
     case RISE_LEVEL:
-        return send_level(vm, pin, next);
+        outcome = send_level(vm, pin, next);
+        if (MUTANT(RIRR_AFTER_SEND))
+            vapic_or64(&pin->word, IOAPIC_RTE_RIRR, VAPIC_SEQ_CST);
+        return outcome;
     case RISE_BLOCKED:
         return VAPIC_GSI_BLOCKED;
     default:
@@ -313,6 +318,8 @@ static void end_round(struct vapic_ioapic *io, struct vapic_pin *pin, uint8_t ve
         next = seen & ~(uint64_t)IOAPIC_RTE_RIRR;
     } while (!replace(pin, &seen, next));
 
+    if (MUTANT(LINE_NOT_LOOKED_AT))
+        return;
     if (!due(next))
         vapic_store32(&pin->storm, 0, VAPIC_RELAXED);
     else if (storm(io, pin))
@@ -414,7 +421,7 @@ static void write_entry(struct vapic_ioapic *io, struct vapic_pin *pin, uint64_t
         ask = due(next) && (next & PIN_SOURCES & ~stale) == 0;
         if (ask)
             next &= ~stale;
-        send = due(next);
+        send = due(next) && !MUTANT(UNMASK_FORGETS_LINE);
         if (send)
             next = claim(next);
     } while (!replace(pin, &seen, next));

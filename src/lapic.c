@@ -161,6 +161,19 @@ enum vapic_activity vapic_activity(const struct vapic *v)
     return (enum vapic_activity)v->activity;
 }
 
+/* Neither RESET nor INIT makes the bootstrap processor wait. */
+int vapic_load_activity(struct vapic *v, enum vapic_activity activity)
+{
+    bool waits = activity == VAPIC_WAIT_FOR_SIPI || activity == VAPIC_UNINITIALIZED;
+
+    if (v == NULL || (unsigned)activity > VAPIC_UNINITIALIZED)
+        return VAPIC_E_ARG;
+    if (waits && v->apic_base & APIC_BASE_BSP)
+        return VAPIC_E_ARG;
+    v->activity = (uint8_t)activity;
+    return VAPIC_OK;
+}
+
 void vapic_count_vectors(struct vapic *v, uint64_t *counts)
 {
     v->vector_counts = counts;
@@ -499,6 +512,8 @@ static ALWAYS_INLINE void end_of_interrupt(struct vapic *v, uint8_t vector)
 {
     bool level = vector_bit(v, APIC_TMR, vector);
 
+    if (MUTANT(LEVEL_EOI_DROPPED))
+        level = false;
     clear_vector(v, APIC_ISR, &v->isr_words, vector);
     v->isr_touched = true;
     update_ppr(v);
@@ -692,6 +707,10 @@ void vapic_lapic_event_nmi(struct vapic *v)
 {
     uint32_t old = vapic_load32(&v->events, VAPIC_RELAXED);
 
+    if (MUTANT(NMI_LATCHED_BY_STORE)) {
+        vapic_store32(&v->events, (old & ~EV_NMI) | EV_NMI_ONE, VAPIC_SEQ_CST);
+        return;
+    }
     while ((old & EV_NMI) < 2u << EV_NMI_SHIFT &&
            !vapic_cas32(&v->events, &old, old + (1u << EV_NMI_SHIFT), VAPIC_SEQ_CST))
         ;
@@ -702,6 +721,10 @@ void vapic_lapic_event_init(struct vapic *v)
 {
     uint32_t old = vapic_load32(&v->events, VAPIC_RELAXED);
 
+    if (MUTANT(INIT_KEEPS_SIPI)) {
+        vapic_or32(&v->events, EV_INIT, VAPIC_SEQ_CST);
+        return;
+    }
     while (!vapic_cas32(&v->events, &old, (old & ~(EV_SIPI | EV_SIPI_VECTOR)) | EV_INIT,
                         VAPIC_SEQ_CST))
         ;
@@ -761,5 +784,7 @@ enum vapic_action vapic_poke(struct vapic *v)
 enum vapic_action vapic_timer_expired(struct vapic *v)
 {
     vapic_or32(&v->events, EV_TIMER, VAPIC_SEQ_CST);
+    if (MUTANT(TIMER_TELLS_NOBODY))
+        return VAPIC_ACTION_NONE;
     return post_notify(v);
 }

@@ -11,7 +11,10 @@
  */
 static void announce(struct vapic *v, enum presence where)
 {
-    vapic_xchg32(&v->presence, where, VAPIC_SEQ_CST);
+    if (MUTANT(ANNOUNCE_UNORDERED))
+        vapic_store32(&v->presence, where, VAPIC_RELEASE);
+    else
+        vapic_xchg32(&v->presence, where, VAPIC_SEQ_CST);
 }
 
 static bool attention(const struct vapic *v)
@@ -33,8 +36,11 @@ static void take_init(struct vapic *v, struct vapic_entry *entry)
      */
     vapic_store32(&v->presence, PRESENCE_OUTSIDE, VAPIC_RELEASE);
     /* INIT forgets what waited for the processor before it; the wires keep their level. */
-    vapic_and32(&v->events, ~(EV_INIT | EV_NMI | EV_SMI | EV_REMOTE | EV_OWNER), VAPIC_SEQ_CST);
+    if (!MUTANT(INIT_CLEARED_LATE))
+        vapic_and32(&v->events, ~(EV_INIT | EV_NMI | EV_SMI | EV_REMOTE | EV_OWNER), VAPIC_SEQ_CST);
     vapic_lapic_reset_registers(v, true);
+    if (MUTANT(INIT_CLEARED_LATE))
+        vapic_and32(&v->events, ~(EV_INIT | EV_NMI | EV_SMI | EV_REMOTE | EV_OWNER), VAPIC_SEQ_CST);
     v->activity = v->apic_base & APIC_BASE_BSP ? VAPIC_RUNNING : VAPIC_WAIT_FOR_SIPI;
     if (v->index != VAPIC_NO_INDEX)
         vapic_fabric_update(v);
@@ -52,9 +58,13 @@ static void take_sipi(struct vapic *v, struct vapic_entry *entry)
     uint32_t old = events(v);
 
     do {
-        if (!(old & EV_SIPI) || old & EV_INIT)
+        if (!(old & EV_SIPI) || (old & EV_INIT && !MUTANT(SIPI_BEFORE_INIT)))
             return;
+        if (MUTANT(SIPI_CLEARED_LATE))
+            break;
     } while (!vapic_cas32(&v->events, &old, old & ~(EV_SIPI | EV_SIPI_VECTOR), VAPIC_SEQ_CST));
+    if (MUTANT(SIPI_CLEARED_LATE))
+        vapic_and32(&v->events, ~(EV_SIPI | EV_SIPI_VECTOR), VAPIC_SEQ_CST);
     if (v->activity != VAPIC_WAIT_FOR_SIPI)
         return;
     v->activity = VAPIC_RUNNING;
@@ -151,15 +161,18 @@ static ALWAYS_INLINE bool runs(struct vapic *v, uint32_t can)
 static NOINLINE void take_events(struct vapic *v)
 {
     vapic_lapic_local_events(v);
-    if (vapic_and32(&v->events, ~EV_TIMER, VAPIC_SEQ_CST) & EV_TIMER)
+    if (vapic_and32(&v->events, ~EV_TIMER, VAPIC_SEQ_CST) & EV_TIMER && !MUTANT(TIMER_NOT_RETOLD))
         vapic_timer_retell(v);
 }
 
 /* ON goes first: what is posted after it was cleared sets it again (protocol "post"). */
 static ALWAYS_INLINE void take_posted(struct vapic *v)
 {
+    if (MUTANT(ON_CLEARED_LATE))
+        vapic_lapic_harvest(v);
     vapic_and64(&v->pid.control, ~(uint64_t)PID_ON, VAPIC_SEQ_CST);
-    vapic_lapic_harvest(v);
+    if (!MUTANT(ON_CLEARED_LATE))
+        vapic_lapic_harvest(v);
     if (UNLIKELY(events(v) & (EV_TIMER | EV_OWNER)))
         take_events(v);
 }
@@ -180,7 +193,7 @@ static ALWAYS_INLINE void collect(struct vapic *v, uint32_t can, bool alone, str
 {
     if (attention(v))
         take_posted(v);
-    else if (!alone && v->vm->post != POST_PIR)
+    else if (!alone && v->vm->post != POST_PIR && !MUTANT(ON_TRUSTED_AT_ENTRY))
         take_unannounced(v);
     vapic_timer_run(v, now);
     if (can & VAPIC_NMI_MASKED)
@@ -211,7 +224,7 @@ static ALWAYS_INLINE void announce_entry(struct vapic *v, uint32_t can, bool alo
     for (;;) {
         vapic_accel_prepare(v, can);
         announce(v, by_hardware(v) ? PRESENCE_ACCEL : PRESENCE_GUEST);
-        if (vapic_accel_prepared(v))
+        if (vapic_accel_prepared(v) || MUTANT(GENERATION_NOT_RECHECKED))
             return;
         vapic_store32(&v->presence, PRESENCE_OUTSIDE, VAPIC_RELEASE);
     }
@@ -221,8 +234,11 @@ static ALWAYS_INLINE void look(struct vapic *v, uint32_t can, bool alone, struct
                                struct vapic_entry *entry)
 {
     *entry = (struct vapic_entry){0};
+    if (MUTANT(LOOKED_BEFORE_ANNOUNCED))
+        collect(v, can, alone, now);
     announce_entry(v, can, alone);
-    collect(v, can, alone, now);
+    if (!MUTANT(LOOKED_BEFORE_ANNOUNCED))
+        collect(v, can, alone, now);
     if (UNLIKELY(events(v) & (EV_INIT | EV_SIPI)))
         start_up(v, can, entry);
     if (entry->event == VAPIC_CPU_NONE) {
@@ -326,7 +342,8 @@ bool vapic_not_delivered(struct vapic *v)
     v->injected_kind = VAPIC_INJECT_NONE;
     switch ((enum vapic_inject)kind) {
     case VAPIC_INJECT_VECTOR:
-        vapic_lapic_unack(v, v->injected);
+        if (!MUTANT(NOT_DELIVERED_DROPPED))
+            vapic_lapic_unack(v, v->injected);
         v->stats.injected--;
         if (v->vector_counts)
             v->vector_counts[v->injected]--;
@@ -386,11 +403,17 @@ void vapic_halt(struct vapic *v)
 
 bool vapic_block(struct vapic *v)
 {
-    announce(v, PRESENCE_BLOCKED);
-    if (UNLIKELY(v->accel != NULL))
+    if (!MUTANT(BLOCK_ANNOUNCED_LATE))
+        announce(v, PRESENCE_BLOCKED);
+    if (UNLIKELY(v->accel != NULL) && !MUTANT(BLOCK_WITHDRAWN_LATE))
         vapic_accel_block(v);
-    if (!attention(v) && (LIKELY(v->accel == NULL) || !vapic_accel_must_look(v)))
+    if (!attention(v) && (LIKELY(v->accel == NULL) || !vapic_accel_must_look(v))) {
+        if (MUTANT(BLOCK_ANNOUNCED_LATE))
+            announce(v, PRESENCE_BLOCKED);
+        if (MUTANT(BLOCK_WITHDRAWN_LATE) && v->accel != NULL)
+            vapic_accel_block(v);
         return true;
+    }
     vapic_unblock(v);
     return false;
 }

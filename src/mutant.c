@@ -5,6 +5,12 @@
 #include <stddef.h>
 
 #ifdef VAPIC_MUTANTS
+const struct vapic_mutant_text vapic_mutant_texts[VAPIC_MUTANT_COUNT] = {
+    {"NONE", "the code as it is"},
+#define VAPIC_X(name, text) {#name, text},
+    VAPIC_MUTANT_LIST(VAPIC_X)
+#undef VAPIC_X
+};
 enum vapic_mutant vapic_mutant = VAPIC_MUTANT_NONE;
 void (*vapic_point)(struct vapic *target) = NULL;
 #endif

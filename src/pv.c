@@ -33,8 +33,9 @@ static void touched(struct vapic *v, uint64_t gpa)
 /* May the end of the highest vector in service go unnoticed until the next exit? */
 static bool may_arm(const struct vapic *v, int vector)
 {
-    return vector >= 0 && v->irr_words == 0 && !vector_bit(v, APIC_TMR, (uint32_t)vector) &&
-           !vapic_eoi_is_watched(v->vm) && !is_active(v);
+    return vector >= 0 && (v->irr_words == 0 || MUTANT(PV_EOI_HIDES_PENDING)) &&
+           (!vector_bit(v, APIC_TMR, (uint32_t)vector) || MUTANT(PV_EOI_OF_LEVEL)) &&
+           !vapic_eoi_is_watched(v->vm) && (!is_active(v) || MUTANT(PV_EOI_WHILE_ACTIVE));
 }
 
 static void arm(struct vapic *v)
@@ -77,6 +78,8 @@ void vapic_pv_sync(struct vapic *v)
     if (highest_vector(v, APIC_ISR, v->isr_words) != vector)
         return;
     pv->stats.eois++;
+    if (MUTANT(PV_EOI_DROPPED))
+        return;
     vapic_eoi(v);
     TRACE(v->vm, PV_EOI, v->index, v->id, vector, 0, 0);
 }
@@ -251,7 +254,7 @@ void vapic_pv_reset(struct vapic *v)
 {
     struct vapic_pv *pv = v->pv;
 
-    if (pv->armed)
+    if (pv->armed && !MUTANT(PV_BIT_SURVIVES_RESET))
         disarm(v);
     pv->eoi_msr = pv->assist_msr = 0;
     pv->eoi_word = pv->assist_word = NULL;

@@ -137,6 +137,10 @@ int vapic_accel_attach(struct vapic *v, struct vapic_accel_vcpu *av, size_t size
     if (v->id > accel->table_limit)
         vapic_inhibit_locked(vm, VAPIC_INHIBIT_PHYSICAL_ID_TOO_BIG, true);
     vm->backend->attach(v);
+    if (MUTANT(CREATED_WITHOUT_UPDATE) && vapic_inhibits(vm).bits == 0) {
+        vapic_store32(&v->active, true, VAPIC_RELAXED);
+        vm->backend->refresh(v, false);
+    }
     vm->host.unlock(vm->ctx);
     return VAPIC_OK;
 }
@@ -148,12 +152,14 @@ void vapic_accel_added(struct vapic *v)
     if (vapic_inhibits(vm).bits & INHIBIT_BIT(ABSENT))
         vapic_inhibit_locked(vm, VAPIC_INHIBIT_ABSENT, false);
     vapic_accel_identity(v);
+    if (MUTANT(CREATED_WITHOUT_UPDATE) && is_active(v))
+        v->accel->served = vm->generation;
 }
 
 /* Under the lock. */
 static void drop_window(struct vapic *v)
 {
-    if (v->accel->irqwin)
+    if (v->accel->irqwin && !MUTANT(WINDOW_LEAKS))
         vapic_inhibit_irqwin_locked(v->vm, false);
     v->accel->irqwin = false;
 }
@@ -227,7 +233,7 @@ static void decide(struct vapic *v)
     withdraw_page_for_x2apic(v);
     now = may_be_active(v);
     vapic_store32(&v->active, now, VAPIC_RELAXED);
-    if (now && !was)
+    if (now && !was && !MUTANT(SVI_STALE))
         v->isr_touched = true;
     v->vm->backend->refresh(v, was);
     if (!now)
@@ -264,7 +270,7 @@ static void settle_window(struct vapic *v, uint32_t can)
         return;
     if (wanted && !av->irqwin && !av->in_l2)
         set_window(v, true);
-    else if (av->irqwin && !(wanted || (waits && can & VAPIC_CAN_IRQ)))
+    else if (av->irqwin && !(wanted || (waits && can & VAPIC_CAN_IRQ)) && !MUTANT(WINDOW_STAYS))
         set_window(v, false);
 }
 
@@ -291,6 +297,10 @@ void vapic_accel_prepare(struct vapic *v, uint32_t can)
     settle_window(v, can);
     if (LIKELY(vapic_accel_prepared(v)))
         return;
+    if (MUTANT(DECIDED_UNLOCKED)) {
+        decide(v);
+        return;
+    }
     vm->host.lock(vm->ctx);
     decide(v);
     vm->host.unlock(vm->ctx);
@@ -450,6 +460,8 @@ bool vapic_doorbell_id(const struct vapic *v, uint32_t *apic_id)
 void vapic_accel_block(struct vapic *v)
 {
     v->accel->blocking = true;
+    if (MUTANT(PREEMPTED_NOT_ASLEEP) && !v->accel->loaded)
+        return;
     /* Also when it is not loaded any more: preempted just now, it was withdrawn for that only. */
     if (v->accel->pcpu != NULL)
         withdraw(v, true);
@@ -458,7 +470,7 @@ void vapic_accel_block(struct vapic *v)
 /* Hardware sets IRR (AVIC) without ON. While interrupts cannot end the sleep they do not matter. */
 bool vapic_accel_must_look(struct vapic *v)
 {
-    if (v->vm->post != POST_PAGE || !v->accel->can_irq)
+    if (v->vm->post != POST_PAGE || !v->accel->can_irq || MUTANT(IRR_NOT_LOOKED_AT))
         return false;
     vapic_lapic_harvest(v);
     return vapic_lapic_pending(v) >= 0;
@@ -495,7 +507,8 @@ void vapic_nested_exit(struct vapic *v)
     if (v->accel == NULL)
         return;
     v->accel->in_l2 = false;
-    set_own(v, VAPIC_INHIBIT_NESTED, false);
+    if (!MUTANT(NESTED_STAYS_INHIBITED))
+        set_own(v, VAPIC_INHIBIT_NESTED, false);
     if (v->vm->backend->nested_exit != NULL)
         v->vm->backend->nested_exit(v);
 }

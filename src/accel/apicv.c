@@ -176,7 +176,8 @@ static void tell_mode(struct vapic *v)
     vapic_apicv_tell(v, APICV_FIELD_SECONDARY, secondary(v));
     if (has_ipiv(v))
         vapic_apicv_tell(v, APICV_FIELD_TERTIARY, active ? VMX_TER_IPI_VIRTUALIZATION : 0);
-    vapic_accel_tell_pass(v, &pass);
+    if (active || !MUTANT(MSRS_STAY_OPEN))
+        vapic_accel_tell_pass(v, &pass);
     /* A translation from before may lead to ordinary memory [SDM3 31.4.6]. */
     if (!mapped && v->accel->told.field[APICV_FIELD_SECONDARY] & VMX_SEC_APIC_ACCESSES)
         v->vm->host.flush(v->vm->ctx, v);
@@ -221,7 +222,7 @@ static void load_status(struct vapic *v)
         svi = highest < 0 ? 0 : (uint8_t)highest;
         v->isr_touched = false;
     }
-    status = VMX_STATUS_MAKE(requesting(v), svi);
+    status = VMX_STATUS_MAKE(MUTANT(RVI_STALE) ? VMX_STATUS_RVI(old) : requesting(v), svi);
     if (status != old)
         control(v, VMCS_GUEST_INTERRUPT_STATUS, 0xFFFF, status);
 }
@@ -311,6 +312,8 @@ static bool table_may_lead_to(const struct vapic_vm *vm, uint32_t index, uint32_
         return false;
     if (ident & IDENT_X2APIC)
         return !(ident & IDENT_ODD);
+    if (MUTANT(PID_TABLE_SHARED_ID) && id <= 0xFF)
+        return ident_xid(ident) == id;
     if (id > 0xFF)
         return ident_xid(ident) == (uint8_t)id && knob(vm, VAPIC_KNOB_WIDE_XAPIC);
     return ident_xid(ident) == id && !shares_xid(vm, index, (uint8_t)id);
@@ -364,7 +367,8 @@ static void attach(struct vapic *v)
 /* accel.c waits for processors that are in the middle of an IPI which they resolved before. */
 static void detach(struct vapic *v)
 {
-    set_entry(v, false);
+    if (!MUTANT(REMOVED_BUT_VALID))
+        set_entry(v, false);
     update_others(v);
     vapic_posted_detach(v);
 }

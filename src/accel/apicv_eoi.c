@@ -56,6 +56,8 @@ static uint64_t pending_exits(const struct vapic *v, uint32_t n)
 
     if ((words >> 2 * n & 3) == 0)
         return 0;
+    if (MUTANT(EOI_BITMAP_LATE))
+        return 0;
     pending = vectors(v, APIC_IRR, n) | vectors(v, APIC_ISR, n);
     return pending & (vectors(v, APIC_TMR, n) | v->accel->eoi_watched[n]);
 }

@@ -88,12 +88,14 @@ static void write_controls(struct vapic *v)
     if ((control & MODE_BITS) != mode) {
         /* The manual leaves open which clean bit covers 31:30; both are dropped. */
         vmcb_set(v, VMCB_INT_CTL, (control & ~MODE_BITS) | mode, VMCB_CLEAN_TPR | VMCB_CLEAN_AVIC);
-        v->vm->host.flush(v->vm->ctx, v);
+        if (!MUTANT(NO_FLUSH))
+            v->vm->host.flush(v->vm->ctx, v);
     }
     vmcb_set(v, VMCB_AVIC_PHYSICAL, v->vm->accel->physical_hpa | last, VMCB_CLEAN_AVIC);
     intercept_cr8_writes(v, mode == 0);
     vapic_avic_pass(v, &pass);
-    vapic_accel_tell_pass(v, &pass);
+    if (mode != 0 || !MUTANT(MSRS_STAY_OPEN))
+        vapic_accel_tell_pass(v, &pass);
 }
 
 /* ---- Running, preempted, asleep, switched off ---- */
@@ -114,7 +116,8 @@ static void publish(struct vapic *v)
     av->entry = (av->entry & (AVIC_PHYSICAL_VALID | AVIC_PHYSICAL_BACKING)) |
                 (av->host_id & AVIC_PHYSICAL_HOST_ID) | AVIC_PHYSICAL_RUNNING | ENTRY_POSTS;
     vapic_avic_store_entry(v);
-    vapic_avic_update_irtes(v);
+    if (!MUTANT(IRTE_NOT_MOVED))
+        vapic_avic_update_irtes(v);
     avic_unlock(v);
 }
 
@@ -156,9 +159,9 @@ static void avic_put(struct vapic *v, bool blocking)
  */
 static void avic_refresh(struct vapic *v, bool was_active)
 {
-    if (was_active && !is_active(v))
+    if (was_active && !is_active(v) && !MUTANT(RUNNING_THOUGH_OFF))
         withdraw(v, 0);
-    if (is_active(v))
+    if (is_active(v) && !MUTANT(SLOT_NOT_RECLAIMED))
         vapic_avic_update_logical(v);
     write_controls(v);
     if (is_active(v) && !was_active)
@@ -181,6 +184,8 @@ static void avic_enter(struct vapic *v, const struct vapic_entry *entry)
     uint64_t control = vmcb_get(v, VMCB_INT_CTL);
 
     (void)entry;
+    if (MUTANT(V_TPR_STALE) && is_active(v))
+        return;
     vmcb_set(v, VMCB_INT_CTL, (control & ~VMCB_V_TPR) | tpr_class(v), VMCB_CLEAN_TPR);
 }
 
@@ -237,7 +242,8 @@ static void avic_identity(struct vapic *v)
 {
     struct vapic_accel_vcpu *av = v->accel;
 
-    vapic_avic_update_logical(v);
+    if (!MUTANT(LOGICAL_NOT_UPDATED))
+        vapic_avic_update_logical(v);
     if ((av->entry & AVIC_PHYSICAL_VALID) == validity(v))
         return;
     avic_lock(v);
@@ -249,6 +255,8 @@ static void avic_identity(struct vapic *v)
 static void avic_detach(struct vapic *v)
 {
     vapic_avic_drop_logical(v);
+    if (MUTANT(REMOVED_BUT_VALID))
+        return;
     avic_lock(v);
     v->accel->entry &= AVIC_PHYSICAL_BACKING; /* for another vapic_add() */
     vapic_avic_update_irtes(v);

@@ -78,6 +78,10 @@ static void kick_logical(struct vapic *v, const struct ipi *ipi)
  */
 static void kick_targets(struct vapic *v, const struct ipi *ipi)
 {
+    if (MUTANT(IPI_POSTED_AGAIN)) {
+        vapic_lapic_send(v, ipi->low, ipi->dest);
+        return;
+    }
     vapic_fabric_kick(v, ipi->low, ipi->dest);
     if (is_broadcast(ipi))
         kick_everybody(v, ipi);

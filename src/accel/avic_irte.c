@@ -18,7 +18,7 @@
 static bool in_guest_mode(const struct vapic *v)
 {
     /* Without a GA log nobody would wake the vCPU: the device interrupts the host meanwhile. */
-    if (v->accel->entry & ENTRY_SLEEPS && v->vm->accel->vm_tag == 0)
+    if (v->accel->entry & ENTRY_SLEEPS && v->vm->accel->vm_tag == 0 && !MUTANT(SLEEPS_WITHOUT_LOG))
         return false;
     return (v->accel->entry & ENTRY_POSTS) != 0;
 }
@@ -31,7 +31,7 @@ static uint64_t low_word(const struct vapic *v, const struct vapic_irte *irte)
     value |= (uint64_t)av->host_id << AMD_IRTE_DEST_LOW_SHIFT & AMD_IRTE_DEST_LOW;
     if (av->entry & AVIC_PHYSICAL_RUNNING)
         value |= AMD_IRTE_IS_RUN;
-    if (av->entry & ENTRY_SLEEPS)
+    if (av->entry & ENTRY_SLEEPS && !MUTANT(GA_LOG_NOT_ASKED))
         value |= AMD_IRTE_GA_LOG_INTR;
     return value;
 }
@@ -181,7 +181,7 @@ static void wake(struct vapic *v)
 {
     enum vapic_action action;
 
-    if (vapic_load32(&v->presence, VAPIC_SEQ_CST) != PRESENCE_BLOCKED)
+    if (vapic_load32(&v->presence, VAPIC_SEQ_CST) != PRESENCE_BLOCKED || MUTANT(GA_LOG_WAKE_LOST))
         return;
     action = vapic_accel_notify(v);
     if (action != VAPIC_ACTION_NONE)

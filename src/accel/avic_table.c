@@ -85,7 +85,9 @@ void vapic_avic_store_entry(struct vapic *v)
     /* The table's field has 12 bits; a processor beyond them cannot be rung by others. */
     if (!avic_feature(v, VAPIC_ACCEL_IPIV) || av->host_id > AVIC_PHYSICAL_HOST_ID)
         entry &= ~AVIC_PHYSICAL_RUNNING;
-    if (av->table_entry != NULL)
+    if (av->table_entry != NULL && MUTANT(RUNNING_UNORDERED))
+        vapic_store64(av->table_entry, entry, VAPIC_RELEASE);
+    else if (av->table_entry != NULL)
         vapic_xchg64(av->table_entry, entry, VAPIC_SEQ_CST);
 }
 
@@ -157,7 +159,7 @@ void vapic_avic_update_logical(struct vapic *v)
     vapic_avic_drop_logical(v);
     if (slot < 0)
         return;
-    if (vapic_avic_logical_id(accel, (uint32_t)slot) < 0)
+    if (vapic_avic_logical_id(accel, (uint32_t)slot) < 0 || MUTANT(SLOT_TAKEN_OVER))
         store_logical(accel, (uint32_t)slot, AVIC_LOGICAL_VALID | v->id);
     else
         store_logical(accel, (uint32_t)slot, 0);

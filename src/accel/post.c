@@ -43,11 +43,11 @@ static enum vapic_action notify_page(struct vapic *v)
     uint32_t where;
 
     /* SEQ_CST: behind the read-modify-write of IRR; pairs with announce() in lapic_run.c. */
-    if (vapic_load32(&v->presence, VAPIC_SEQ_CST) == PRESENCE_ACCEL)
+    if (vapic_load32(&v->presence, VAPIC_SEQ_CST) == PRESENCE_ACCEL && !MUTANT(ON_SPARES_DOORBELL))
         return ring(v);
     before = vapic_or64(&v->pid.control, PID_ON, VAPIC_SEQ_CST);
     where = vapic_load32(&v->presence, VAPIC_SEQ_CST);
-    if (where == PRESENCE_ACCEL)
+    if (where == PRESENCE_ACCEL && !(MUTANT(ON_SPARES_DOORBELL) && before & PID_ON))
         return ring(v);
     return before & PID_ON ? VAPIC_ACTION_NONE : (enum vapic_action)where;
 }
@@ -88,13 +88,20 @@ static void set_trigger(struct vapic *v, uint32_t vector, bool level)
 static enum vapic_action post_page(struct vapic *v, uint32_t vector, bool level, bool *coalesced)
 {
     uint32_t bit = 1u << (vector & 31);
+    bool early =
+        MUTANT(ACTIVE_READ_EARLY) && vapic_load32(&v->presence, VAPIC_SEQ_CST) != PRESENCE_OUTSIDE;
 
-    set_trigger(v, vector, level);
+    if (!MUTANT(TMR_AFTER_IRR))
+        set_trigger(v, vector, level);
     if (vapic_or32(page_word(v, APIC_IRR, vector), bit, VAPIC_SEQ_CST) & bit) {
         *coalesced = true;
         return VAPIC_ACTION_NONE;
     }
+    if (MUTANT(TMR_AFTER_IRR))
+        set_trigger(v, vector, level);
     POINT(v);
+    if (MUTANT(ACTIVE_READ_EARLY) && !early)
+        return VAPIC_ACTION_NONE;
     return notify_page(v);
 }
 
@@ -108,7 +115,7 @@ static bool bitmap_in_doubt(const struct vapic *v)
 {
     const struct vapic_vm *vm = v->vm;
 
-    if (LIKELY(!vapic_eoi_is_watched(vm)) || v->accel == NULL)
+    if (LIKELY(!vapic_eoi_is_watched(vm)) || v->accel == NULL || MUTANT(BITMAP_NOT_DOUBTED))
         return false;
     return vapic_load32(&vm->routes_changing, VAPIC_ACQUIRE) != 0 ||
            vapic_load32(&v->accel->scanned, VAPIC_RELAXED) !=
@@ -120,6 +127,8 @@ static bool choose_set(struct vapic *v, bool level, uint64_t **set)
 {
     bool software = level || UNLIKELY(bitmap_in_doubt(v));
 
+    if (MUTANT(LEVEL_INTO_PIR))
+        software = level = false;
     *set = level ? v->level : software ? v->accel->edge : v->pid.pir;
     return software;
 }

@@ -43,6 +43,10 @@ static uint64_t change(struct vapic *v, uint64_t clear, uint64_t set)
 {
     uint64_t seen = vapic_load64(&v->pid.control, VAPIC_RELAXED);
 
+    if (MUTANT(CONTROL_BY_STORE)) {
+        vapic_store64(&v->pid.control, (seen & ~clear) | set, VAPIC_SEQ_CST);
+        return seen;
+    }
     /* SEQ_CST: see the two protocols above. ON may come in between: again. */
     while (!vapic_cas64(&v->pid.control, &seen, (seen & ~clear) | set, VAPIC_SEQ_CST))
         ;
@@ -77,12 +81,14 @@ static uint64_t ndst(const struct vapic *v, const struct vapic_pcpu *pcpu)
 
 static void lock(const struct vapic_vm *vm, struct vapic_pcpu *pcpu)
 {
-    vm->host.spin_lock(vm->ctx, &pcpu->lock);
+    if (!MUTANT(LIST_UNLOCKED))
+        vm->host.spin_lock(vm->ctx, &pcpu->lock);
 }
 
 static void unlock(const struct vapic_vm *vm, struct vapic_pcpu *pcpu)
 {
-    vm->host.spin_unlock(vm->ctx, &pcpu->lock);
+    if (!MUTANT(LIST_UNLOCKED))
+        vm->host.spin_unlock(vm->ctx, &pcpu->lock);
 }
 
 static void list_insert(struct vapic_pcpu *pcpu, struct vapic_accel_vcpu *av)
@@ -187,9 +193,9 @@ void vapic_posted_load(struct vapic *v)
     uint64_t before;
 
     leave_list(v);
-    before = change(v, PID_NDST_MASK | PID_NV_MASK | PID_SN,
+    before = change(v, (MUTANT(NDST_STALE) ? 0 : PID_NDST_MASK) | PID_NV_MASK | PID_SN,
                     ndst(v, v->accel->pcpu) | nv(v->vm->accel->notify_vector));
-    if (before & PID_SN && anything_in_pir(v))
+    if (before & PID_SN && anything_in_pir(v) && !MUTANT(SILENT_POST_FORGOTTEN))
         vapic_or64(&v->pid.control, PID_ON, VAPIC_SEQ_CST);
 }
 
@@ -203,14 +209,15 @@ void vapic_posted_put(struct vapic *v, bool blocking)
 {
     struct vapic_pcpu *pcpu = v->accel->pcpu;
 
-    if (!blocking || !v->accel->can_irq || !hardware_posts(v)) {
+    if (MUTANT(SLEEPS_SILENTLY) || !blocking || !v->accel->can_irq || !hardware_posts(v)) {
         change(v, 0, PID_SN);
         return;
     }
     /* The list first, so that the handler finds the vCPU whenever NV sends the vector. NDST names
      * the processor of that list, whatever becomes of the thread in between. */
     leave_list(v); /* blocked twice: still on a list */
-    join_list(v, pcpu);
+    if (!MUTANT(LIST_NOT_JOINED))
+        join_list(v, pcpu);
     change(v, PID_NDST_MASK | PID_NV_MASK | PID_SN,
            ndst(v, pcpu) | nv(v->vm->accel->wakeup_vector));
 }
@@ -245,7 +252,8 @@ static void wake_blocked(struct vapic_vm *vm)
     for (uint32_t i = 0; i < top; i++) {
         struct vapic *v = vapic_at(vm, i);
 
-        if (v != NULL && vapic_load32(&v->presence, VAPIC_SEQ_CST) == PRESENCE_BLOCKED)
+        if (v != NULL && vapic_load32(&v->presence, VAPIC_SEQ_CST) == PRESENCE_BLOCKED &&
+            !MUTANT(FIRST_DEVICE_WAKES_NOBODY))
             vm->host.notify(vm->ctx, v, VAPIC_ACTION_WAKE);
     }
 }
