@@ -18,6 +18,7 @@ vmm_guest_\name\()_size:
     .endm
 
     blob builtin, builtin.elf
+    blob diff, diff.elf
     blob selftest, selftest.elf
 
     .section .note.GNU-stack, "", @progbits

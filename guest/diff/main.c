@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT */
+/* The guest of `vapic diff`: start, the loop over programs, and the state each begins in. */
+#include "diff.h"
+
+#include "console.h"
+#include "ioapic.h"
+#include "start.h"
+
+#define VEC_BASELINE 0x30u
+#define DRAIN_ROUNDS 300u
+#define LINES        24u
+
+struct diff_mailbox mailbox;
+struct diff_cpu diff_cpu[DIFF_CPUS_MAX];
+
+/* An NMI may come in the middle: the place is taken first. */
+void record(enum diff_kind kind, uint32_t what, uint64_t value)
+{
+    uint32_t at = __atomic_fetch_add(&mailbox.log_count, 1, __ATOMIC_RELAXED);
+
+    if (at < DIFF_LOG_MAX)
+        mailbox.log[at] = (struct diff_record){(uint16_t)mailbox.pc, (uint8_t)this_cpu()->index,
+                                               (uint8_t)kind, what, value};
+}
+
+static uint32_t bits_of(uint32_t first, uint32_t from)
+{
+    uint32_t all = 0;
+
+    for (uint32_t i = from; i < 8; i++)
+        all |= apic_mmio_read(first + 16 * i);
+    return all;
+}
+
+/* Pending interrupts are taken, those in service end. Vectors below 16 of IRR stay: see known.md.
+ */
+static void drain(void)
+{
+    for (uint32_t i = 0; i < DRAIN_ROUNDS; i++) {
+        bool serving = bits_of(APIC_ISR, 0);
+
+        if (serving)
+            apic_mmio_write(APIC_EOI, 0);
+        else if (bits_of(APIC_IRR, 1) || apic_mmio_read(APIC_IRR) >> 16)
+            open_window();
+        else
+            return;
+    }
+}
+
+/* A vector's trigger mode goes back to edge with the next edge. */
+static void clear_tmr(void)
+{
+    for (uint32_t v = 16; v < 256; v++) {
+        uint32_t word = apic_mmio_read(APIC_TMR + 16 * (v / 32));
+
+        if (!word)
+            v |= 31;
+        else if (word >> (v % 32) & 1)
+            apic_mmio_write(APIC_ICR, ICR_SELF | ICR_ASSERT | v);
+    }
+}
+
+/* xAPIC mode at the usual place, reached by legal steps; that restores the ID, too. */
+static void restart_apic(void)
+{
+    uint64_t flags = this_cpu()->index == 0 ? APIC_BASE_BSP : 0;
+
+    wrmsr(MSR_APIC_BASE, APIC_DEFAULT_BASE | flags);
+    wrmsr(MSR_APIC_BASE, APIC_DEFAULT_BASE | flags | APIC_BASE_EN);
+    refresh_base();
+}
+
+void baseline(void)
+{
+    static const uint16_t lvts[] = {APIC_LVT_TIMER, APIC_LVT_THERMAL, APIC_LVT_PMC,
+                                    APIC_LVT_LINT0, APIC_LVT_LINT1,   APIC_LVT_ERROR};
+    uint32_t index = this_cpu()->index;
+
+    me()->quiet = true;
+    restart_apic();
+    write_cr8(0);
+    apic_mmio_write(APIC_SVR, SVR_ENABLE | VEC_SPURIOUS);
+    for (uint32_t i = 0; i < sizeof(lvts) / sizeof(lvts[0]); i++)
+        apic_mmio_write(lvts[i], LVT_MASKED);
+    apic_mmio_write(APIC_TMICT, 0);
+    apic_mmio_write(APIC_TDCR, 0);
+    if (apic_has_deadline())
+        wrmsr(MSR_TSC_DEADLINE, 0);
+    apic_mmio_write(APIC_ID, index << 24);
+    apic_mmio_write(APIC_DFR, DFR_ALL_FLAT);
+    apic_mmio_write(APIC_LDR, (1u << index) << 24);
+    drain();
+    clear_tmr();
+    apic_mmio_write(APIC_ICR2, 0);
+    apic_mmio_write(APIC_ICR, ICR_SELF | ICR_ASSERT | VEC_BASELINE);
+    drain();
+    apic_mmio_write(APIC_ESR, 0);
+    apic_mmio_write(APIC_ESR, 0);
+    me()->quiet = false;
+}
+
+static void reset_ioapic(void)
+{
+    for (unsigned n = 0; n < LINES; n++)
+        line_set(n, false);
+    for (unsigned pin = 0; pin < LINES; pin++)
+        ioapic_route(pin, RTE_MASKED, 0);
+    ioapic_write(IOAPIC_ID, 0);
+}
+
+static void reset_machine(void)
+{
+    reset_ioapic();
+    baseline();
+    for (uint32_t c = 1; c < cpu_count; c++)
+        call_on(c, CALL_BASELINE);
+    reset_ioapic(); /* what an EOI has sent again */
+    mailbox.pc = 0;
+    mailbox.log_count = 0;
+}
+
+_Noreturn void guest_main(const char *command_line)
+{
+    (void)command_line;
+    mailbox.magic = DIFF_MAGIC;
+    outl(DIFF_PORT_ATTACH, (uint32_t)(uint64_t)&mailbox);
+    irq_init();
+    start_cpus();
+    pic_mask_all();
+    for (;;) {
+        outl(DIFF_PORT_FETCH, 0);
+        reset_machine();
+        interpret();
+    }
+}
