@@ -194,7 +194,7 @@ static int make_vm(struct vmm_machine *m, struct vmm_err *err)
 {
     struct vapic_vm_config config = {
         .max_vcpus = m->config.cpus,
-        .knobs = knobs_for(m->config.cpus),
+        .knobs = m->config.knobs_set ? m->config.knobs : knobs_for(m->config.cpus),
         .knobs_set = true,
         .msi_dest = m->config.x2apic ? VAPIC_MSI_DEST_15 : VAPIC_MSI_DEST_8,
         .bus_ns = VMM_APIC_BUS_NS,
