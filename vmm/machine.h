@@ -54,6 +54,8 @@ struct vmm_machine_config {
     bool count;              /* keep the counters that cost something */
     struct vmm_trace *trace; /* NULL: none */
     enum vmm_accel_mode accel;
+    uint32_t knobs; /* libvapic's VAPIC_KNOB_ masks, if knobs_set; else what suits the machine */
+    bool knobs_set;
     enum vmm_irqchip irqchip;                 /* what the machine boots with */
     const struct vmm_disturb_config *disturb; /* NULL: nothing disturbs */
     int in_fd;                                /* the console's; -1: no input */
