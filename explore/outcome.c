@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Results as JSON: written by the process that explored, with the names that only it knows, and
+ * read by everything that prints.
+ */
+#include <string.h>
+
+#include "output.h"
+
+static const char *const kinds[] = {
+    [EX_STEP_READ] = "read",     [EX_STEP_WRITE] = "write",
+    [EX_STEP_RMW] = "rmw",       [EX_STEP_CAS_FAILED] = "cas-failed",
+    [EX_STEP_DRAIN] = "drain",   [EX_STEP_WAIT] = "wait",
+    [EX_STEP_CHOICE] = "choice", [EX_STEP_NOTE] = "note",
+    [EX_STEP_FAIL] = "fail",
+};
+
+static const char *order_name(uint8_t order)
+{
+    switch (order) {
+    case __ATOMIC_RELAXED:
+        return "relaxed";
+    case __ATOMIC_CONSUME:
+    case __ATOMIC_ACQUIRE:
+        return "acquire";
+    case __ATOMIC_RELEASE:
+        return "release";
+    case __ATOMIC_ACQ_REL:
+        return "acq_rel";
+    case __ATOMIC_SEQ_CST:
+        return "seq_cst";
+    default:
+        return "plain";
+    }
+}
+
+/* ---- Writing ---- */
+
+static bool is_access(enum ex_step_kind kind)
+{
+    return kind <= EX_STEP_DRAIN;
+}
+
+static json_t *hex(uint64_t value)
+{
+    return json_sprintf("0x%llx", (unsigned long long)value);
+}
+
+static json_t *step_json(const struct ex_step *step, size_t number)
+{
+    json_t *json =
+        json_pack("{s:I, s:i, s:s, s:b}", "step", (json_int_t)number, "actor", (int)step->actor,
+                  "kind", kinds[step->kind], "decisive", (int)step->decisive);
+
+    if (step->text != NULL) {
+        json_object_set_new(json, "text", json_string(step->text));
+    }
+    if (step->kind == EX_STEP_CHOICE) {
+        json_object_set_new(json, "value", json_sprintf("%llu", (unsigned long long)step->value));
+    }
+    if (!is_access(step->kind)) {
+        return json;
+    }
+    json_object_set_new(json, "name", json_string(ex_address_name(step->address, step->size)));
+    json_object_set_new(json, "size", json_integer(step->size));
+    json_object_set_new(json, "order", json_string(order_name(step->order)));
+    json_object_set_new(json, "value", hex(step->value));
+    if (step->kind == EX_STEP_RMW) {
+        json_object_set_new(json, "old", hex(step->old));
+    }
+    json_object_set_new(json, "place", json_string(step->pc != 0 ? ex_place_name(step->pc) : ""));
+    return json;
+}
+
+static json_t *actors_json(void)
+{
+    json_t *actors = json_array();
+    const char *name;
+
+    for (uint32_t i = 0; i < EX_MAX_ACTORS && (name = ex_actor_name(i)) != NULL; i++) {
+        json_array_append_new(actors, json_string(name));
+    }
+    return actors;
+}
+
+static json_t *timeline_json(const struct ex_result *result, bool all)
+{
+    json_t *steps = json_array();
+
+    for (size_t i = 0; i < result->trace_count; i++) {
+        const struct ex_step *step = &result->trace[i];
+
+        if (all || step->decisive || !is_access(step->kind)) {
+            json_array_append_new(steps, step_json(step, i + 1));
+        }
+    }
+    return steps;
+}
+
+/* What was broken is null for a replay that went well. */
+static json_t *failure_json(const struct ex_result *result, bool all)
+{
+    json_t *failure = json_object();
+    const char *schedule = result->schedule != NULL ? result->schedule : "";
+
+    json_object_set_new(failure, "property",
+                        result->failed ? json_string(result->property) : json_null());
+    json_object_set_new(failure, "message", json_string(result->failed ? result->message : ""));
+    json_object_set_new(failure, "schedule", json_string(schedule));
+    json_object_set_new(failure, "steps", json_integer((json_int_t)result->trace_count));
+    json_object_set_new(failure, "actors", actors_json());
+    json_object_set_new(failure, "timeline", timeline_json(result, all));
+    return failure;
+}
+
+static const char *extent_of(const struct ex_options *options, const struct ex_result *result)
+{
+    if (options->strategy == EX_SAMPLED) {
+        return "sampled";
+    }
+    if (!result->complete) {
+        return "stopped";
+    }
+    return options->bound == EX_COMPLETE ? "complete" : "bounded";
+}
+
+static json_t *bound_json(uint32_t bound)
+{
+    return bound == EX_COMPLETE ? json_string("complete") : json_integer(bound);
+}
+
+json_t *check_outcome_new(const struct ex_scenario *scenario, const struct ex_options *options,
+                          const struct ex_result *result, bool verbose)
+{
+    json_t *json = json_object();
+    bool traced = result->failed || result->trace != NULL;
+
+    json_object_set_new(json, "scenario", json_string(scenario->name));
+    json_object_set_new(json, "mode", json_string(check_mode_names[options->mode]));
+    json_object_set_new(json, "bound", bound_json(options->bound));
+    json_object_set_new(json, "extent", json_string(extent_of(options, result)));
+    json_object_set_new(json, "schedules", json_integer((json_int_t)result->schedules));
+    json_object_set_new(json, "steps", json_integer((json_int_t)result->steps));
+    json_object_set_new(json, "blocked", json_integer((json_int_t)result->blocked));
+    json_object_set_new(json, "seconds", json_real(result->seconds));
+    json_object_set_new(json, "failure", traced ? failure_json(result, verbose) : json_null());
+    json_object_set_new(json, "error", json_null());
+    return json;
+}
+
+json_t *check_outcome_missing(const struct ex_scenario *scenario, const struct ex_options *options,
+                              const char *error)
+{
+    return json_pack("{s:s, s:s, s:o, s:s, s:i, s:i, s:i, s:f, s:n, s:s}", "scenario",
+                     scenario->name, "mode", check_mode_names[options->mode], "bound",
+                     bound_json(options->bound), "extent", "not run", "schedules", 0, "steps", 0,
+                     "blocked", 0, "seconds", 0.0, "failure", "error", error);
+}
+
+/* ---- Reading ---- */
+
+static bool parse_bound(const json_t *json, int64_t *bound)
+{
+    if (json_is_string(json) && strcmp(json_string_value(json), "complete") == 0) {
+        *bound = -1;
+        return true;
+    }
+    *bound = json_integer_value(json);
+    return json_is_integer(json) && *bound >= 0;
+}
+
+static bool is_extent(const char *word)
+{
+    static const char *const words[] = {"complete", "bounded", "stopped", "sampled", "not run"};
+
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+        if (strcmp(words[i], word) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool check_outcome_parse(json_t *json, struct check_outcome *o, char *error, size_t size)
+{
+    json_error_t why;
+    json_t *bound, *what;
+    json_int_t schedules, steps, blocked;
+
+    *o = (struct check_outcome){0};
+    if (json_unpack_ex(json, &why, 0, "{s:s, s:s, s:o, s:s, s:I, s:I, s:I, s:F, s:o, s:o}",
+                       "scenario", &o->scenario, "mode", &o->mode, "bound", &bound, "extent",
+                       &o->extent, "schedules", &schedules, "steps", &steps, "blocked", &blocked,
+                       "seconds", &o->seconds, "failure", &o->failure, "error", &what) != 0) {
+        snprintf(error, size, "a result is damaged: %s", why.text);
+        return false;
+    }
+    if (!parse_bound(bound, &o->bound) || !is_extent(o->extent) || schedules < 0 || steps < 0 ||
+        blocked < 0) {
+        snprintf(error, size, "the result of %s in mode %s is damaged", o->scenario, o->mode);
+        return false;
+    }
+    o->schedules = schedules;
+    o->steps = steps;
+    o->blocked = blocked;
+    o->failure = json_is_object(o->failure) ? o->failure : NULL;
+    o->error = json_string_value(what);
+    return true;
+}

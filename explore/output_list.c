@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT */
+/* `vapic check --list` and `--list-properties`. */
+#include "output.h"
+#include "properties.h"
+
+static json_t *modes_json(uint32_t modes)
+{
+    json_t *array = json_array();
+
+    for (unsigned m = 0; m < EX_MODES; m++) {
+        if (modes & EX_MODE(m)) {
+            json_array_append_new(array, json_string(check_mode_names[m]));
+        }
+    }
+    return array;
+}
+
+static json_t *scenario_json(const struct ex_scenario *s)
+{
+    json_t *bound =
+        s->bound == EX_COMPLETE ? json_string("complete") : json_integer((json_int_t)s->bound);
+
+    return json_pack("{s:s, s:s, s:o, s:o, s:s}", "name", s->name, "text", s->text, "modes",
+                     modes_json(s->modes), "bound", bound, "races",
+                     s->races != NULL ? s->races : "");
+}
+
+static void print_scenario(const struct ex_scenario *s)
+{
+    printf("%s\n    %s\n    on", s->name, s->text);
+    for (unsigned m = 0; m < EX_MODES; m++) {
+        if (s->modes & EX_MODE(m)) {
+            printf(" %s", check_mode_names[m]);
+        }
+    }
+    if (s->bound == EX_COMPLETE) {
+        fputs("; complete", stdout);
+    } else {
+        printf("; up to %u preemptions", s->bound);
+    }
+    if (s->races != NULL) {
+        printf("; races %s", s->races);
+    }
+    putchar('\n');
+}
+
+static unsigned explorations(const bool *selected)
+{
+    unsigned count = 0;
+
+    for (size_t i = 0; i < ex_scenario_count; i++) {
+        count += selected[i] ? (unsigned)__builtin_popcount(ex_scenarios[i]->modes) : 0;
+    }
+    return count;
+}
+
+void check_list_scenarios(const bool *selected, bool json)
+{
+    json_t *list = json_array();
+    json_t *document;
+    size_t count = 0;
+
+    for (size_t i = 0; i < ex_scenario_count; i++) {
+        if (!selected[i]) {
+            continue;
+        }
+        count++;
+        json_array_append_new(list, scenario_json(ex_scenarios[i]));
+        if (!json) {
+            print_scenario(ex_scenarios[i]);
+        }
+    }
+    document = json_pack("{s:o}", "scenarios", list);
+    if (json) {
+        check_print_json(document);
+    } else {
+        printf("\n%zu scenarios, %u with their modes\n", count, explorations(selected));
+    }
+    json_decref(document);
+}
+
+void check_list_properties(bool json)
+{
+    json_t *list = json_array();
+    json_t *document;
+
+    for (size_t i = 0; i < ex_property_count; i++) {
+        const struct ex_property *p = &ex_properties[i];
+
+        json_array_append_new(list, json_pack("{s:s, s:s}", "name", p->name, "text", p->text));
+        if (!json) {
+            printf("%-10s %s\n", p->name, p->text);
+        }
+    }
+    document = json_pack("{s:o}", "properties", list);
+    if (json) {
+        check_print_json(document);
+    }
+    json_decref(document);
+}
