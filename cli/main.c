@@ -12,6 +12,7 @@ static const struct subcommand {
     int (*main)(int argc, char **argv);
     const char *help;
 } subcommands[] = {
+    {"check", cli_check, "explore the interleavings of the library's code in small scenarios"},
     {"run", cli_run, "boot a guest whose every interrupt goes through libvapic"},
 };
 

@@ -84,18 +84,30 @@ void check_step_where(const struct check_step *s, char *to, size_t size, size_t 
     shorten(to, width);
 }
 
+/* Where a line of at most `width` may end, after one of the `marks`; 0: not in its second half. */
+static size_t last_mark(const char *text, size_t width, const char *marks)
+{
+    for (size_t cut = width; cut > width / 2; cut--) {
+        if (strchr(marks, text[cut - 1]) != NULL) {
+            return cut;
+        }
+    }
+    return 0;
+}
+
 size_t check_wrap(const char *text, size_t width)
 {
-    size_t length = strlen(text);
-    size_t cut = width;
+    size_t cut;
 
-    if (length <= width) {
-        return length;
+    if (strlen(text) <= width || text[width] == ' ') {
+        return strlen(text) <= width ? strlen(text) : width;
     }
-    while (cut > width / 2 && text[cut] != ' ') {
-        cut--;
+    cut = last_mark(text, width, " ");
+    if (cut != 0) {
+        return cut - 1;
     }
-    return cut > width / 2 ? cut : width;
+    cut = last_mark(text, width, ".:/],_-");
+    return cut != 0 ? cut : width;
 }
 
 /* ---- The replay line ---- */

@@ -116,13 +116,13 @@ static void print_step(struct page *p, const struct check_step *step)
     p->last_actor = step->actor;
     check_step_say(step, what, sizeof(what));
     for (unsigned n = 0; *rest != '\0' && n < CELL_LINES; n++) {
-        size_t length = check_wrap(rest, p->width);
+        size_t length = check_wrap(rest, p->width - 1);
 
         print_cell(p, number, column, rest, length);
         rest += length + (rest[length] == ' ');
         number = 0;
     }
-    check_step_where(step, where, sizeof(where), p->width - 2);
+    check_step_where(step, where, sizeof(where), p->width - 3);
     if (where[0] != '\0') {
         memmove(where + 2, where, strlen(where) + 1);
         memcpy(where, "  ", 2);
