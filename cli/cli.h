@@ -12,6 +12,7 @@ enum cli_status {
 
 /* argv[0] is the subcommand's name. */
 int cli_check(int argc, char **argv);
+int cli_diff(int argc, char **argv);
 int cli_run(int argc, char **argv);
 
 #endif

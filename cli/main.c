@@ -13,6 +13,7 @@ static const struct subcommand {
     const char *help;
 } subcommands[] = {
     {"check", cli_check, "explore the interleavings of the library's code in small scenarios"},
+    {"diff", cli_diff, "compare libvapic with Linux's own APIC, operation by operation"},
     {"run", cli_run, "boot a guest whose every interrupt goes through libvapic"},
 };
 

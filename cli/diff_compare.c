@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: MIT */
+/* Comparing logs operation by operation; see diff_compare.h. */
+#include "diff_compare.h"
+
+#include <stddef.h>
+#include <string.h>
+
+/* The records of one operation. */
+struct group {
+    const struct diff_record *record;
+    uint32_t count;
+};
+
+static struct group group_at(const struct diff_log *log, uint32_t *at, uint32_t op)
+{
+    struct group g = {&log->record[*at], 0};
+
+    while (*at < log->count && log->record[*at].op == op) {
+        (*at)++;
+        g.count++;
+    }
+    return g;
+}
+
+/* ---------------------------------------------------------------------------------------------- */
+/* Rules                                                                                          */
+/* ---------------------------------------------------------------------------------------------- */
+
+static bool holds(const struct diff_condition *c, const struct diff_op *op)
+{
+    uint64_t field = c->field == 'a' ? op->a : c->field == 'b' ? op->b : op->c;
+
+    switch (c->test) {
+    case '&':
+        return (field & c->value) != 0;
+    case '!':
+        return (field & c->value) == 0;
+    case '<':
+        return field < c->value;
+    case '>':
+        return field > c->value;
+    default:
+        return field == c->value;
+    }
+}
+
+static bool fits(const struct diff_pattern *pattern, const struct diff_op *op)
+{
+    if ((pattern->ops >> op->code & 1) == 0) {
+        return false;
+    }
+    for (unsigned i = 0; i < pattern->conditions; i++) {
+        if (!holds(&pattern->condition[i], op)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool was_done(const struct diff_pattern *pattern, const struct diff_program *p, uint32_t end)
+{
+    for (uint32_t i = 0; i <= end && i < p->count; i++) {
+        if (fits(pattern, &p->ops[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool side_fits(const struct diff_side *side, const struct diff_record *r)
+{
+    return (side->kinds >> r->kind & 1) != 0 && (!side->has_value || side->value == r->value);
+}
+
+static bool what_fits(const struct diff_rule *rule, const struct diff_record *r)
+{
+    return r->kind == DIFF_NOTHING || (r->what >= rule->first && r->what <= rule->last);
+}
+
+/* Is `word` one of the words of `list`? An empty list has them all. */
+static bool listed(const char *list, const char *word)
+{
+    size_t length = strlen(word);
+
+    if (*list == '\0') {
+        return true;
+    }
+    for (const char *at = list; *at != '\0'; at += strspn(at, " ")) {
+        size_t n = strcspn(at, " ");
+        bool prefix = n > 0 && at[n - 1] == '*';
+
+        if (prefix ? strncmp(at, word, n - 1) == 0 : n == length && memcmp(at, word, n) == 0) {
+            return true;
+        }
+        at += n;
+    }
+    return false;
+}
+
+static bool applies(const struct diff_rule *rule, const struct diff_program *p,
+                    const struct diff_difference *d, const struct diff_place *place)
+{
+    uint64_t differ = d->kernel.value ^ d->vapic.value;
+
+    if (!listed(rule->modes, place->mode) || !listed(rule->profile, place->profile) ||
+        !listed(rule->hosts, place->host) || !fits(&rule->op, &p->ops[d->op]) ||
+        !side_fits(&rule->kernel, &d->kernel) || !side_fits(&rule->vapic, &d->vapic) ||
+        !what_fits(rule, &d->kernel) || !what_fits(rule, &d->vapic)) {
+        return false;
+    }
+    if (d->kernel.kind == d->vapic.kind && (differ & ~rule->bits) != 0) {
+        return false;
+    }
+    for (unsigned i = 0; i < rule->afters; i++) {
+        if (!was_done(&rule->after[i], p, d->op)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static struct diff_rule *explain(struct diff_rules *rules, const struct diff_program *p,
+                                 const struct diff_difference *d, const struct diff_place *place)
+{
+    for (unsigned i = 0; i < rules->count; i++) {
+        if (applies(&rules->rule[i], p, d, place)) {
+            return &rules->rule[i];
+        }
+    }
+    return NULL;
+}
+
+/* ---------------------------------------------------------------------------------------------- */
+/* The comparison                                                                                 */
+/* ---------------------------------------------------------------------------------------------- */
+
+static bool same_place(const struct diff_record *a, const struct diff_record *b)
+{
+    return a->cpu == b->cpu && a->what == b->what;
+}
+
+static bool same(const struct diff_record *a, const struct diff_record *b)
+{
+    return same_place(a, b) && a->kind == b->kind && a->value == b->value;
+}
+
+/* True: the comparison goes on behind this difference. */
+static bool weigh(const struct diff_difference *d, const struct diff_program *p,
+                  struct diff_rules *rules, const struct diff_place *place,
+                  struct diff_verdict *verdict)
+{
+    struct diff_rule *rule = explain(rules, p, d, place);
+
+    if (rule == NULL) {
+        verdict->unexplained = true;
+        verdict->first = *d;
+        return false;
+    }
+    rule->hits++;
+    verdict->explained++;
+    if (rule->stop) {
+        verdict->cut = rule;
+    }
+    return !rule->stop;
+}
+
+/*
+ * Values of the same registers are compared one by one. Where the records themselves are others,
+ * only the first that is another counts: what follows in this operation follows from it.
+ */
+static bool compare_group(uint32_t op, struct group k, struct group v, const struct diff_program *p,
+                          struct diff_rules *rules, const struct diff_place *place,
+                          struct diff_verdict *verdict)
+{
+    static const struct diff_record nothing;
+    uint32_t longer = k.count > v.count ? k.count : v.count;
+
+    for (uint32_t i = 0; i < longer; i++) {
+        const struct diff_difference d = {op, i < k.count ? k.record[i] : nothing,
+                                          i < v.count ? v.record[i] : nothing};
+
+        if (same(&d.kernel, &d.vapic)) {
+            continue;
+        }
+        if (!weigh(&d, p, rules, place, verdict)) {
+            return false;
+        }
+        if (k.count != v.count || !same_place(&d.kernel, &d.vapic)) {
+            return true;
+        }
+    }
+    return true;
+}
+
+void diff_compare(const struct diff_program *p, const struct diff_log *kernel,
+                  const struct diff_log *vapic, struct diff_rules *rules,
+                  const struct diff_place *place, struct diff_verdict *verdict)
+{
+    uint32_t k = 0, v = 0;
+
+    *verdict = (struct diff_verdict){.compared = 0};
+    for (uint32_t op = 0; op < p->count; op++) {
+        struct group a = group_at(kernel, &k, op), b = group_at(vapic, &v, op);
+
+        if (!compare_group(op, a, b, p, rules, place, verdict)) {
+            return;
+        }
+        /* Behind this one side has nothing to compare with. */
+        if ((kernel->end != DIFF_END_DONE && kernel->pc == op) ||
+            (vapic->end != DIFF_END_DONE && vapic->pc == op)) {
+            verdict->unexplained = true;
+            verdict->first = (struct diff_difference){.op = op};
+            return;
+        }
+        verdict->compared++;
+    }
+}
