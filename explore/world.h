@@ -48,7 +48,8 @@ enum world_op_kind {
     WORLD_END, /* the idle loop; of other actors: finished */
 
     /* Instructions of a guest */
-    WORLD_WRITE, /* register `a` := b, by MMIO or MSR as the mode asks for */
+    WORLD_WRITE, /* register `a` := b, by MMIO or MSR as the mode asks for; with `to`: a write that
+                    sends vector `mask` */
     WORLD_READ,  /* register `a` must read b in the bits of `mask`; mask 0: any value */
     WORLD_WRMSR, /* MSR `a` := b; must not fault */
     WORLD_ICR,   /* an IPI: low word `a`, destination b; reaches `to` */
@@ -75,7 +76,7 @@ enum world_op_kind {
     WORLD_LINT0,   /* the 8259's INTR, at vCPU v, with vector `a`; falls when that is fetched */
     WORLD_NMI,     /* vapic_nmi() */
     WORLD_POKE,    /* vapic_poke() */
-    WORLD_TIME,    /* the clock goes on by b ns; timers that are due expire */
+    WORLD_TIME,    /* when vCPU v has armed its timer the clock goes on by b ns, and it expires */
     WORLD_MOVE,    /* the scheduler moves vCPU v to processor `a` */
     WORLD_PREEMPT, /* it takes vCPU v off its processor */
     WORLD_RESUME,  /* it gives vCPU v processor `a` */
@@ -101,6 +102,8 @@ struct world_op {
 
 /* Guests */
 #define G_WRITE(reg, value)     {.kind = WORLD_WRITE, .a = (reg), .b = (value)}
+#define G_TIMER(n, vector, count)                                                                  \
+    {.kind = WORLD_WRITE, .to = WORLD_BIT(n), .a = APIC_TMICT, .b = (count), .mask = (vector)}
 #define G_READ(reg, bits, value) {.kind = WORLD_READ, .a = (reg), .b = (value), .mask = (bits)}
 #define G_WRMSR(msr, value)     {.kind = WORLD_WRMSR, .a = (msr), .b = (value)}
 #define G_IPI(n, vector)        {.kind = WORLD_ICR, .to = WORLD_BIT(n), .a = (vector), .b = (n)}
@@ -145,7 +148,7 @@ struct world_op {
 #define H_LINT0(n, vector)      {.kind = WORLD_LINT0, .v = (n), .a = (vector)}
 #define H_NMI(n)                {.kind = WORLD_NMI, .v = (n)}
 #define H_POKE(n)               {.kind = WORLD_POKE, .v = (n)}
-#define H_TIME(ns)              {.kind = WORLD_TIME, .b = (ns)}
+#define H_TIME(n, ns)           {.kind = WORLD_TIME, .v = (n), .b = (ns)}
 #define H_MOVE(n, cpu)          {.kind = WORLD_MOVE, .v = (n), .a = (cpu)}
 #define H_PREEMPT(n)            {.kind = WORLD_PREEMPT, .v = (n)}
 #define H_RESUME(n, cpu)        {.kind = WORLD_RESUME, .v = (n), .a = (cpu)}
@@ -172,6 +175,8 @@ enum world_vcpu_flag {
 struct world_vcpu_spec {
     const struct world_op *ops; /* NULL: idles at once */
     uint32_t flags;             /* enum world_vcpu_flag */
+    uint32_t id;                /* APIC ID; 0: the vCPU's number */
+    uint8_t timer;              /* vector of its LVT timer entry, one-shot; 0: masked */
 };
 
 struct world_actor_spec {
@@ -198,10 +203,8 @@ struct world_irte_spec {
 enum world_flag {
     WORLD_NO_GA_LOG = 1u << 0,  /* AMD: the VM has no tag */
     WORLD_SUPPRESS = 1u << 1,   /* guests set SVR bit 12: EOIs are not broadcast */
-    WORLD_PROBED = 1u << 2,     /* hybrid: the access page is what is probed; nothing else */
-    WORLD_AUTO_EOI = 1u << 3,   /* vCPU 0 has an AutoEOI vector: inhibited by HYPERV */
-    WORLD_XAPIC_HOST = 1u << 4, /* Intel: NDST in the 8-bit form */
-    WORLD_SHARED_ID = 1u << 5,  /* AMD: vCPUs run their LDRs in cluster mode */
+    WORLD_XAPIC_HOST = 1u << 2, /* Intel: NDST in the 8-bit form */
+    WORLD_UNIQUE_ID = 1u << 3,  /* knob UNIQUE_ID */
 };
 
 struct world;

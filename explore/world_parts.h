@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the files of the world share: world.h has the picture. Everything lies in the memory that
+ * world_setup() is given. Words that several actors touch are touched by ex_read(), ex_write() and
+ * so on, or by the library; the rest says whose it is.
+ */
+#ifndef VAPIC_EXPLORE_WORLD_PARTS_H
+#define VAPIC_EXPLORE_WORLD_PARTS_H
+
+#include "properties.h"
+#include "vapic/accel.h"
+#include "vapic/pv.h"
+#include "vapic/silicon.h"
+#include "world.h"
+
+#define FIRST_HPA     0x100000000ull
+#define PAGE          4096u
+#define KICK_VECTOR   0xF0u /* makes a processor leave the guest */
+#define NOTIFY_VECTOR 0xF1u
+#define WAKEUP_VECTOR 0xF2u
+#define GA_LOG_SIZE   8u
+#define LENGTH        3u /* of a guest's instruction */
+#define RTE_MASKED     (1u << 16)
+#define RTE_LEVEL      (1u << 15)
+#define RTE_REMOTE_IRR (1u << 14)
+#define NOWHERE       0u /* world_vcpu.where: no processor; else processor + 1 */
+
+enum insn_kind { INSN_MMIO, INSN_MSR, INSN_CR8, INSN_HLT };
+
+/* An instruction of the guest that the silicon or the library executes. */
+struct insn {
+    enum insn_kind kind;
+    bool write;
+    uint64_t address; /* guest-physical, or MSR */
+    uint64_t value;
+};
+
+/* How an exit's handler ended. */
+enum handled {
+    HANDLED_DONE,  /* the instruction is complete */
+    HANDLED_GP,    /* it faults */
+    HANDLED_RETRY, /* nothing has happened: it is executed again */
+};
+
+struct world;
+
+/* The sequential reference of one vCPU, and its accounts. Invisible: it decides nothing. */
+struct reference {
+    uint8_t sent[256], taken[256];
+    uint32_t due[8];   /* sent since it was last taken: must still come */
+    uint32_t may[8];   /* the same, of messages that may be dropped */
+    uint32_t isr[8];
+    uint8_t tpr;
+    uint32_t nmis, extints;
+    uint32_t eois_of_level, eois_seen; /* levels ended by the guest; host.eoi() */
+};
+
+struct world_vcpu {
+    struct vapic apic; /* first: struct vapic * is struct world_vcpu * */
+    struct vapic_accel_vcpu accel;
+    struct vapic_pv pv;
+    uint32_t pv_word __attribute__((aligned(64))); /* guest memory */
+    /* Any actor, by ex_ functions */
+    uint32_t where;   /* processor + 1 */
+    uint32_t woken;   /* by host.notify() */
+    uint32_t kicked;  /* without a back end */
+    uint32_t outside; /* how often it has left the guest */
+    uint32_t order;   /* of the scheduler: a processor + 1, or ORDER_PUT */
+    uint32_t exists;
+    uint32_t stopped;
+    uint32_t deliveries; /* grows when `ref.taken` does */
+    uint32_t armed;      /* its timer */
+    /* Constant */
+    struct world *w;
+    const struct world_vcpu_spec *spec;
+    uint32_t n, id;
+    bool scheduled; /* the scheduler gives orders to it */
+    uint8_t *page, *vmcb, *vmcb02;
+    uint8_t *msrs; /* MSR permission map or bitmap */
+    /* Owner */
+    struct vapic_sil_vmcs vmcs, vmcs02;
+    struct vapic_sil_cpu *cpu, *last; /* where it runs, and ran last */
+    struct vapic_entry entry;
+    const struct world_op *op;
+    uint8_t phase;    /* of an operation of several instructions */
+    uint8_t injected; /* enum vapic_inject: in the injection slot, not seen delivered yet */
+    uint8_t extint;   /* vector fetched from the 8259 and not delivered yet */
+    uint8_t lint0;    /* vector that the 8259 has */
+    uint8_t eois;     /* handlers that still have to write theirs */
+    uint8_t service;  /* set of pins whose device the handler still has to serve */
+    bool guest_if, asleep, spinning, l2, x2apic, off;
+    struct reference ref;
+};
+
+struct world_pin {
+    bool high, was_high; /* now; since the vector was last taken */
+    uint32_t served;
+};
+
+/* What differs between the vendors. */
+struct world_vendor {
+    enum vapic_sil_vendor silicon;
+    void (*create)(struct world_vcpu *v);              /* the host's part of the control block */
+    enum vapic_sil_result (*enter)(struct world_vcpu *v);
+    uint8_t (*cr8)(struct world_vcpu *v);              /* after an exit */
+    enum handled (*exit)(struct world_vcpu *v, struct insn *insn); /* after vapic_exit() */
+    void (*flush)(struct world_vcpu *v);
+    void (*intercept)(struct world_vcpu *v, const struct vapic_msr_pass *pass);
+    void (*create_l2)(struct world_vcpu *v);
+    void (*check)(struct world_vcpu *v); /* tables and descriptors, at the end */
+    uint64_t leave_code;                 /* of an exit for an I/O instruction */
+};
+
+extern const struct world_vendor world_amd, world_intel;
+
+struct world {
+    struct vapic_vm vm;
+    struct vapic_accel accel;
+    struct vapic_platform platform;
+    struct vapic_sil silicon;
+    struct vapic_ioapic io;
+    struct vapic_pin pins[24];
+    struct vapic_sil_cpu *by_id[WORLD_CPUS];
+    struct vapic_sil_cpu cpu[WORLD_CPUS];
+    struct vapic_pcpu pcpu[WORLD_CPUS];
+    struct world_vcpu v[WORLD_VCPUS];
+    struct vapic_sil_amd_iommu iommu;
+    struct vapic_irte irte[WORLD_IRTES];
+    uint64_t irte_words[WORLD_IRTES][2] __attribute__((aligned(16)));
+    uint64_t ga_log[GA_LOG_SIZE];
+    /* Any actor, by ex_ functions */
+    uint32_t lock, page_mapped, time;
+    uint32_t calls[EX_MAX_ACTORS]; /* odd: in the library; only with `quiesces` */
+    /* Constant */
+    const struct world_spec *spec;
+    const struct world_vendor *vendor; /* NULL: the library alone */
+    uint32_t mode, features;
+    bool quiesces;
+    uint8_t *scratch; /* the APIC access page */
+    uint64_t *table;  /* what vapic_accel_init() was given */
+    uint32_t level_vectors[8];
+    size_t used;
+    /* Invisible accounts */
+    struct world_pin pin[WORLD_PINS];
+};
+
+#define ORDER_PUT UINT32_MAX
+
+static inline bool bit_of(const uint32_t set[8], uint8_t vector)
+{
+    return (set[vector >> 5] >> (vector & 31)) & 1;
+}
+
+static inline void set_bit(uint32_t set[8], uint8_t vector)
+{
+    set[vector >> 5] |= 1u << (vector & 31);
+}
+
+static inline void clear_bit(uint32_t set[8], uint8_t vector)
+{
+    set[vector >> 5] &= ~(1u << (vector & 31));
+}
+
+/* ---- world.c ---- */
+
+uint64_t world_hpa(const struct world *w, const void *memory);
+void world_require(bool condition, const char *what); /* the scenario or this room is wrong */
+void world_create_vcpu(struct world_vcpu *v);
+void world_start_vcpu(struct world_vcpu *v);
+struct vapic_now world_now(const struct world *w);
+void world_attach(struct world *w, uint32_t irte);
+
+/* ---- world_host.c ---- */
+
+extern const struct vapic_host world_host;
+extern const struct vapic_sil_host world_silicon;
+void world_act(struct world_vcpu *v, enum vapic_action action);
+void world_kick(struct world_vcpu *v);
+/* An interrupt handler of the host, on processor `cpu`. */
+void world_handle_interrupt(struct world *w, uint32_t cpu, uint8_t vector);
+/* All that are pending. True: a kick was among them. */
+bool world_take_interrupts(struct world *w, struct vapic_sil_cpu *cpu);
+bool world_cpu_pending(const struct vapic_sil_cpu *cpu);
+
+/* The actor is inside the library: for host.quiesce(). */
+void world_call_begin(struct world *w);
+void world_call_end(struct world *w);
+
+/* ---- world_vcpu.c ---- */
+
+void world_vcpu_main(void *arg);
+enum handled world_emulate(struct world_vcpu *v, struct insn *insn);
+void world_load(struct world_vcpu *v, uint32_t cpu);
+/* At the end of a run: out of the guest, so that the registers may be looked at. */
+void world_leave(struct world_vcpu *v);
+
+/* ---- world_actor.c ---- */
+
+struct world_actor_arg {
+    struct world *w;
+    const struct world_op *ops;
+};
+
+void world_actor_main(void *arg);
+
+/* ---- properties.c ---- */
+
+void world_sent(struct world *w, const struct world_op *op, uint8_t vector);
+void world_sent_to(struct world_vcpu *v, uint8_t vector, bool maybe);
+void world_delivered(struct world_vcpu *v, uint8_t vector);
+void world_ended(struct world_vcpu *v);                   /* the guest wrote EOI */
+void world_eoi_seen(struct world_vcpu *v, uint8_t vector); /* host.eoi() */
+void world_forgotten(struct world_vcpu *v);               /* INIT, RESET: all but NMIs */
+void world_check_entry(struct world_vcpu *v);             /* before VMRUN */
+void world_check_end(struct world *w);
+
+#endif
