@@ -20,7 +20,7 @@
 #include "run_options.h"
 #include "term.h"
 
-#define RIG_ARGS_MAX 64u /* 47 at most by now: rig_command() */
+#define RIG_ARGS_MAX 64u /* 49 at most by now: rig_command() */
 
 struct guest_files {
     struct vmm_blob kernel;
@@ -154,6 +154,7 @@ static int status_of(const struct run_options *o, const struct vmm_machine *m,
     case VMM_WANT_DEBUG_EXIT:
     case VMM_WANT_OFF:
     case VMM_WANT_RESET:
+    case VMM_WANT_SWITCH:
     case VMM_WANT_NOTHING:
         break;
     }
@@ -225,6 +226,8 @@ static int run_mode(const struct run_options *o, const struct guest_files *files
         .trace = trace,
         .accel = mode,
         .irqchip = o->irqchip,
+        .switch_ns = o->switch_ns,
+        .switch_count = o->switch_count,
         .disturb = is_disturbed(o) ? &o->disturb : NULL,
         .in_fd = series->in_fd,
         .out_fd = STDOUT_FILENO,
@@ -342,6 +345,9 @@ static void rig_command(const struct run_options *o, const char *cpus, const cha
     add_option(c, "--append", VMM_RIG_TEXT, o->append);
     add(c, VMM_RIG_TEXT, o->pv_eoi ? "--pv-eoi" : "--no-pv-eoi");
     add_option(c, "--irqchip", VMM_RIG_TEXT, run_irqchip_names[o->irqchip]);
+    if (o->switch_text != NULL) {
+        add_option(c, "--switch-irqchip", VMM_RIG_TEXT, o->switch_text);
+    }
     add_option(c, "--accel", VMM_RIG_TEXT, run_accel_names[o->accel]);
     for (unsigned i = 0; i < o->disturb.inhibits; i++) {
         add_option(c, "--inhibit", VMM_RIG_TEXT, o->inhibit_text[i]);

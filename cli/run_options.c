@@ -36,6 +36,7 @@ enum key {
     KEY_TIMER,
     KEY_ENGINE,
     KEY_IRQCHIP,
+    KEY_SWITCH_IRQCHIP,
     KEY_PV_EOI,
     KEY_NO_PV_EOI,
     KEY_ACCEL,
@@ -68,6 +69,10 @@ static const struct argp_option option_table[] = {
     {"irqchip", KEY_IRQCHIP, "NAME", 0,
      "Whose interrupt controllers the guest has: vapic (libvapic's), or, to compare, kernel (KVM's "
      "own)",
+     0},
+    {"switch-irqchip", KEY_SWITCH_IRQCHIP, "PERIOD[,COUNT]", 0,
+     "Every PERIOD the running guest's interrupt controllers become the other ones, state and all, "
+     "as often as COUNT says (without it: to the end), as 200ms,40. PERIOD as for --inhibit",
      0},
     {"pv-eoi", KEY_PV_EOI, NULL, 0,
      "Offer KVM's PV EOI: most interrupts end without an exit (the default)", 0},
@@ -190,6 +195,35 @@ static void set_pause(struct argp_state *state, struct run_options *o, const cha
     o->pause_text = text;
 }
 
+/* A comma, and how often. */
+static uint64_t parse_count(struct argp_state *state, const char *text)
+{
+    unsigned long long n;
+    char *end;
+
+    errno = 0;
+    n = strtoull(text, &end, 10);
+    if (errno != 0 || !isdigit((unsigned char)text[0]) || *end != '\0' || n == 0) {
+        argp_failure(state, CLI_USAGE, 0, "--switch-irqchip: '%s' is no number of times", text);
+    }
+    return n;
+}
+
+static void set_switch(struct argp_state *state, struct run_options *o, const char *text)
+{
+    const char *comma = strchr(text, ',');
+    int length = comma != NULL ? (int)(comma - text) : (int)strlen(text);
+    char period[32];
+    struct vmm_err err;
+
+    snprintf(period, sizeof(period), "%.*s", length, text);
+    if (vmm_period_parse("switch-irqchip", period, &o->switch_ns, &err) != 0) {
+        argp_failure(state, CLI_USAGE, 0, "%s", err.text);
+    }
+    o->switch_count = comma != NULL ? parse_count(state, comma + 1) : 0;
+    o->switch_text = text;
+}
+
 static void check_accel(struct argp_state *state, const struct run_options *o)
 {
     if (o->accel == VMM_ACCEL_NONE && o->disturb.inhibits != 0) {
@@ -208,13 +242,13 @@ static void check_accel(struct argp_state *state, const struct run_options *o)
 
 static void check_irqchip(struct argp_state *state, const struct run_options *o)
 {
-    if (o->irqchip != VMM_IRQCHIP_KERNEL) {
+    if (o->irqchip != VMM_IRQCHIP_KERNEL && o->switch_ns == 0) {
         return;
     }
     if (o->accel != VMM_ACCEL_NONE) {
         argp_failure(state, CLI_USAGE, 0,
-                     "--irqchip kernel: KVM's own APIC is not modelled hardware's: leave out "
-                     "--accel");
+                     "--%s: KVM's own APIC is not modelled hardware's: leave out --accel",
+                     o->switch_ns != 0 ? "switch-irqchip" : "irqchip kernel");
     }
     if (o->cpus > VMM_KERNEL_CPUS) {
         argp_failure(state, CLI_USAGE, 0,
@@ -272,6 +306,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         break;
     case KEY_IRQCHIP:
         o->irqchip = (enum vmm_irqchip)choose(state, "irqchip", arg, run_irqchip_names);
+        break;
+    case KEY_SWITCH_IRQCHIP:
+        set_switch(state, o, arg);
         break;
     case KEY_PV_EOI:
         o->pv_eoi = true;

@@ -32,7 +32,10 @@ struct run_options {
     enum run_engine engine;
     enum run_stats stats;
     enum vmm_irqchip irqchip;
-    unsigned accel; /* enum vmm_accel_mode or enum run_accel */
+    uint64_t switch_ns;      /* 0: the guest keeps them */
+    uint64_t switch_count;   /* 0: no end */
+    const char *switch_text; /* as it was given; NULL: not */
+    unsigned accel;          /* enum vmm_accel_mode or enum run_accel */
     struct vmm_disturb_config disturb;
     const char *inhibit_text[VMM_INHIBITS_MAX]; /* as they were given */
     const char *pause_text;                     /* NULL: none */

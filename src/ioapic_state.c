@@ -133,3 +133,18 @@ int vapic_ioapic_load(struct vapic_ioapic *io, const void *record, size_t size)
     }
     return VAPIC_OK;
 }
+
+/* ---- One entry of another I/O APIC's ---- */
+
+int vapic_ioapic_load_entry(struct vapic_ioapic *io, uint32_t pin, uint64_t entry)
+{
+    uint64_t sources;
+
+    if (io == NULL || pin >= io->pin_count)
+        return VAPIC_E_ARG;
+    sources = vapic_load64(&io->pins[pin].word, VAPIC_ACQUIRE) >> PIN_SOURCES_SHIFT;
+    if (!pin_is_level(entry))
+        entry &= ~(uint64_t)IOAPIC_RTE_RIRR;
+    vapic_ioapic_load_pin(io, pin, entry & RTE_BITS, (uint16_t)sources, 0);
+    return VAPIC_OK;
+}

@@ -255,6 +255,25 @@ void vmm_pic_set_line(struct vmm_pic *pic, unsigned input, bool level)
     pic_update(pic);
 }
 
+static void chip_load(struct vmm_pic_chip *chip, const struct vmm_pic_chip *from, uint8_t lines)
+{
+    uint8_t elcr_mask = chip->elcr_mask;
+    bool has_slave = chip->has_slave;
+
+    *chip = *from;
+    chip->lines = has_slave ? lines & (uint8_t)~BIT(CASCADE) : lines;
+    chip->elcr_mask = elcr_mask;
+    chip->has_slave = has_slave;
+}
+
+void vmm_pic_load(struct vmm_pic *pic, const struct vmm_pic_chip *master,
+                  const struct vmm_pic_chip *slave, uint16_t lines)
+{
+    chip_load(&pic->master, master, (uint8_t)lines);
+    chip_load(&pic->slave, slave, (uint8_t)(lines >> 8));
+    pic_update(pic);
+}
+
 uint8_t vmm_pic_ack(struct vmm_pic *pic)
 {
     uint8_t vector;

@@ -60,6 +60,13 @@ void vmm_pic_reset(struct vmm_pic *pic);
 void vmm_pic_set_line(struct vmm_pic *pic, unsigned input, bool level);
 
 /*
+ * Another pair's state becomes this one's, but for the wiring; bit n of `lines` is the wire of
+ * input n. The output is told if it changes. Device lock held.
+ */
+void vmm_pic_load(struct vmm_pic *pic, const struct vmm_pic_chip *master,
+                  const struct vmm_pic_chip *slave, uint16_t lines);
+
+/*
  * The processor's interrupt acknowledge cycle: returns the vector, and moves the request in
  * service. If nothing is requested any more the result is the spurious vector (input 7 of the chip
  * asked), with no in-service bit set there. Takes the device lock.

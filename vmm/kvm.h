@@ -101,8 +101,9 @@ int vmm_kvm_set_apic_base(int vcpu_fd, uint64_t apic_base);
 /* Is an NMI in service? */
 bool vmm_kvm_nmi_masked(int vcpu_fd);
 
-/* Reads an MSR of a vCPU's, as the host. */
+/* An MSR of a vCPU's, read and written as the host. */
 int vmm_kvm_read_msr_of(int vcpu_fd, uint32_t msr, uint64_t *value);
+int vmm_kvm_write_msr_of(int vcpu_fd, uint32_t msr, uint64_t value);
 
 /* Reads IA32_TSC of a vCPU. */
 int vmm_kvm_read_tsc(int vcpu_fd, uint64_t *tsc);

@@ -136,15 +136,20 @@ struct one_msr {
     struct kvm_msr_entry entry;
 };
 
+int vmm_kvm_write_msr_of(int vcpu_fd, uint32_t msr, uint64_t value)
+{
+    struct one_msr one = {.head.nmsrs = 1, .entry = {msr, 0, value}};
+
+    return ioctl(vcpu_fd, KVM_SET_MSRS, &one) == 1 ? 0 : -1;
+}
+
 /*
  * By the MSR and not with the segment registers: writing those back changes the type of a loaded
  * TR, which some nested processors then refuse to use for the guest's I/O permissions.
  */
 int vmm_kvm_set_apic_base(int vcpu_fd, uint64_t apic_base)
 {
-    struct one_msr msr = {.head.nmsrs = 1, .entry = {MSR_APIC_BASE, 0, apic_base}};
-
-    return ioctl(vcpu_fd, KVM_SET_MSRS, &msr) == 1 ? 0 : -1;
+    return vmm_kvm_write_msr_of(vcpu_fd, MSR_APIC_BASE, apic_base);
 }
 
 int vmm_kvm_read_msr_of(int vcpu_fd, uint32_t msr, uint64_t *value)
@@ -183,7 +188,6 @@ static int move_tsc(int vcpu_fd, uint64_t delta)
 /* Either register moves the TSC, and IA32_TSC_ADJUST by the same amount [SDM3 19.17.3]. */
 int vmm_kvm_write_tsc(int vcpu_fd, uint32_t msr, uint64_t value)
 {
-    struct one_msr adjust = {.head.nmsrs = 1, .entry.index = VMM_MSR_TSC_ADJUST};
     uint64_t old;
     uint64_t old_adjust;
 
@@ -191,8 +195,7 @@ int vmm_kvm_write_tsc(int vcpu_fd, uint32_t msr, uint64_t value)
         vmm_kvm_read_msr_of(vcpu_fd, msr, &old) != 0 || move_tsc(vcpu_fd, value - old) != 0) {
         return -1;
     }
-    adjust.entry.data = old_adjust + (value - old);
-    return ioctl(vcpu_fd, KVM_SET_MSRS, &adjust) == 1 ? 0 : -1;
+    return vmm_kvm_write_msr_of(vcpu_fd, VMM_MSR_TSC_ADJUST, old_adjust + (value - old));
 }
 
 void vmm_kvm_print_regs(const struct kvm_regs *r, const struct kvm_sregs *s, char *text,

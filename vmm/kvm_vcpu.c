@@ -246,7 +246,7 @@ void vmm_vcpu_finish(struct vmm_vcpu *v)
     } while (v->incomplete && !vmm_machine_wants(v->machine));
 }
 
-static void cpu_event(struct vmm_vcpu *v, const struct vapic_entry *entry)
+void vmm_vcpu_event(struct vmm_vcpu *v, const struct vapic_entry *entry)
 {
     int rc = 0;
 
@@ -341,7 +341,7 @@ static struct vapic_now prepare(struct vmm_vcpu *v, struct vapic_entry *entry)
         vapic_enter(&v->apic, can_now(v), now, entry);
         v->deadline = entry->deadline;
         if (entry->event != VAPIC_CPU_NONE) {
-            cpu_event(v, entry);
+            vmm_vcpu_event(v, entry);
         } else if (v->incomplete && must_finish(v, entry)) {
             if (v->accel != NULL) {
                 vmm_accel_step_out(v); /* a device may be called, which may wait for a lock */

@@ -117,6 +117,9 @@ void vmm_vcpu_exit(struct vmm_vcpu *v);
 /* Lets KVM finish the instruction of the last exit, without entering the guest. */
 void vmm_vcpu_finish(struct vmm_vcpu *v);
 
+/* Does what vapic_enter() said with INIT or SIPI. */
+void vmm_vcpu_event(struct vmm_vcpu *v, const struct vapic_entry *entry);
+
 /* kvm_shadow.c: must an interrupt wait, because the guest stands between STI and HLT? */
 bool vmm_shadow_before_hlt(const struct vmm_vcpu *v);
 

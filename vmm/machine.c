@@ -11,6 +11,7 @@
 #include "acpi.h"
 #include "kvm_irqchip.h"
 #include "load_bytes.h"
+#include "switch.h"
 
 /* How long the console's reader may take for what is left: a user who wants out does not wait. */
 #define DRAIN_MS_AT_END  60000u
@@ -29,14 +30,22 @@
 /* Requests                                                                                       */
 /* ---------------------------------------------------------------------------------------------- */
 
-/* The first request wins, but for a reset, which gives way to anything that ends the machine. */
+/* A reset gives way to anything that ends the machine, and a switch to both. */
+static unsigned rank(uint64_t word)
+{
+    enum vmm_want want = (enum vmm_want)(uint32_t)word;
+
+    return want <= VMM_WANT_RESET ? (unsigned)want : VMM_WANT_RESET + 1u;
+}
+
+/* Of requests of one rank the first wins. */
 void vmm_machine_request(struct vmm_machine *m, enum vmm_want want, int code)
 {
     uint64_t now = 0;
     uint64_t word = (uint64_t)want | (uint64_t)(uint32_t)code << 32;
 
     while (!atomic_compare_exchange_weak(&m->want, &now, word)) {
-        if (now != VMM_WANT_NOTHING && (now != VMM_WANT_RESET || want == VMM_WANT_RESET)) {
+        if (rank(now) >= rank(word)) {
             return;
         }
     }
@@ -51,14 +60,38 @@ void vmm_machine_request(struct vmm_machine *m, enum vmm_want want, int code)
     pthread_mutex_unlock(&m->want_lock);
 }
 
-static uint64_t wait_for_request(struct vmm_machine *m)
+static bool switches(const struct vmm_machine *m)
 {
+    return m->config.switch_ns != 0 &&
+           (m->config.switch_count == 0 || m->switches < m->config.switch_count);
+}
+
+/* False: it has not come in the time. `period_ns` 0: there is no limit. */
+static bool await_request(struct vmm_machine *m, uint64_t period_ns)
+{
+    struct timespec until;
+    int rc = 0;
+
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += (time_t)(period_ns / VMM_NS_PER_SEC);
+    until.tv_nsec += (long)(period_ns % VMM_NS_PER_SEC);
+    until.tv_sec += until.tv_nsec / (long)VMM_NS_PER_SEC;
+    until.tv_nsec %= (long)VMM_NS_PER_SEC;
     pthread_mutex_lock(&m->want_lock);
-    while (atomic_load(&m->want) == 0) {
-        pthread_cond_wait(&m->wanted, &m->want_lock);
+    while (atomic_load(&m->want) == 0 && rc == 0) {
+        rc = period_ns != 0 ? pthread_cond_timedwait(&m->wanted, &m->want_lock, &until)
+                            : pthread_cond_wait(&m->wanted, &m->want_lock);
     }
     pthread_mutex_unlock(&m->want_lock);
-    return atomic_load(&m->want);
+    return atomic_load(&m->want) != 0;
+}
+
+/* Asks for the switch itself when the time for one has come. */
+static void wait_for_request(struct vmm_machine *m)
+{
+    if (!await_request(m, switches(m) ? m->config.switch_ns : 0)) {
+        vmm_machine_request(m, VMM_WANT_SWITCH, 0);
+    }
 }
 
 /* Does this vCPU show the state that KVM gives it after a shutdown on AMD? */
@@ -167,16 +200,9 @@ static int connect_wires(struct vmm_machine *m)
     return rc;
 }
 
-static void disconnect_wires(struct vmm_machine *m)
+void vmm_machine_close_vm(struct vmm_machine *m)
 {
-    pthread_mutex_lock(&m->devices.env.lock);
     m->wires_fd = -1;
-    pthread_mutex_unlock(&m->devices.env.lock);
-}
-
-static void close_vm(struct vmm_machine *m)
-{
-    disconnect_wires(m);
     for (unsigned i = 0; i < m->cpus_made; i++) {
         vmm_vcpu_close(&m->cpu[i]);
     }
@@ -186,7 +212,7 @@ static void close_vm(struct vmm_machine *m)
     }
 }
 
-static int open_vm(struct vmm_machine *m, const struct vmm_start *start, struct vmm_err *err)
+int vmm_machine_open_vm(struct vmm_machine *m, struct vmm_err *err)
 {
     m->vm_fd = vmm_kvm_create_vm(&m->kvm, &m->mem, m->irqchip, err);
     if (m->vm_fd < 0) {
@@ -196,6 +222,15 @@ static int open_vm(struct vmm_machine *m, const struct vmm_start *start, struct 
         if (vmm_vcpu_open(&m->cpu[i], m->vm_fd, err) != 0) {
             return -1;
         }
+    }
+    return 0;
+}
+
+static int power_on(struct vmm_machine *m, const struct vmm_start *start, struct vmm_err *err)
+{
+    m->irqchip = m->config.irqchip;
+    if (vmm_machine_open_vm(m, err) != 0) {
+        return -1;
     }
     if (vmm_kvm_start(m->cpu[0].fd, start) != 0) {
         return vmm_fail(err, "/dev/kvm: cannot set the start registers: %s", strerror(errno));
@@ -304,6 +339,34 @@ static int hand_over(struct vmm_machine *m, struct vmm_err *err)
     return 0;
 }
 
+/* Runs the vCPUs until there is a request. */
+static int run_cpus(struct vmm_machine *m, uint64_t *want, struct vmm_err *err)
+{
+    if (start_cpus(m, err) != 0) {
+        return -1;
+    }
+    wait_for_request(m);
+    if (join_cpus(m, err) != 0) {
+        return -1;
+    }
+    *want = atomic_load(&m->want); /* it may have given way to another */
+    return 0;
+}
+
+/* Runs until a request that is more than a switch. */
+static int run_switched(struct vmm_machine *m, uint64_t *want, struct vmm_err *err)
+{
+    do {
+        if (run_cpus(m, want, err) != 0) {
+            return -1;
+        }
+        if (*want == VMM_WANT_SWITCH && vmm_switch(m, err) != 0) {
+            return -1;
+        }
+    } while (*want == VMM_WANT_SWITCH && atomic_compare_exchange_strong(&m->want, want, 0));
+    return 0;
+}
+
 /* One boot, from loading to the request that ends it. */
 static int boot(struct vmm_machine *m, uint64_t *want, struct vmm_err *err)
 {
@@ -314,19 +377,17 @@ static int boot(struct vmm_machine *m, uint64_t *want, struct vmm_err *err)
         rc = hand_over(m, err);
     }
     if (rc == 0) {
-        rc = open_vm(m, &start, err);
-    }
-    if (rc == 0) {
-        rc = start_cpus(m, err);
+        rc = power_on(m, &start, err);
     }
     if (rc == 0) {
         m->boots++;
         m->boot_ns = vmm_clock_mono(&vmm_clock_host);
-        *want = wait_for_request(m);
-        rc = join_cpus(m, err);
+        rc = run_switched(m, want, err);
     }
     if (!m->stuck) {
-        close_vm(m);
+        pthread_mutex_lock(&m->devices.env.lock);
+        vmm_machine_close_vm(m);
+        pthread_mutex_unlock(&m->devices.env.lock);
     }
     return rc;
 }
@@ -438,6 +499,8 @@ void vmm_machine_stats(struct vmm_machine *m, struct vmm_stats *stats, struct vm
         .vectors = (const uint64_t(*)[256])m->vectors,
         .ioapic_interrupts = messages,
         .boots = m->boots,
+        .switches = m->switches,
+        .switch_ns_max = m->switch_ns_max,
         .seconds = m->seconds,
         .engine = "kvm",
         .accel = m->accel != NULL ? accel : NULL,

@@ -57,6 +57,8 @@ struct vmm_machine_config {
     uint32_t knobs; /* libvapic's VAPIC_KNOB_ masks, if knobs_set; else what suits the machine */
     bool knobs_set;
     enum vmm_irqchip irqchip;                 /* what the machine boots with */
+    uint64_t switch_ns;                       /* so often it becomes the other one; 0: never */
+    uint64_t switch_count;                    /* and so many times; 0: without end */
     const struct vmm_disturb_config *disturb; /* NULL: nothing disturbs */
     int in_fd;                                /* the console's; -1: no input */
     int out_fd;
@@ -66,6 +68,7 @@ struct vmm_machine_config {
 /* Why a machine stopped. */
 enum vmm_want {
     VMM_WANT_NOTHING,
+    VMM_WANT_SWITCH, /* to the other irqchip, and on */
     VMM_WANT_RESET,
     VMM_WANT_OFF,
     VMM_WANT_DEBUG_EXIT, /* the code is the exit status */
@@ -123,6 +126,8 @@ struct vmm_machine {
     pthread_cond_t wanted;
     char failure[1200]; /* guarded by want_lock */
 
+    uint64_t switches;      /* between irqchips */
+    uint64_t switch_ns_max; /* the longest */
     uint64_t boots;
     uint64_t boot_ns;      /* when the last one began */
     unsigned quick_faults; /* resets by triple fault in a row, each soon after the boot */
@@ -167,6 +172,13 @@ void vmm_machine_triple_fault(struct vmm_machine *m, struct vmm_vcpu *v);
 
 /* A message of a device's; returns how many vCPUs took it, or a negative value. Any thread. */
 int vmm_machine_msi(struct vmm_machine *m, uint64_t address, uint32_t data);
+
+/* For switch.c: the KVM side of the machine, of `irqchip`'s kind. Device lock held. */
+int vmm_machine_open_vm(struct vmm_machine *m, struct vmm_err *err);
+void vmm_machine_close_vm(struct vmm_machine *m);
+
+/* A wire's share of libvapic's I/O APIC. Device lock held. */
+void vmm_machine_wire_to_ioapic(struct vmm_machine *m, unsigned wire, bool level);
 
 /* The interrupt acknowledge cycle of the 8259 pair. */
 uint8_t vmm_machine_acknowledge_pic(struct vmm_machine *m);

@@ -17,6 +17,7 @@
 #include "acpi.h"
 #include "kvm_irqchip.h"
 #include "kvm_pv.h"
+#include "vapic/arch/ioapic.h"
 
 /* ---------------------------------------------------------------------------------------------- */
 /* What the devices and the user ask for                                                          */
@@ -116,6 +117,11 @@ static struct vapic_host make_host(void)
  * Wire n goes to input n of the 8259 pair and to pin n of the I/O APIC; wire 0, the PIT, to pin 2
  * instead, as the MADT says. Wire 2 has no 8259 input and shares pin 2 as a source of its own.
  */
+void vmm_machine_wire_to_ioapic(struct vmm_machine *m, unsigned wire, bool level)
+{
+    vapic_gsi_set(&m->vm, wire == 0 ? 2 : wire, wire == 2 ? 1 : 0, level);
+}
+
 static void on_wire(void *ctx, unsigned gsi, bool level)
 {
     struct vmm_machine *m = ctx;
@@ -127,7 +133,7 @@ static void on_wire(void *ctx, unsigned gsi, bool level)
     if (gsi < 16) {
         vmm_pic_set_line(&m->devices.pic, gsi, level);
     }
-    vapic_gsi_set(&m->vm, gsi == 0 ? 2 : gsi, gsi == 2 ? 1 : 0, level);
+    vmm_machine_wire_to_ioapic(m, gsi, level);
 }
 
 /* The 8259's INTR is wired to LINT0 of the boot processor. */
@@ -155,7 +161,8 @@ uint8_t vmm_machine_acknowledge_pic(struct vmm_machine *m)
 
 static int check_cpus(const struct vmm_machine *m, struct vmm_err *err)
 {
-    unsigned max = m->config.irqchip == VMM_IRQCHIP_KERNEL ? VMM_KERNEL_CPUS : VAPIC_MAX_VCPUS;
+    bool kernel = m->config.irqchip == VMM_IRQCHIP_KERNEL || m->config.switch_ns != 0;
+    unsigned max = kernel ? VMM_KERNEL_CPUS : VAPIC_MAX_VCPUS;
     unsigned limit = m->kvm.max_cpus < m->kvm.max_id ? m->kvm.max_cpus : m->kvm.max_id;
 
     if (limit > max) {
@@ -201,7 +208,11 @@ static int make_vm(struct vmm_machine *m, struct vmm_err *err)
         .max_gsis = VMM_IOAPIC_PINS,
         .count_received = m->config.count,
     };
-    struct vapic_ioapic_config io = {.pins = VMM_IOAPIC_PINS};
+    /* A guest that meets both models must find the same I/O APIC: KVM's is of version 11h. */
+    struct vapic_ioapic_config io = {
+        .pins = VMM_IOAPIC_PINS,
+        .version = m->config.switch_ns != 0 ? IOAPIC_VERSION_11 : IOAPIC_VERSION_20,
+    };
     struct vapic_host host = make_host();
     size_t size = vapic_vm_memory(&config);
     int rc;

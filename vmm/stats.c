@@ -163,6 +163,10 @@ void vmm_stats_text(const struct vmm_stats *stats, FILE *to)
             stats->cpus, stats->engine, stats->seconds, (unsigned long long)stats->boots,
             stats->boots == 1 ? "" : "s", (unsigned long long)exit_total(&sum),
             (unsigned long long)stats->ioapic_interrupts);
+    if (stats->switches != 0) {
+        fprintf(to, "vapic: %llu switches between irqchips, the longest took %.1f ms\n",
+                (unsigned long long)stats->switches, (double)stats->switch_ns_max / 1e6);
+    }
     for (unsigned first = 0; first <= stats->cpus; first += ROWS_PER_BLOCK) {
         unsigned last = first + ROWS_PER_BLOCK;
 
@@ -235,6 +239,8 @@ int vmm_stats_json(const struct vmm_stats *stats, FILE *to)
     json_object_set_new(root, "vcpus", json_integer((json_int_t)stats->cpus));
     json_object_set_new(root, "seconds", json_real(stats->seconds));
     json_object_set_new(root, "boots", json_integer((json_int_t)stats->boots));
+    json_object_set_new(root, "switches", json_integer((json_int_t)stats->switches));
+    json_object_set_new(root, "switch_seconds_max", json_real((double)stats->switch_ns_max / 1e9));
     json_object_set_new(root, "ioapic_interrupts",
                         json_integer((json_int_t)stats->ioapic_interrupts));
     json_object_set_new(root, "total", json_vcpu(stats, &sum));

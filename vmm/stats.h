@@ -58,6 +58,8 @@ struct vmm_stats {
     const uint64_t (*vectors)[256]; /* injected vectors by vCPU; NULL: not counted */
     uint64_t ioapic_interrupts;     /* accepted from the I/O APIC, per target */
     uint64_t boots;
+    uint64_t switches;      /* between libvapic's controllers and KVM's */
+    uint64_t switch_ns_max; /* the longest */
     double seconds;
     const char *engine;
     const struct vmm_accel_report *accel; /* NULL: none was modelled */

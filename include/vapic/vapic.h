@@ -783,6 +783,13 @@ int vapic_load_record(struct vapic *v, const void *record, size_t size, struct v
                       struct vapic_entry *entry);
 
 /*
+ * What the vCPU does, for state of another hypervisor's APIC, which has no record: after
+ * vapic_reset(), vapic_load_base() and vapic_load_image(). VAPIC_E_ARG: no such activity, or one in
+ * which the bootstrap processor would wait to be started. [owner]
+ */
+int vapic_load_activity(struct vapic *v, enum vapic_activity activity);
+
+/*
  * The same for an I/O APIC; `size` must be at least VAPIC_IOAPIC_RECORD(pins) (VAPIC_E_SIZE). Load
  * needs an I/O APIC with the same number of pins and the same version, and the vCPUs loaded before:
  * a level-triggered pin whose line is high and which awaits no EOI sends its message at once.
@@ -791,6 +798,14 @@ int vapic_load_record(struct vapic *v, const void *record, size_t size, struct v
 #define VAPIC_IOAPIC_RECORD(pins) (32u + 16u * (pins))
 int vapic_ioapic_save(struct vapic_ioapic *io, void *record, size_t size);
 int vapic_ioapic_load(struct vapic_ioapic *io, const void *record, size_t size);
+
+/*
+ * One redirection entry with its remote IRR, for state of another I/O APIC, which has no record:
+ * after vapic_ioapic_reset(), and after the lines have their levels and the vCPUs theirs. What an
+ * entry cannot hold is left out. A level-triggered pin whose line is high and which awaits no EOI
+ * sends its message at once; an edge is none. VAPIC_E_ARG: no such pin. [any]
+ */
+int vapic_ioapic_load_entry(struct vapic_ioapic *io, uint32_t pin, uint64_t entry);
 
 /* ---------------------------------------------------------------------------------------------- */
 /* 8. Registers, tracing                                                                          */
