@@ -505,8 +505,8 @@ static enum exited in_software(struct world_vcpu *v, struct insn *insn)
 {
     if (v->injected != VAPIC_INJECT_NONE)
         delivered(v, v->injected == VAPIC_INJECT_EXTINT ? v->extint : v->entry.vector);
-    if (v->entry.nmi_window)
-        return EXIT_BOUNDARY;
+    if (v->entry.nmi_window || (v->entry.irq_window && v->guest_if))
+        return EXIT_BOUNDARY; /* the window is open */
     for (;;) {
         if (ex_swap(&v->kicked, 0, "kicked?"))
             return EXIT_BOUNDARY;
