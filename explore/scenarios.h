@@ -33,7 +33,33 @@
     X(pv_eoi_and_post)                                                                             \
     X(pv_ipi_to_sleeper)                                                                           \
     /* scenarios_avic.c */                                                                         \
-    X(ipi_to_sleeper)
+    X(ipi_to_sleeper)                                                                              \
+    X(ipi_to_sleeper_x2apic)                                                                       \
+    X(ipi_to_runner)                                                                               \
+    X(ipi_and_move)                                                                                \
+    X(ipi_and_preemption)                                                                          \
+    X(ipi_to_sleeper_off_cpu)                                                                      \
+    X(sleeper_off_cpu)                                                                             \
+    X(logical_to_two)                                                                              \
+    X(logical_and_ldr)                                                                             \
+    X(ldr_then_logical)                                                                            \
+    X(iommu_to_sleeper)                                                                            \
+    X(iommu_without_log)                                                                           \
+    X(iommu_to_runner)                                                                             \
+    X(iommu_and_preemption)                                                                        \
+    X(attach_to_sleeper)                                                                           \
+    X(attach_and_move)                                                                             \
+    X(iommu_and_inhibition)                                                                        \
+    X(level_to_runner)                                                                             \
+    X(two_windows)                                                                                 \
+    X(stale_running)                                                                               \
+    /* scenarios_situations.c */                                                                   \
+    X(page_in_x2apic_mode)                                                                         \
+    X(update_under_l2)                                                                             \
+    X(eoi_trap)                                                                                    \
+    X(ipi_to_l2)                                                                                   \
+    X(wide_id)                                                                                     \
+    X(id_restored)
 
 #define X(name) extern const struct ex_scenario scenario_##name;
 EX_SCENARIOS(X)

@@ -657,7 +657,7 @@ static bool entry_is_stale(struct world_vcpu *v)
 {
     bool kicked = world_take_interrupts(v->w, v->cpu);
 
-    return kicked || (v->w->vendor == &world_intel && !v->l2 && vapic_posted(&v->apic));
+    return kicked || (v->w->vendor == &world_intel && vapic_posted(&v->apic));
 }
 
 static void handle(struct world_vcpu *v, enum exited why, struct insn *insn)
