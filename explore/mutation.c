@@ -13,7 +13,7 @@
 #include "../src/mutant.h"
 #include "engine.h"
 
-bool mutation_orders, mutation_delays, mutation_reached;
+bool mutation_orders, mutation_delays;
 
 static char chosen[160];  /* the place; "" */
 static char dropped[160]; /* the notification; "" */
@@ -74,10 +74,7 @@ uint8_t mutation_changed_order(uintptr_t pc, uint8_t order)
         place->noted_order = true;
         profile("order", place->name);
     }
-    if (!place->chosen)
-        return order;
-    mutation_reached = true;
-    return __ATOMIC_RELAXED;
+    return place->chosen ? __ATOMIC_RELAXED : order;
 }
 
 bool mutation_is_delayed(uintptr_t pc)
@@ -90,7 +87,6 @@ bool mutation_is_delayed(uintptr_t pc)
         place->noted_swap = true;
         profile("swap", place->name);
     }
-    mutation_reached |= place->chosen;
     return place->chosen;
 }
 
@@ -98,10 +94,10 @@ bool mutation_is_delayed(uintptr_t pc)
 
 #define WHATS 64u
 
+static char *noted[WHATS];
+
 bool ex_dropped(const char *what)
 {
-    static const char *noted[WHATS];
-
     for (uint32_t i = 0; profile != NULL && i < WHATS; i++) {
         if (noted[i] != NULL && strcmp(noted[i], what) == 0)
             break;
@@ -111,10 +107,7 @@ bool ex_dropped(const char *what)
             break;
         }
     }
-    if (dropped[0] == '\0' || strcmp(dropped, what) != 0)
-        return false;
-    mutation_reached = true;
-    return true;
+    return dropped[0] != '\0' && strcmp(dropped, what) == 0;
 }
 
 /* ---- Selecting ---- */
@@ -143,7 +136,7 @@ int mutation_select(const char *name, char *error, size_t error_size)
     int result = 0;
 
     vapic_mutant = VAPIC_MUTANT_NONE;
-    mutation_orders = mutation_delays = mutation_reached = false;
+    mutation_orders = mutation_delays = profile != NULL;
     chosen[0] = dropped[0] = '\0';
     if (name == NULL)
         return 0;
@@ -152,10 +145,12 @@ int mutation_select(const char *name, char *error, size_t error_size)
     } else if (strncmp(name, "drop:", 5) == 0) {
         snprintf(dropped, sizeof(dropped), "%s", rest + 1);
     } else {
-        mutation_orders = strncmp(name, "order:", 6) == 0;
-        mutation_delays = strncmp(name, "swap:", 5) == 0;
-        if (!mutation_orders && !mutation_delays)
+        bool order = strncmp(name, "order:", 6) == 0, swap = strncmp(name, "swap:", 5) == 0;
+
+        if (!order && !swap)
             return unknown(name, error, error_size);
+        mutation_orders |= order;
+        mutation_delays |= swap;
         snprintf(chosen, sizeof(chosen), "%s", rest + 1);
     }
     choose_places();
@@ -166,4 +161,10 @@ void mutation_profile(void (*note)(const char *kind, const char *name))
 {
     profile = note;
     mutation_orders = mutation_delays = note != NULL;
+    for (uint32_t i = 0; i < PLACES; i++)
+        places[i].noted_order = places[i].noted_swap = false;
+    for (uint32_t i = 0; i < WHATS; i++) {
+        free(noted[i]);
+        noted[i] = NULL;
+    }
 }
