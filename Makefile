@@ -6,6 +6,7 @@
 #   make run          boot Debian's stock cloud kernel with 4 vCPUs through libvapic
 #   make test         every test, ending in a line `N passed, N failed`
 #   make check-long   tests that take too long for `make test`
+#   make fuzz T=60    fuzz every target for T seconds, print a table; FUZZ=share, coverage, afl
 #   make bench        count instructions and locked operations of the hot paths
 #   make coverage     line and branch coverage of src/ by the unit tests, with floors
 #   make lint         clang-format and clang-tidy, changing nothing
@@ -17,7 +18,7 @@ BUILD := build/main
 JOBS  := $(shell nproc)
 
 .PHONY: build run test check-long bench coverage lint format spec-report packages deps clean
-.PHONY: distclean
+.PHONY: distclean fuzz
 .DEFAULT_GOAL := build
 
 packages:
@@ -37,6 +38,10 @@ test: build
 
 check-long: build
 	@sh tools/check-long.sh $(BUILD)
+
+fuzz: packages
+	@sh tools/fuzz.sh $(or $(FUZZ),run) $(if $(filter share coverage corpus,$(FUZZ)),,$(or $(T),60)) \
+	    $(TARGETS)
 
 bench: packages
 	@sh bench/run.sh $(BENCH_FLAGS)

@@ -6,6 +6,7 @@
  */
 #include "bytes.h"
 #include "internal.h"
+#include "vapic/pv.h"
 
 /* ---- The image ---- */
 
@@ -68,6 +69,16 @@ static bool may_have_id(const struct vapic *v, uint32_t id)
     return id == v->id || (id <= 0xFF && knob(v->vm, VAPIC_KNOB_X2APIC_KEEPS_WRITTEN_ID));
 }
 
+/* Without the knob the LDR of x2APIC mode is still there in xAPIC mode, until the guest writes it.
+ */
+static uint32_t xapic_ldr(const struct vapic *v, uint32_t ldr)
+{
+    bool left_over = ldr == LDR_OF_ID(v->id) && v->features & VAPIC_FEATURE_X2APIC &&
+                     !knob(v->vm, VAPIC_KNOB_DISABLE_CLEARS_LDR);
+
+    return left_over ? ldr : ldr & 0xFF000000;
+}
+
 /* ID, LDR, DFR; in x2APIC mode ID and LDR follow from the vCPU [SDM3 12.12.10.2]. */
 static void load_identity(struct vapic *v, const uint8_t *image, enum vapic_image kind)
 {
@@ -80,7 +91,7 @@ static void load_identity(struct vapic *v, const uint8_t *image, enum vapic_imag
         return;
     }
     set_reg(v, APIC_ID, word_at(image, APIC_ID) & 0xFF000000);
-    set_reg(v, APIC_LDR, word_at(image, APIC_LDR) & 0xFF000000);
+    set_reg(v, APIC_LDR, xapic_ldr(v, word_at(image, APIC_LDR)));
 }
 
 static void load_vectors(struct vapic *v, const uint8_t *image)
@@ -102,6 +113,10 @@ static void load_lvts(struct vapic *v, const uint8_t *image)
             set_reg(v, lvts[i], 0);
             set_reg(v, lvts[i], vapic_lapic_lvt_value(v, lvts[i], word_at(image, lvts[i])));
         }
+    /* As RESET leaves it, before the guest has software enabled the APIC. (Who was the bootstrap
+     * processor then may have given up the bit since.) */
+    if (knob(v->vm, VAPIC_KNOB_LINT0_EXTINT) && word_at(image, APIC_LVT_LINT0) == APIC_DM_EXTINT)
+        set_reg(v, APIC_LVT_LINT0, APIC_DM_EXTINT);
     /* Only a level-triggered LINT0 has a remote IRR. */
     if ((reg(v, APIC_LVT_LINT0) & (APIC_LVT_LEVEL | APIC_LVT_DM)) == APIC_LVT_LEVEL)
         set_reg(v, APIC_LVT_LINT0,
@@ -205,6 +220,21 @@ static uint64_t saved_when(const struct vapic *v, struct vapic_now now)
     return v->timer_when;
 }
 
+/* A vector whose end needs no EOI is never in service. */
+static bool is_auto_eoi(const struct vapic *v, uint8_t vector)
+{
+    return v->pv != NULL && v->pv->auto_eoi[vector >> 6] >> (vector & 63) & 1;
+}
+
+/* What was acknowledged and may have to be injected again: not a vector that has ended since. */
+static enum vapic_inject outstanding(const struct vapic *v)
+{
+    bool ended = v->injected_kind == VAPIC_INJECT_VECTOR && !vector_bit(v, APIC_ISR, v->injected) &&
+                 !is_auto_eoi(v, v->injected);
+
+    return ended ? VAPIC_INJECT_NONE : (enum vapic_inject)v->injected_kind;
+}
+
 int vapic_save_record(struct vapic *v, void *record, size_t size, struct vapic_now now)
 {
     uint8_t *out = record;
@@ -223,7 +253,7 @@ int vapic_save_record(struct vapic *v, void *record, size_t size, struct vapic_n
     put_le(out + RECORD_TIMER, v->timer_flags, 1);
     put_le(out + RECORD_ACTIVITY, v->activity, 1);
     put_le(out + RECORD_ESR_LATCH, v->esr_latch, 1);
-    put_le(out + RECORD_INJECT, v->injected_kind, 1);
+    put_le(out + RECORD_INJECT, outstanding(v), 1);
     put_le(out + RECORD_VECTOR, v->injected, 1);
     put_le(out + RECORD_EVENTS, vapic_load32(&v->events, VAPIC_ACQUIRE) & SAVED_EVENTS, 4);
     for (uint32_t i = 0; i < 14; i++)
@@ -267,7 +297,8 @@ static bool injected_plausible(const struct vapic *v, const uint8_t *in)
     uint8_t kind = in[RECORD_INJECT];
 
     if (kind == VAPIC_INJECT_VECTOR)
-        return in[RECORD_VECTOR] >= APIC_FIRST_VECTOR && vector_bit(v, APIC_ISR, in[RECORD_VECTOR]);
+        return in[RECORD_VECTOR] >= APIC_FIRST_VECTOR &&
+               (vector_bit(v, APIC_ISR, in[RECORD_VECTOR]) || is_auto_eoi(v, in[RECORD_VECTOR]));
     return kind <= VAPIC_INJECT_SMI;
 }
 

@@ -10,6 +10,7 @@
 #   gcc     unit tests, examples, freestanding and tree checks, in DIR
 #   clang   the same sources with clang, warnings as errors; unit tests
 #   asan    unit tests under the address and undefined-behaviour sanitizers
+#   fuzz    a fixed share of every fuzz target; their corpora are unit tests above
 #   tsan    the concurrent tests under the thread sanitizer
 #   rig     guests: the built-in one, the trap guests and Linux, inside the rig
 set -u
@@ -75,10 +76,13 @@ say clang "build with warnings as errors, unit tests"
 CC=clang build clang build/clang && units clang build/clang --suite core --suite threads --suite dev
 
 say asan "unit tests under the address and undefined-behaviour sanitizers"
-TARGETS=unit-tests build asan build/asan \
+TARGETS="unit-tests fuzz-targets" build asan build/asan \
     -Db_sanitize=address,undefined -Db_lundef=false -Doptimization=1 -Dwerror=false \
     -Dc_args=-fno-sanitize-recover=all &&
     units asan build/asan --suite core --suite threads --suite dev --timeout-multiplier 5
+
+say fuzz "a share of every fuzz target, the same every time"
+sh tools/fuzz.sh share >"$results/fuzz.tap" || grep -v '^ok' "$results/fuzz.tap"
 
 say tsan "concurrent tests under the thread sanitizer"
 TARGETS=unit-tests build tsan build/tsan \

@@ -772,7 +772,9 @@ int vapic_load_image(struct vapic *v, enum vapic_image kind, const void *image, 
  * version: an older one loads, a newer one is refused with VAPIC_E_VERSION, a malformed one with
  * VAPIC_E_FORMAT, both without any change.
  *
- * Save the record after the image. Events that were posted meanwhile are overwritten by a load.
+ * Save the record after the image. Events that were posted meanwhile are overwritten by a load. A
+ * vCPU with AutoEOI vectors (pv.h) is told of them before the record is loaded: an acknowledged one
+ * is not in service.
  *
  * After a load, *entry (may be NULL) says what was acknowledged and must be injected again, without
  * another vapic_commit().

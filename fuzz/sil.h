@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A machine for the model of the hardware: a few processors and 64 KiB of host-physical memory, in
+ * which everything that the model reaches by address lies, and which a target may fill with
+ * anything. What the model may ask of its host is checked here.
+ */
+#ifndef VAPIC_FUZZ_SIL_H
+#define VAPIC_FUZZ_SIL_H
+
+#include "fuzz.h"
+#include "vapic/arch/apic.h"
+#include "vapic/silicon.h"
+
+#define FUZZ_SIL_CPUS   4u
+#define FUZZ_SIL_IDS    8u /* host APIC IDs 0 to 7; 1 to 4 have a processor */
+#define FUZZ_SIL_MEMORY 0x10000u
+#define FUZZ_SIL_RAM    0xE000u /* the last page is ordinary memory of the guest */
+
+struct fuzz_sil {
+    _Alignas(4096) uint8_t memory[FUZZ_SIL_MEMORY];
+    struct vapic_sil machine;
+    struct vapic_sil_cpu *table[FUZZ_SIL_IDS];
+    struct vapic_sil_cpu cpu[FUZZ_SIL_CPUS];
+    struct vapic_sil_page apic_page; /* what the nested tables say of FEE00000h */
+    uint32_t signals;
+};
+
+/* Sets the machine back: memory is copied from `image`, the processors are new. */
+void fuzz_sil_init(struct fuzz_sil *s, const uint8_t image[FUZZ_SIL_MEMORY],
+                   const struct vapic_sil_config *config);
+
+/* Host-physical memory; the offset is taken modulo its size and aligned to `size`. */
+void *fuzz_sil_at(struct fuzz_sil *s, uint64_t hpa, uint32_t size);
+
+/* ---- What a guest does. The result is checked against where the processor is now ---- */
+
+/* `who` bits 4:2 the size, `where` the kind, the flags and the offset in the page. */
+void fuzz_sil_access(struct fuzz_sil *s, struct vapic_sil_cpu *cpu, const struct fuzz_op *op);
+void fuzz_sil_msr(struct fuzz_sil *s, struct vapic_sil_cpu *cpu, const struct fuzz_op *op,
+                  uint32_t high);
+void fuzz_sil_cr8(struct vapic_sil_cpu *cpu, const struct fuzz_op *op);
+/* True: a vector was delivered. */
+bool fuzz_sil_boundary(struct vapic_sil_cpu *cpu, uint8_t *vector);
+void fuzz_sil_flags(struct vapic_sil_cpu *cpu, const struct fuzz_op *op);
+void fuzz_sil_hlt(struct vapic_sil_cpu *cpu);
+/* Interrupts of the host, doorbells, shoot-downs. */
+void fuzz_sil_host(struct fuzz_sil *s, struct vapic_sil_cpu *cpu, const struct fuzz_op *op);
+
+#endif
