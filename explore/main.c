@@ -268,6 +268,7 @@ static int mutants(const struct check_options *o)
         .shard = o->shards != 0 ? o->shard - 1 : 0,
         .shards = o->shards,
         .seconds = o->seconds,
+        .jobs = o->jobs,
     };
 
     return ex_mutants_run(&options);
