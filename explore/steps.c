@@ -1,0 +1,553 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What an actor does to memory, step by step: plain accesses, which the compiled code makes itself
+ * as soon as it is told to go on; atomic ones, which are made here; and those of this room.
+ */
+#include "steps.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "memory.h"
+#include "shadow.h"
+#include "tso.h"
+
+/* ---- Bookkeeping ---- */
+
+static inline struct machine_actor *running(void)
+{
+    return &machine.actors[machine.current];
+}
+
+static inline uint8_t others_of(uint32_t actor)
+{
+    return (uint8_t)(((1u << machine.actor_count) - 1) & ~(1u << actor));
+}
+
+static uint8_t living_others(uint32_t actor)
+{
+    uint8_t others = others_of(actor);
+
+    for (uint32_t i = 0; i < machine.actor_count; i++) {
+        if (machine.actors[i].status == MACHINE_ENDED)
+            others &= (uint8_t)~(1u << i);
+    }
+    return others;
+}
+
+static inline size_t offset_of(uintptr_t address)
+{
+    return address - MACHINE_BASE;
+}
+
+void steps_trace(struct ex_step step)
+{
+    if (machine.trace_count == machine.trace_room) {
+        machine.trace_room = machine.trace_room * 2 + 256;
+        machine.trace = realloc(machine.trace, machine.trace_room * sizeof *machine.trace);
+        if (machine.trace == NULL)
+            abort();
+    }
+    machine.trace[machine.trace_count++] = step;
+}
+
+static inline uint64_t word_hash(uintptr_t word)
+{
+    uint64_t value;
+
+    memcpy(&value, (void *)word, sizeof value);
+    return steps_mix(value ^ steps_mix(word));
+}
+
+void steps_hash_in(uintptr_t address, size_t size)
+{
+    for (uintptr_t word = address & ~(uintptr_t)7; word < address + size; word += 8)
+        machine.memory_hash += word_hash(word);
+}
+
+void steps_hash_out(uintptr_t address, size_t size)
+{
+    for (uintptr_t word = address & ~(uintptr_t)7; word < address + size; word += 8)
+        machine.memory_hash -= word_hash(word);
+}
+
+bool steps_shared(uintptr_t address, size_t size, uint32_t actor)
+{
+    size_t start = offset_of(address) & ~(size_t)7;
+    size_t length = ((offset_of(address) + size + 7) & ~(size_t)7) - start;
+
+    return shadow_conflicts(start, length, true, others_of(actor));
+}
+
+/* A hash of the bytes of a range as they are. */
+static uint64_t contents(uintptr_t address, size_t size)
+{
+    uint64_t hash = 0, value;
+
+    for (; size > 8; size -= 8, address += 8) {
+        memcpy(&value, (void *)address, 8);
+        hash = steps_mix(hash + value);
+    }
+    value = 0;
+    memcpy(&value, (void *)address, size);
+    return hash + value;
+}
+
+/* ---- The beginning and the end of a step ---- */
+
+/* Whether somebody else might do something here that matters. */
+static bool worth_asking(uint32_t self, const struct machine_access *access)
+{
+    uint8_t others = living_others(self);
+
+    if (machine.every_step)
+        return true;
+    if (machine.memory == EX_TSO) {
+        if (tso_buffers(access))
+            return false;
+        if (access->kind != MACHINE_LOAD && tso_waiting(self))
+            return true;
+    }
+    return access->kind != MACHINE_FENCE &&
+           shadow_conflicts(offset_of(access->address), access->size,
+                            access->kind != MACHINE_LOAD, others);
+}
+
+static void count_step(struct machine_actor *actor)
+{
+    machine.step++;
+    actor->steps++;
+    machine.segments[machine.segment_count - 1].steps++;
+}
+
+/* The actor stands before this access; returns when it is to make it. */
+static void begin(struct machine_actor *actor, const struct machine_access *access)
+{
+    actor->pending = *access;
+    if (machine.step >= machine.consult_from && worth_asking(machine.current, access))
+        machine_point();
+    if (machine.step >= machine.max_steps)
+        machine_fail("livelock", "no end after %u steps; %s is at %s", machine.step, actor->name,
+                     access->what != NULL ? access->what
+                                          : ex_address_name((void *)access->address, access->size));
+    count_step(actor);
+    if (access->kind != MACHINE_LOAD)
+        machine.epoch++;
+}
+
+static enum ex_step_kind step_kind(const struct machine_access *access)
+{
+    switch (access->kind) {
+    case MACHINE_LOAD:
+        return EX_STEP_READ;
+    case MACHINE_STORE:
+        return EX_STEP_WRITE;
+    case MACHINE_CAS:
+        return access->failed ? EX_STEP_CAS_FAILED : EX_STEP_RMW;
+    case MACHINE_RMW:
+        return EX_STEP_RMW;
+    case MACHINE_FENCE:
+        break;
+    }
+    return EX_STEP_NOTE;
+}
+
+static uint64_t memory_value(uintptr_t address, size_t size)
+{
+    uint64_t value = 0;
+
+    memcpy(&value, (void *)address, size < sizeof value ? size : sizeof value);
+    return value;
+}
+
+static void trace_access(const struct machine_access *access)
+{
+    if (!machine.tracing)
+        return;
+    steps_trace((struct ex_step){
+        .kind = step_kind(access),
+        .actor = (uint8_t)machine.current,
+        .size = (uint8_t)(access->size < 255 ? access->size : 255),
+        .order = access->order,
+        .value = access->kind == MACHINE_LOAD || access->kind == MACHINE_FENCE
+                     ? access->value
+                     : memory_value(access->address, access->size),
+        .old = access->value,
+        .address = (void *)access->address,
+        .pc = access->pc,
+        .text = access->what,
+    });
+}
+
+/* ---- Accesses that are no steps ---- */
+
+static void read_by_condition(uintptr_t address, size_t size, bool write)
+{
+    uint32_t actor = machine.evaluating - 1u;
+
+    if (write)
+        machine_fail("scenario", "%s: the condition of a wait writes to memory",
+                     machine.actors[actor].name);
+    shadow_note(offset_of(address), size, false, actor);
+    machine.ready_hash = steps_mix(machine.ready_hash * 3 + contents(address, size));
+    memory_condition(actor, address, size);
+}
+
+/* Memory outside of the arena: the actor's own stack, constants. */
+static void elsewhere(uintptr_t address, bool write, uintptr_t pc)
+{
+    uintptr_t offset = address - MACHINE_STACKS;
+
+    if (offset - machine.current * MACHINE_STRIDE < MACHINE_STACK || machine.evaluating != 0)
+        return;
+    if (offset < EX_MAX_ACTORS * MACHINE_STRIDE)
+        machine_fail("private", "%s reaches the stack of %s", running()->name,
+                     ex_actor_name((uint32_t)(offset / MACHINE_STRIDE)));
+    if (write || address < 65536)
+        machine_fail("crash", "%s: %s %#lx, outside of the scenario's memory (%s)",
+                     running()->name, write ? "a store to" : "a load from",
+                     (unsigned long)address, ex_place_name(pc));
+}
+
+/* True: nobody else can have to do with this access. */
+static bool uninteresting(uintptr_t address, size_t size, bool write, uintptr_t pc)
+{
+    size_t offset = offset_of(address);
+
+    if (offset >= EX_MEMORY || size > EX_MEMORY - offset) {
+        elsewhere(address, write, pc);
+        return true;
+    }
+    if (shadow_owner[offset] != 0) {
+        uint32_t self = ex_self();
+
+        if (shadow_owner[offset] != self + 1)
+            machine_fail("private", "%s reaches %s, private memory of %s", ex_actor_name(self),
+                         ex_address_name((void *)address, size),
+                         ex_actor_name(shadow_owner[offset] - 1u));
+        return true;
+    }
+    if (machine.evaluating != 0) {
+        read_by_condition(address, size, write);
+        return true;
+    }
+    return false;
+}
+
+/* ---- Plain accesses ---- */
+
+void machine_settle(struct machine_actor *actor)
+{
+    if (!actor->unsettled)
+        return;
+    actor->unsettled = false;
+    if (machine.memory == EX_TSO)
+        tso_settle(actor->unsettled_at, actor->unsettled_size);
+    else if (actor->unsettled_shared)
+        steps_hash_in(actor->unsettled_at, actor->unsettled_size);
+    if (machine.tracing)
+        machine.trace[actor->unsettled_step].value =
+            memory_value(actor->unsettled_at, actor->unsettled_size);
+}
+
+/* The compiled code makes this store as soon as we return. */
+static void leave_store(struct machine_actor *actor, const struct machine_access *access)
+{
+    actor->unsettled = true;
+    actor->unsettled_at = access->address;
+    actor->unsettled_size = access->size;
+    actor->unsettled_step = machine.trace_count - 1;
+    actor->unsettled_shared = steps_shared(access->address, access->size, machine.current);
+    if (machine.memory == EX_TSO)
+        tso_before_store(access->address, access->size);
+    else if (actor->unsettled_shared)
+        steps_hash_out(access->address, access->size);
+}
+
+void machine_plain(uintptr_t address, size_t size, bool write, uintptr_t pc)
+{
+    struct machine_actor *actor = running();
+    struct machine_access access = {
+        .address = address,
+        .size = size,
+        .kind = write ? MACHINE_STORE : MACHINE_LOAD,
+        .order = MACHINE_PLAIN,
+        .pc = pc,
+    };
+
+    if (uninteresting(address, size, write, pc))
+        return;
+    machine_settle(actor);
+    shadow_note(offset_of(address), size, write, machine.current);
+    begin(actor, &access);
+    access.value = memory_value(address, size);
+    trace_access(&access);
+    memory_plain(&access);
+    if (write)
+        leave_store(actor, &access);
+    else if (shadow_conflicts(offset_of(address), size, false, others_of(machine.current)))
+        steps_fold(actor, contents(address, size));
+}
+
+/* ---- Atomic accesses ---- */
+
+static uint64_t combine(enum machine_op op, uint64_t old, uint64_t operand)
+{
+    switch (op) {
+    case MACHINE_XCHG:
+        return operand;
+    case MACHINE_ADD:
+        return old + operand;
+    case MACHINE_SUB:
+        return old - operand;
+    case MACHINE_AND:
+        return old & operand;
+    case MACHINE_OR:
+        return old | operand;
+    case MACHINE_XOR:
+        return old ^ operand;
+    case MACHINE_NAND:
+        return ~(old & operand);
+    }
+    abort();
+}
+
+/* Makes the access on memory as it is. */
+static void perform(struct machine_access *access)
+{
+    uint64_t new = access->operand;
+
+    if (access->kind == MACHINE_FENCE)
+        return;
+    access->value = memory_value(access->address, access->size);
+    access->failed = access->kind == MACHINE_CAS && access->value != access->expected;
+    if (access->kind == MACHINE_LOAD || access->failed)
+        return;
+    if (access->kind == MACHINE_RMW)
+        new = combine(access->op, access->value, access->operand);
+    memcpy((void *)access->address, &new, access->size);
+}
+
+/* The same as a step of the current actor. */
+static void perform_shared(struct machine_access *access)
+{
+    bool writes = access->kind != MACHINE_LOAD && access->kind != MACHINE_FENCE;
+    bool hashed = writes && steps_shared(access->address, access->size, machine.current);
+
+    if (machine.memory == EX_TSO && tso_store(access)) {
+        memory_observe(access);
+        return;
+    }
+    if (hashed)
+        steps_hash_out(access->address, access->size);
+    if (machine.memory == EX_C11)
+        memory_atomic(access);
+    else
+        perform(access);
+    if (hashed)
+        steps_hash_in(access->address, access->size);
+    if (machine.memory != EX_C11)
+        memory_observe(access);
+}
+
+uint64_t machine_atomic(struct machine_access *access)
+{
+    struct machine_actor *actor = running();
+    bool fence = access->kind == MACHINE_FENCE, write = access->kind != MACHINE_LOAD;
+
+    if (!machine.active ||
+        (!fence && uninteresting(access->address, access->size, write, access->pc))) {
+        perform(access);
+        return access->value;
+    }
+    machine_settle(actor);
+    if (!fence)
+        shadow_note(offset_of(access->address), access->size, write, machine.current);
+    begin(actor, access);
+    perform_shared(access);
+    trace_access(access);
+    if (!fence && access->kind != MACHINE_STORE)
+        steps_fold(actor, access->value);
+    return access->value;
+}
+
+/* ---- Accesses of this room ---- */
+
+static uint64_t own(const uint32_t *word, enum machine_kind kind, enum machine_op op,
+                    uint32_t operand, const char *what)
+{
+    struct machine_access access = {
+        .address = (uintptr_t)word,
+        .size = word != NULL ? sizeof *word : 0,
+        .kind = kind,
+        .op = op,
+        .order = __ATOMIC_SEQ_CST,
+        .operand = operand,
+        .what = what,
+    };
+
+    return machine_atomic(&access);
+}
+
+uint32_t ex_read(const uint32_t *word, const char *what)
+{
+    return (uint32_t)own(word, MACHINE_LOAD, MACHINE_XCHG, 0, what);
+}
+
+void ex_write(uint32_t *word, uint32_t value, const char *what)
+{
+    own(word, MACHINE_STORE, MACHINE_XCHG, value, what);
+}
+
+uint32_t ex_add(uint32_t *word, uint32_t value, const char *what)
+{
+    return (uint32_t)own(word, MACHINE_RMW, MACHINE_ADD, value, what);
+}
+
+uint32_t ex_swap(uint32_t *word, uint32_t value, const char *what)
+{
+    return (uint32_t)own(word, MACHINE_RMW, MACHINE_XCHG, value, what);
+}
+
+void ex_barrier(const char *what)
+{
+    own(NULL, MACHINE_FENCE, MACHINE_XCHG, 0, what);
+}
+
+static void store_block(void *to, const void *from, size_t size)
+{
+    bool hashed = steps_shared((uintptr_t)to, size, machine.current);
+
+    if (hashed)
+        steps_hash_out((uintptr_t)to, size);
+    memcpy(to, from, size);
+    if (hashed)
+        steps_hash_in((uintptr_t)to, size);
+}
+
+void ex_write_block(void *to, const void *from, size_t size, const char *what)
+{
+    struct machine_actor *actor = running();
+    struct machine_access access = {
+        .address = (uintptr_t)to,
+        .size = size,
+        .kind = MACHINE_STORE,
+        .order = __ATOMIC_SEQ_CST,
+        .what = what,
+    };
+
+    if (!machine.active || uninteresting(access.address, size, true, 0)) {
+        memcpy(to, from, size);
+        return;
+    }
+    machine_settle(actor);
+    shadow_note(offset_of(access.address), size, true, machine.current);
+    begin(actor, &access);
+    if (machine.memory == EX_TSO)
+        tso_flush(machine.current);
+    store_block(to, from, size);
+    trace_access(&access);
+}
+
+/* ---- Waits, locks, choices, notes ---- */
+
+void steps_waited(struct machine_actor *actor)
+{
+    count_step(actor);
+    steps_fold(actor, actor->ready_hash);
+    memory_waited();
+    if (machine.step >= machine.max_steps)
+        machine_fail("livelock", "no end after %u steps; %s waits for %s", machine.step,
+                     actor->name, actor->waits_for);
+    if (machine.tracing)
+        steps_trace((struct ex_step){.kind = EX_STEP_WAIT,
+                                     .actor = (uint8_t)machine.current,
+                                     .order = MACHINE_PLAIN,
+                                     .text = actor->waits_for});
+}
+
+void ex_wait(bool (*ready)(void *arg), void *arg, const char *what)
+{
+    if (!machine.active)
+        ex_fail("scenario", "a wait outside of an actor: %s", what);
+    machine_await(ready, arg, what);
+}
+
+static bool is_free(void *arg)
+{
+    return ex_read(arg, NULL) == 0;
+}
+
+void ex_lock(uint32_t *word, const char *what)
+{
+    if (!machine.active)
+        return;
+    shadow_note(offset_of((uintptr_t)word), sizeof *word, true, machine.current);
+    machine_await(is_free, word, what);
+    if (machine.memory == EX_TSO)
+        tso_flush(machine.current);
+    memory_lock(word);
+    machine.epoch++;
+    store_block(word, &(uint32_t){1}, sizeof *word);
+}
+
+void ex_unlock(uint32_t *word, const char *what)
+{
+    if (!machine.active)
+        return;
+    memory_unlock(word);
+    ex_swap(word, 0, what);
+}
+
+uint32_t ex_choose(uint32_t count, const char *what)
+{
+    struct machine_actor *actor = running();
+    uint32_t choice;
+
+    if (!machine.active || count < 2)
+        return 0;
+    machine_settle(actor);
+    choice = machine_choose(count);
+    count_step(actor);
+    steps_fold(actor, choice);
+    if (machine.tracing)
+        steps_trace((struct ex_step){.kind = EX_STEP_CHOICE,
+                                     .actor = (uint8_t)machine.current,
+                                     .order = MACHINE_PLAIN,
+                                     .value = choice,
+                                     .old = count,
+                                     .text = what});
+    return choice;
+}
+
+uint32_t machine_choose(uint32_t count)
+{
+    uint32_t choice = machine.driver->choose(machine.step, count);
+
+    if (machine.choice_count == machine.choice_room) {
+        machine.choice_room = machine.choice_room * 2 + 64;
+        machine.choices = realloc(machine.choices, machine.choice_room * sizeof *machine.choices);
+        if (machine.choices == NULL)
+            abort();
+    }
+    machine.choices[machine.choice_count++] = choice;
+    return choice;
+}
+
+void ex_note(const char *format, ...)
+{
+    char text[256];
+    va_list arguments;
+
+    if (!machine.tracing || machine.evaluating != 0)
+        return;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    steps_trace((struct ex_step){.kind = EX_STEP_NOTE,
+                                 .actor = (uint8_t)ex_self(),
+                                 .order = MACHINE_PLAIN,
+                                 .text = ex_text("%s", text)});
+}
