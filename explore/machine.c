@@ -265,6 +265,11 @@ uint32_t ex_actor(const char *name, void (*run)(void *arg), void *arg)
     return machine.actor_count++;
 }
 
+void ex_private(const void *start, size_t size, uint32_t actor)
+{
+    shadow_own((uintptr_t)start, size, actor);
+}
+
 uint32_t ex_self(void)
 {
     if (machine.evaluating != 0)

@@ -160,6 +160,11 @@ static const char *call_file(Dwarf_Die *unit, Dwarf_Die *die)
     return in_tree(dwarf_filesrc(files, (size_t)number_of(die, DW_AT_call_file), NULL, NULL));
 }
 
+static bool is_atomic_h(const char *path)
+{
+    return path != NULL && strstr(path, "arch/atomic.h") != NULL;
+}
+
 /* Walks out of inlined functions until one is not of atomic.h. */
 static void walk_out(Dwarf_Die *unit, Dwarf_Addr address, struct symbols_place *place)
 {
@@ -172,11 +177,12 @@ static void walk_out(Dwarf_Die *unit, Dwarf_Addr address, struct symbols_place *
         if (tag != DW_TAG_inlined_subroutine && tag != DW_TAG_subprogram)
             continue;
         place->function = dwarf_diename(&scopes[i]);
-        if (place->file == NULL || strstr(place->file, "arch/atomic.h") == NULL ||
-            tag == DW_TAG_subprogram)
+        if (!is_atomic_h(dwarf_decl_file(&scopes[i])) || tag == DW_TAG_subprogram)
             break;
-        place->file = call_file(unit, &scopes[i]);
-        place->line = number_of(&scopes[i], DW_AT_call_line);
+        if (is_atomic_h(place->file)) {
+            place->file = call_file(unit, &scopes[i]);
+            place->line = number_of(&scopes[i], DW_AT_call_line);
+        }
     }
     free(scopes);
 }
