@@ -207,6 +207,7 @@ enum vapic_sil_result vapic_sil_vmrun(struct vapic_sil_cpu *cpu, uint64_t vmcb_h
         vmcb_store64(cpu, VMCB_EXITCODE, SVM_EXIT_INVALID);
         return VAPIC_SIL_INVALID;
     }
+    cpu->svm.backing &= AVIC_ADDRESS; /* with pointers_unchecked the other bits are ignored */
     flush_as_told(cpu);
     load_guest(cpu);
     cpu->svm.injected = vmcb64(cpu, VMCB_EVENTINJ);
