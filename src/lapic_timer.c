@@ -280,6 +280,12 @@ void vapic_timer_restore(struct vapic *v, uint32_t current, struct vapic_now now
     arm(v, add_saturating(now.ns, ticks_to_ns(v, current)));
 }
 
+void vapic_load_timer_ended(struct vapic *v)
+{
+    vapic_timer_stop(v);
+    v->timer_flags = VAPIC_TIMER_EXPIRED;
+}
+
 void vapic_timer_load(struct vapic *v, uint8_t flags, uint64_t when, struct vapic_now now)
 {
     uint64_t longest = ticks_to_ns(v, reg(v, APIC_TMICT));

@@ -110,6 +110,20 @@ newest_kernel()
         sed -n 's/^ *Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1
 }
 
+# kernel_parts PACKAGE RELEASE - the packages that a kernel package of newer suites is divided into
+kernel_parts()
+{
+    with_apt apt-cache depends "$1" | sed -n "s/^ *Depends: \(linux-[a-z]*-$2\)\$/\1/p"
+}
+
+# kernel_file ROOT RELEASE - the kernel image in an unpacked package
+kernel_file()
+{
+    for file in "$1/boot/vmlinuz-$2" "$1/usr/lib/modules/$2/vmlinuz"; do
+        [ ! -f "$file" ] || { echo "$file"; return; }
+    done
+}
+
 # get_kernel - the newest kernel of the suite: unpack it, link it
 get_kernel()
 {
@@ -128,9 +142,12 @@ get_kernel()
     [ -n "$package" ] || die "apt knows no package $META: run 'apt-get update' first"
     release=${package#linux-image-}
     root=$dir/root-$release
-    fetch "$package" "$root"
-    [ -e "$root/boot/vmlinuz-$release" ] || die "$package holds no boot/vmlinuz-$release"
-    cp "$root/boot/vmlinuz-$release" "$dir/vmlinuz-$release"
+    for part in "$package" $(kernel_parts "$package" "$release"); do
+        fetch "$part" "$root"
+    done
+    file=$(kernel_file "$root" "$release")
+    [ -n "$file" ] || die "$package and what it is divided into hold no kernel image"
+    cp "$file" "$dir/vmlinuz-$release"
     ln -sfn "vmlinuz-$release" "$kernel_link"
 }
 

@@ -29,6 +29,11 @@ uint32_t vmm_apic_state_count(const struct vmm_apic_state *state)
     return get_register(state, APIC_TMCCT);
 }
 
+void vmm_apic_state_set_count(struct vmm_apic_state *state, uint32_t count)
+{
+    put_register(state, APIC_TMCCT, count);
+}
+
 bool vmm_apic_state_counts(const struct vmm_apic_state *state)
 {
     uint32_t mode = get_register(state, APIC_LVT_TIMER) & APIC_LVT_TIMER_MODE;
@@ -49,18 +54,25 @@ static uint32_t divisor(const struct vmm_apic_state *state)
 void vmm_apic_state_age(struct vmm_apic_state *state, uint32_t bus_ns, uint64_t now_ns)
 {
     uint64_t passed = (now_ns - state->saved_ns) / ((uint64_t)bus_ns * divisor(state));
-    uint32_t mode = get_register(state, APIC_LVT_TIMER) & APIC_LVT_TIMER_MODE;
     uint32_t count = get_register(state, APIC_TMCCT);
 
     state->saved_ns = now_ns;
-    if (!vmm_apic_state_counts(state)) {
-        return;
-    }
-    if (count == 0 && mode == APIC_TIMER_ONESHOT) {
-        put_register(state, APIC_TMICT, 0);
-    } else if (count != 0) {
+    if (vmm_apic_state_counts(state) && count != 0) {
         put_register(state, APIC_TMCCT, passed < count ? count - (uint32_t)passed : 1);
     }
+}
+
+bool vmm_apic_state_ended(const struct vmm_apic_state *state)
+{
+    uint32_t mode = get_register(state, APIC_LVT_TIMER) & APIC_LVT_TIMER_MODE;
+
+    return vmm_apic_state_counts(state) && mode == APIC_TIMER_ONESHOT &&
+           get_register(state, APIC_TMCCT) == 0;
+}
+
+void vmm_apic_state_stop(struct vmm_apic_state *state)
+{
+    put_register(state, APIC_TMICT, 0);
 }
 
 /* ---- What a processor does ---- */

@@ -32,15 +32,23 @@ struct vmm_ioapic_state {
 
 /*
  * Lets the time since the save pass for the timer that counts: what would have ended meanwhile ends
- * at once. A one-shot timer whose count is 0 has delivered its interrupt (whoever saved it made
- * sure), but both models take it for one that has still to: its initial count becomes 0 too, which
- * stops it. `bus_ns` is the APIC's bus cycle.
+ * at once. `bus_ns` is the APIC's bus cycle.
  */
 void vmm_apic_state_age(struct vmm_apic_state *state, uint32_t bus_ns, uint64_t now_ns);
 
 /* The timer's current count, and whether it is one that counts (and not TSC-deadline mode). */
 uint32_t vmm_apic_state_count(const struct vmm_apic_state *state);
+void vmm_apic_state_set_count(struct vmm_apic_state *state, uint32_t count);
 bool vmm_apic_state_counts(const struct vmm_apic_state *state);
+
+/*
+ * Is it a one-shot timer that has delivered its interrupt? Whoever saved the state made sure that a
+ * count of 0 means that; both models take it for an interrupt that is still to come.
+ */
+bool vmm_apic_state_ended(const struct vmm_apic_state *state);
+
+/* The initial count becomes 0 too, which stops the timer in any model. */
+void vmm_apic_state_stop(struct vmm_apic_state *state);
 
 /* KVM_MP_STATE_ and what a vCPU of libvapic's does. */
 uint32_t vmm_mp_state_of(enum vapic_activity activity);

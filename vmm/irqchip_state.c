@@ -45,17 +45,16 @@ void vmm_vcpu_settle(struct vmm_vcpu *v)
 /* ---- Out of libvapic ---- */
 
 /* INIT and SIPI happen now; NMIs go to KVM, which holds them until the processor takes them. */
-static int take_events(struct vmm_vcpu *v, struct vmm_err *err)
+static int take_events(struct vmm_vcpu *v, struct vapic_entry *entry, struct vmm_err *err)
 {
     const uint32_t can = VAPIC_CAN_INIT | VAPIC_CAN_NMI;
-    struct vapic_entry entry;
 
     for (;;) {
-        vapic_enter(&v->apic, can, vmm_clock_now_exact(v), &entry);
-        if (entry.event != VAPIC_CPU_NONE) {
-            vmm_vcpu_event(v, &entry);
-        } else if (entry.inject == VAPIC_INJECT_NMI) {
-            vapic_commit(&v->apic, &entry);
+        vapic_enter(&v->apic, can, vmm_clock_now_exact(v), entry);
+        if (entry->event != VAPIC_CPU_NONE) {
+            vmm_vcpu_event(v, entry);
+        } else if (entry->inject == VAPIC_INJECT_NMI) {
+            vapic_commit(&v->apic, entry);
             if (ioctl(v->fd, KVM_NMI, 0) != 0) {
                 return failed(v, err, "KVM_NMI");
             }
@@ -63,16 +62,25 @@ static int take_events(struct vmm_vcpu *v, struct vmm_err *err)
             break;
         }
     }
-    vapic_exit(&v->apic, entry.cr8, true);
+    vapic_exit(&v->apic, entry->cr8, true);
     return 0;
+}
+
+/* The timer may come to its end, or within a tick of it, after its last look at the clock. */
+static void keep_count(struct vmm_apic_state *state, const struct vapic_entry *entry)
+{
+    if (entry->deadline.clock == VAPIC_CLOCK_NS && vmm_apic_state_count(state) == 0) {
+        vmm_apic_state_set_count(state, 1);
+    }
 }
 
 static int save_vapic(struct vmm_vcpu *v, struct vmm_apic_state *state, struct vmm_err *err)
 {
+    struct vapic_entry entry;
     struct vapic_now now;
     int rc;
 
-    if (take_events(v, err) != 0) {
+    if (take_events(v, &entry, err) != 0) {
         return -1;
     }
     now = vmm_clock_now_exact(v);
@@ -89,6 +97,7 @@ static int save_vapic(struct vmm_vcpu *v, struct vmm_apic_state *state, struct v
         vapic_pv_msr_read(&v->apic, VAPIC_MSR_KVM_EOI, &state->pv_eoi);
     }
     rc = vapic_save_image(&v->apic, VAPIC_IMAGE_ID8, state->image, sizeof(state->image), now);
+    keep_count(state, &entry);
     return rc == VAPIC_OK ? 0 : refused(v, err, "cannot save", rc);
 }
 
@@ -247,6 +256,9 @@ int vmm_apic_load_vapic(struct vmm_vcpu *v, struct vmm_apic_state *state, struct
     if (rc == VAPIC_OK) {
         rc = vapic_load_image(&v->apic, VAPIC_IMAGE_ID8, state->image, sizeof(state->image), now);
     }
+    if (rc == VAPIC_OK && vmm_apic_state_ended(state)) {
+        vapic_load_timer_ended(&v->apic);
+    }
     if (rc == VAPIC_OK) {
         rc = load_deadline(v, state);
     }
@@ -268,6 +280,9 @@ int vmm_apic_load_kernel(struct vmm_vcpu *v, struct vmm_apic_state *state, struc
 
     if (vmm_kvm_set_apic_base(v->fd, state->base) != 0) {
         return failed(v, err, "IA32_APIC_BASE");
+    }
+    if (vmm_apic_state_ended(state)) {
+        vmm_apic_state_stop(state); /* KVM would have it end once more */
     }
     vmm_apic_state_age(state, VMM_APIC_BUS_NS, vmm_clock_mono(&vmm_clock_host));
     memcpy(apic.regs, state->image, sizeof(apic.regs));

@@ -86,11 +86,12 @@ static uint64_t memory_mib(const struct vmm_rig_boot *boot)
 
 /*
  * Without XSAVE: TCG's SVM does not intercept XSETBV, so KVM never learns the guest's XCR0 and runs
- * it with another one.
+ * it with another one. And so without AVX, which needs it: kernels of 2026 use it as soon as CPUID
+ * shows it.
  */
 static void add_processor(struct args *args, const struct vmm_rig_config *cfg)
 {
-    add_words(args, "-cpu max,-xsave");
+    add_words(args, "-cpu max,-xsave,-avx,-avx2");
     if (cfg->icount) {
         add_words(args, "-accel tcg,thread=single -smp 1 -icount shift=0,sleep=off -seed 1");
         add_words(args, "-rtc base=2026-01-01T00:00:00,clock=vm");

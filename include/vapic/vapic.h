@@ -792,6 +792,12 @@ int vapic_load_record(struct vapic *v, const void *record, size_t size, struct v
 int vapic_load_activity(struct vapic *v, enum vapic_activity activity);
 
 /*
+ * Likewise: the one-shot timer has ended, and its interrupt was delivered, which a count of 0 in an
+ * image does not say: vapic_load_image() has armed it to end now. [owner]
+ */
+void vapic_load_timer_ended(struct vapic *v);
+
+/*
  * The same for an I/O APIC; `size` must be at least VAPIC_IOAPIC_RECORD(pins) (VAPIC_E_SIZE). Load
  * needs an I/O APIC with the same number of pins and the same version, and the vCPUs loaded before:
  * a level-triggered pin whose line is high and which awaits no EOI sends its message at once.
