@@ -226,7 +226,10 @@ static void op_cr8(struct state *s)
 
 static void op_boundary(struct state *s)
 {
-    bool injected = s->cpu->svm.injected != 0, avic = (s->cpu->svm.int_ctl & VMCB_V_AVIC) != 0;
+    /* What is injected, or is the host's and not intercepted, is not in service. */
+    const uint64_t *host = s->cpu->physical;
+    bool injected = s->cpu->svm.injected != 0 || (host[0] | host[1] | host[2] | host[3]) != 0;
+    bool avic = (s->cpu->svm.int_ctl & VMCB_V_AVIC) != 0;
     uint8_t vector = 0;
     uint32_t word;
 
