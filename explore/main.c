@@ -12,17 +12,27 @@
 #include "options.h"
 #include "output.h"
 
-/* What a job explores. */
-struct task {
+/* A scenario in a mode: one line of the table. */
+struct row {
     const struct ex_scenario *scenario;
     struct ex_options options;
-    const struct check_options *asked;
     char title[80];
 };
 
-struct tasks {
+/* What a job explores: a row, or a part of it. */
+struct task {
+    size_t row;
+    struct ex_options options;
+    const struct check_options *asked;
+    const struct ex_scenario *scenario;
+};
+
+struct plan {
+    const struct check_options *asked;
+    struct row *row;
+    size_t rows;
     struct task *task;
-    size_t count;
+    size_t tasks;
 };
 
 /* ---- In a job's process ---- */
@@ -72,66 +82,100 @@ static struct ex_options engine_options(const struct check_options *o,
         .max_schedules = o->schedules,
         .max_seconds = o->seconds,
         .seed = o->seed,
-        .shard = o->shards != 0 ? o->shard - 1 : 0,
-        .shards = o->shards,
         .mutant = o->mutant,
     };
 }
 
-static void add_tasks(struct tasks *tasks, const struct check_options *o,
-                      const struct ex_scenario *scenario)
+static void add_rows(struct plan *plan, const struct ex_scenario *scenario)
 {
     for (unsigned mode = 0; mode < EX_MODES; mode++) {
-        struct task *task = &tasks->task[tasks->count];
+        struct row *row = &plan->row[plan->rows];
 
-        if (!(scenario->modes & o->modes & EX_MODE(mode))) {
+        if (!(scenario->modes & plan->asked->modes & EX_MODE(mode))) {
             continue;
         }
-        *task = (struct task){
-            .scenario = scenario, .options = engine_options(o, scenario, mode), .asked = o};
-        snprintf(task->title, sizeof(task->title), "%s %s", scenario->name, check_mode_names[mode]);
-        tasks->count++;
+        row->scenario = scenario;
+        row->options = engine_options(plan->asked, scenario, mode);
+        snprintf(row->title, sizeof(row->title), "%s %s", scenario->name, check_mode_names[mode]);
+        plan->rows++;
     }
 }
 
-static bool make_tasks(struct tasks *tasks, const struct check_options *o, char *error, size_t size)
+static bool make_rows(struct plan *plan, char *error, size_t size)
 {
     bool *selected = calloc(ex_scenario_count + 1, sizeof(*selected));
     bool good;
 
-    tasks->task = calloc(ex_scenario_count * EX_MODES + 1, sizeof(*tasks->task));
-    if (selected == NULL || tasks->task == NULL) {
+    plan->row = calloc(ex_scenario_count * EX_MODES + 1, sizeof(*plan->row));
+    if (selected == NULL || plan->row == NULL) {
         abort();
     }
-    good = check_select(o, selected, error, size);
+    good = check_select(plan->asked, selected, error, size);
     for (size_t i = 0; i < ex_scenario_count && good; i++) {
         if (selected[i]) {
-            add_tasks(tasks, o, ex_scenarios[i]);
+            add_rows(plan, ex_scenarios[i]);
         }
     }
     free(selected);
-    if (good && tasks->count == 0) {
+    if (good && plan->rows == 0) {
         snprintf(error, size, "--accel: no such mode of these scenarios: see `vapic check --list`");
         return false;
     }
     return good;
 }
 
+/* The parts of all rows are dealt out to the shards like cards. */
+static void make_tasks(struct plan *plan)
+{
+    const struct check_options *o = plan->asked;
+    size_t all = plan->rows * o->parts;
+
+    plan->task = calloc(all + 1, sizeof(*plan->task));
+    if (plan->task == NULL) {
+        abort();
+    }
+    for (size_t n = 0; n < all; n++) {
+        struct task *task = &plan->task[plan->tasks];
+        const struct row *row = &plan->row[n / o->parts];
+
+        if (o->shards != 0 && n % o->shards != o->shard - 1) {
+            continue;
+        }
+        *task = (struct task){
+            .row = n / o->parts, .options = row->options, .asked = o, .scenario = row->scenario};
+        task->options.shard = (uint32_t)(n % o->parts);
+        task->options.shards = o->parts > 1 ? o->parts : 0;
+        plan->tasks++;
+    }
+}
+
 /* ---- Running them ---- */
 
-static json_t *collect(const struct tasks *tasks, const struct check_job *jobs)
+static json_t *task_result(const struct task *task, const struct check_job *job)
+{
+    const char *error = job->error[0] != '\0' ? job->error : "not run: the time was over";
+
+    if (job->result != NULL) {
+        return job->result;
+    }
+    return check_outcome_missing(task->scenario, &task->options, error);
+}
+
+static json_t *collect(const struct plan *plan, const struct check_job *jobs)
 {
     json_t *results = json_array();
 
-    for (size_t i = 0; i < tasks->count; i++) {
-        const struct task *task = &tasks->task[i];
-        const char *error = jobs[i].error[0] != '\0' ? jobs[i].error : "not run: the time was over";
-        json_t *result = jobs[i].result;
+    for (size_t i = 0; i < plan->rows; i++) {
+        const struct row *row = &plan->row[i];
 
-        if (result == NULL) {
-            result = check_outcome_missing(task->scenario, &task->options, error);
-        }
-        json_array_append_new(results, result);
+        json_array_append_new(
+            results, check_outcome_none(row->scenario, row->options.bound, row->options.mode));
+    }
+    for (size_t i = 0; i < plan->tasks; i++) {
+        json_t *result = task_result(&plan->task[i], &jobs[i]);
+
+        check_outcome_add(json_array_get(results, plan->task[i].row), result);
+        json_decref(result);
     }
     return results;
 }
@@ -149,27 +193,27 @@ static const char *refused(const struct check_job *jobs, size_t count)
 }
 
 /* The document of all results; NULL with a message. `in_time` is false when time was over. */
-static json_t *run_tasks(const struct tasks *tasks, const struct check_options *o, bool *in_time,
-                         char *error, size_t size)
+static json_t *run_plan(const struct plan *plan, bool *in_time, char *error, size_t size)
 {
-    struct check_jobs jobs = {.count = tasks->count, .parallel = o->jobs, .timeout = o->timeout};
+    const struct check_options *o = plan->asked;
+    struct check_jobs jobs = {.count = plan->tasks, .parallel = o->jobs, .timeout = o->timeout};
     const char *why;
     json_t *document = NULL;
 
-    jobs.job = calloc(tasks->count, sizeof(*jobs.job));
+    jobs.job = calloc(plan->tasks + 1, sizeof(*jobs.job));
     if (jobs.job == NULL) {
         abort();
     }
-    for (size_t i = 0; i < tasks->count; i++) {
-        jobs.job[i] =
-            (struct check_job){.title = tasks->task[i].title, .work = work, .arg = &tasks->task[i]};
+    for (size_t i = 0; i < plan->tasks; i++) {
+        jobs.job[i] = (struct check_job){
+            .title = plan->row[plan->task[i].row].title, .work = work, .arg = &plan->task[i]};
     }
     *in_time = check_jobs_run(&jobs);
     why = refused(jobs.job, jobs.count);
     if (why != NULL) {
         snprintf(error, size, "%s", why);
     } else {
-        document = check_document_new(o, collect(tasks, jobs.job));
+        document = check_document_new(o, collect(plan, jobs.job));
     }
     free(jobs.job);
     return document;
@@ -195,25 +239,23 @@ static int print_document(const json_t *document, const struct check_options *o)
     return check_document_status(document);
 }
 
-static int run(const struct check_options *o)
+static int run_and_print(struct plan *plan)
 {
-    struct tasks tasks = {0};
+    const struct check_options *o = plan->asked;
     char error[320];
     bool in_time = true;
-    json_t *document = NULL;
+    json_t *document;
     int status;
 
-    if (!make_tasks(&tasks, o, error, sizeof(error))) {
-        free(tasks.task);
+    if (!make_rows(plan, error, sizeof(error))) {
         return check_refuse("%s", error);
     }
-    if (o->action == CHECK_REPLAY && tasks.count != 1) {
-        free(tasks.task);
+    if (o->action == CHECK_REPLAY && plan->rows != 1) {
         return check_refuse("--replay: name the one scenario of the schedule, and its mode by "
                             "--accel");
     }
-    document = run_tasks(&tasks, o, &in_time, error, sizeof(error));
-    free(tasks.task);
+    make_tasks(plan);
+    document = run_plan(plan, &in_time, error, sizeof(error));
     if (document == NULL) {
         return check_refuse("%s", error);
     }
@@ -223,6 +265,16 @@ static int run(const struct check_options *o)
         fputs("vapic check: --timeout: not everything was explored\n", stderr);
     }
     return status == CHECK_OK && !in_time ? CHECK_FAILED : status;
+}
+
+static int run(const struct check_options *o)
+{
+    struct plan plan = {.asked = o};
+    int status = run_and_print(&plan);
+
+    free(plan.row);
+    free(plan.task);
+    return status;
 }
 
 static int merge(const struct check_options *o)

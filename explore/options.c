@@ -39,6 +39,7 @@ enum key {
     KEY_JSON,
     KEY_SVG,
     KEY_MUTANT,
+    KEY_PARTS,
     KEY_SHARD,
     KEY_MERGE,
     KEY_TIMEOUT,
@@ -72,8 +73,8 @@ static const struct argp_option option_table[] = {
      "stale read that the memory orders in the source permit, sampled",
      0},
     {"tso", KEY_TSO, NULL, 0, "The same as --memory tso", 0},
-    {"schedules", KEY_SCHEDULES, "N", 0, "At most so many per scenario and mode", 0},
-    {"seconds", KEY_SECONDS, "N", 0, "At most so long per scenario and mode", 0},
+    {"schedules", KEY_SCHEDULES, "N", 0, "At most so many per scenario, mode and part", 0},
+    {"seconds", KEY_SECONDS, "N", 0, "At most so long per scenario, mode and part", 0},
     {"seed", KEY_SEED, "N", 0,
      "Take schedules at random from this seed instead of going through all of them", 0},
     {"mutant", KEY_MUTANT, "NAME", 0, "Explore with this bug switched on", 0},
@@ -81,8 +82,12 @@ static const struct argp_option option_table[] = {
     {"no-shrink", KEY_NO_SHRINK, NULL, 0, "Show a failing schedule as it was found", 0},
     {NULL, 0, NULL, 0, "More processors and machines:", 3},
     {"jobs", 'j', "N", 0, "Processes at the same time (one per processor)", 0},
-    {"shard", KEY_SHARD, "I/N", 0, "Explore the I-th of N parts, I from 1: --merge adds them up",
+    {"parts", KEY_PARTS, "K", 0,
+     "Split the exploration of each scenario and mode into K parts (1), which are then run at the "
+     "same time or in different shards; each part repeats a little of the others' work",
      0},
+    {"shard", KEY_SHARD, "I/N", 0,
+     "Explore the I-th of N shares of all parts, I from 1: --merge adds them up", 0},
     {"timeout", KEY_TIMEOUT, "SECONDS", 0, "End after so long; what was not run is a failure", 0},
     {NULL, 0, NULL, 0, "Output:", 4},
     {"json", KEY_JSON, NULL, 0, "Print one JSON document", 0},
@@ -217,8 +222,8 @@ static void check_shape(struct argp_state *state, struct check_options *o)
     if (o->action == CHECK_REPLAY && o->name_count != 1) {
         argp_failure(state, CHECK_USAGE, 0, "--replay: name the one scenario of the schedule");
     }
-    if (!explores && o->shards != 0) {
-        argp_failure(state, CHECK_USAGE, 0, "--shard: there is nothing to split");
+    if (!explores && (o->shards != 0 || o->parts != 1)) {
+        argp_failure(state, CHECK_USAGE, 0, "--shard, --parts: there is nothing to split");
     }
     if (o->action == CHECK_MUTANTS && (o->mutant != NULL || o->name_count != 0)) {
         argp_failure(state, CHECK_USAGE, 0,
@@ -318,6 +323,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case KEY_ONLY:
         o->only = arg;
         break;
+    case KEY_PARTS:
+        o->parts = (uint32_t)parse_number(state, "parts", arg, 1, 4096);
+        break;
     case KEY_SHARD:
         parse_shard(state, o, arg);
         break;
@@ -355,8 +363,11 @@ void check_options_parse(struct check_options *options, int argc, char **argv)
     };
     static char name[] = "vapic check";
 
-    *options = (struct check_options){
-        .modes = EX_MODE(EX_MODES) - 1, .bound = CHECK_OWN_BOUND, .seed = 1, .shrink = true};
+    *options = (struct check_options){.modes = EX_MODE(EX_MODES) - 1,
+                                      .bound = CHECK_OWN_BOUND,
+                                      .seed = 1,
+                                      .parts = 1,
+                                      .shrink = true};
     options->names = calloc((size_t)argc + 1, sizeof(char *));
     if (options->names == NULL) {
         exit(check_refuse("out of memory"));

@@ -33,7 +33,8 @@ struct check_options {
     enum ex_strategy strategy;
     uint64_t schedules, seed;
     double seconds, timeout; /* 0: no limit */
-    uint32_t shard, shards;  /* from 1; 0 of 0: everything */
+    uint32_t parts;          /* of the exploration of one scenario in one mode */
+    uint32_t shard, shards;  /* of all these parts, from 1; 0 of 0: everything */
     unsigned jobs;
     const char *mutant, *replay, *svg;
     const char *only; /* mutants of this name */

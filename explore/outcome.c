@@ -139,6 +139,7 @@ json_t *check_outcome_new(const struct ex_scenario *scenario, const struct ex_op
     json_object_set_new(json, "mode", json_string(check_mode_names[options->mode]));
     json_object_set_new(json, "bound", bound_json(options->bound));
     json_object_set_new(json, "extent", json_string(extent_of(options, result)));
+    json_object_set_new(json, "parts", json_integer(1));
     json_object_set_new(json, "schedules", json_integer((json_int_t)result->schedules));
     json_object_set_new(json, "steps", json_integer((json_int_t)result->steps));
     json_object_set_new(json, "blocked", json_integer((json_int_t)result->blocked));
@@ -148,13 +149,73 @@ json_t *check_outcome_new(const struct ex_scenario *scenario, const struct ex_op
     return json;
 }
 
+static json_t *empty(const struct ex_scenario *scenario, uint32_t bound, unsigned mode,
+                     const char *extent, int parts)
+{
+    return json_pack("{s:s, s:s, s:o, s:s, s:i, s:i, s:i, s:i, s:f, s:n, s:n}", "scenario",
+                     scenario->name, "mode", check_mode_names[mode], "bound", bound_json(bound),
+                     "extent", extent, "parts", parts, "schedules", 0, "steps", 0, "blocked", 0,
+                     "seconds", 0.0, "failure", "error");
+}
+
 json_t *check_outcome_missing(const struct ex_scenario *scenario, const struct ex_options *options,
                               const char *error)
 {
-    return json_pack("{s:s, s:s, s:o, s:s, s:i, s:i, s:i, s:f, s:n, s:s}", "scenario",
-                     scenario->name, "mode", check_mode_names[options->mode], "bound",
-                     bound_json(options->bound), "extent", "not run", "schedules", 0, "steps", 0,
-                     "blocked", 0, "seconds", 0.0, "failure", "error", error);
+    json_t *json = empty(scenario, options->bound, options->mode, "not run", 1);
+
+    json_object_set_new(json, "error", json_string(error));
+    return json;
+}
+
+json_t *check_outcome_none(const struct ex_scenario *scenario, uint32_t bound, unsigned mode)
+{
+    return empty(scenario, bound, mode, "elsewhere", 0);
+}
+
+/* ---- Adding ---- */
+
+/* From the least to the most that can be said. */
+static const char *const extents[] = {"not run", "stopped",  "sampled",
+                                      "bounded", "complete", "elsewhere"};
+
+static int rank(const char *extent)
+{
+    for (int i = 0; i < (int)(sizeof(extents) / sizeof(extents[0])); i++) {
+        if (strcmp(extents[i], extent) == 0) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+static void add_integer(json_t *sum, const json_t *other, const char *key)
+{
+    json_int_t mine = json_integer_value(json_object_get(sum, key));
+
+    json_object_set_new(sum, key,
+                        json_integer(mine + json_integer_value(json_object_get(other, key))));
+}
+
+void check_outcome_add(json_t *sum, const json_t *other)
+{
+    double seconds = json_number_value(json_object_get(sum, "seconds"));
+    json_t *extent = json_object_get(other, "extent");
+
+    add_integer(sum, other, "parts");
+    add_integer(sum, other, "schedules");
+    add_integer(sum, other, "steps");
+    add_integer(sum, other, "blocked");
+    seconds += json_number_value(json_object_get(other, "seconds"));
+    json_object_set_new(sum, "seconds", json_real(seconds));
+    if (rank(json_string_value(extent)) < rank(json_string_value(json_object_get(sum, "extent")))) {
+        json_object_set(sum, "extent", extent);
+    }
+    if (!json_is_object(json_object_get(sum, "failure"))) {
+        json_object_set(sum, "failure", json_object_get(other, "failure"));
+    }
+    if (!json_is_string(json_object_get(sum, "error"))) {
+        json_object_set(sum, "error", json_object_get(other, "error"));
+    }
 }
 
 /* ---- Reading ---- */
@@ -169,37 +230,27 @@ static bool parse_bound(const json_t *json, int64_t *bound)
     return json_is_integer(json) && *bound >= 0;
 }
 
-static bool is_extent(const char *word)
-{
-    static const char *const words[] = {"complete", "bounded", "stopped", "sampled", "not run"};
-
-    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
-        if (strcmp(words[i], word) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 bool check_outcome_parse(json_t *json, struct check_outcome *o, char *error, size_t size)
 {
     json_error_t why;
     json_t *bound, *what;
-    json_int_t schedules, steps, blocked;
+    json_int_t parts, schedules, steps, blocked;
 
     *o = (struct check_outcome){0};
-    if (json_unpack_ex(json, &why, 0, "{s:s, s:s, s:o, s:s, s:I, s:I, s:I, s:F, s:o, s:o}",
+    if (json_unpack_ex(json, &why, 0, "{s:s, s:s, s:o, s:s, s:I, s:I, s:I, s:I, s:F, s:o, s:o}",
                        "scenario", &o->scenario, "mode", &o->mode, "bound", &bound, "extent",
-                       &o->extent, "schedules", &schedules, "steps", &steps, "blocked", &blocked,
-                       "seconds", &o->seconds, "failure", &o->failure, "error", &what) != 0) {
+                       &o->extent, "parts", &parts, "schedules", &schedules, "steps", &steps,
+                       "blocked", &blocked, "seconds", &o->seconds, "failure", &o->failure, "error",
+                       &what) != 0) {
         snprintf(error, size, "a result is damaged: %s", why.text);
         return false;
     }
-    if (!parse_bound(bound, &o->bound) || !is_extent(o->extent) || schedules < 0 || steps < 0 ||
-        blocked < 0) {
+    if (!parse_bound(bound, &o->bound) || rank(o->extent) < 0 || parts < 0 || schedules < 0 ||
+        steps < 0 || blocked < 0) {
         snprintf(error, size, "the result of %s in mode %s is damaged", o->scenario, o->mode);
         return false;
     }
+    o->parts = parts;
     o->schedules = schedules;
     o->steps = steps;
     o->blocked = blocked;

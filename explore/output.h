@@ -15,7 +15,8 @@
 
 struct check_outcome {
     const char *scenario, *mode;
-    const char *extent; /* "complete", "bounded", "stopped", "sampled", "not run" */
+    const char *extent; /* "complete", "bounded", "sampled", "stopped", "not run", "elsewhere" */
+    int64_t parts;      /* that this result is about; 0: all of them are in other shards */
     int64_t bound;      /* preemptions; -1: all interleavings */
     int64_t schedules, steps, blocked;
     double seconds;
@@ -29,6 +30,11 @@ json_t *check_outcome_new(const struct ex_scenario *scenario, const struct ex_op
 /* The JSON of a job that left none. */
 json_t *check_outcome_missing(const struct ex_scenario *scenario, const struct ex_options *options,
                               const char *error);
+/* The JSON of nothing yet, which check_outcome_add() adds parts to. */
+json_t *check_outcome_none(const struct ex_scenario *scenario, uint32_t bound, unsigned mode);
+/* Adds another part, or another shard's parts, of the same scenario in the same mode: counts are
+ * added; what was reached is the least that was reached in any part. */
+void check_outcome_add(json_t *sum, const json_t *other);
 /* False with a message when the JSON is not that of a result. The texts are the JSON's. */
 bool check_outcome_parse(json_t *json, struct check_outcome *outcome, char *error, size_t size);
 

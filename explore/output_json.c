@@ -97,6 +97,7 @@ static json_t *options_json(const struct check_options *o)
     json_object_set_new(json, "accel", modes_json(o->modes));
     json_object_set_new(json, "memory", json_string(check_memory_names[o->memory]));
     json_object_set_new(json, "bound", bound_json(o->bound));
+    json_object_set_new(json, "parts", json_integer(o->parts));
     json_object_set_new(json, "sampled", json_boolean(sampled));
     json_object_set_new(json, "seed", sampled ? json_integer((json_int_t)o->seed) : json_null());
     json_object_set_new(json, "schedules", json_integer((json_int_t)o->schedules));
@@ -114,7 +115,7 @@ static void count_result(json_t *result, json_int_t counts[7], double *seconds)
     if (!check_outcome_parse(result, &o, error, sizeof(error))) {
         return;
     }
-    counts[0]++;
+    counts[0] += o.parts != 0;
     counts[1] += strcmp(o.extent, "complete") == 0 || strcmp(o.extent, "bounded") == 0;
     counts[2] += json_is_string(json_object_get(o.failure, "property"));
     counts[3] += o.error != NULL;

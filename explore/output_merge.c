@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Adding the results of shards up: the documents must be those of one run, each shard once, none
- * missing. A result of the sum is what the whole run would have said: the counts are added, and
- * the least of what was reached in any shard is what was reached.
+ * missing. The sum is what one run of everything would have said.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -194,46 +193,26 @@ static bool complete_set(struct shards *s)
 
 /* ---- Adding ---- */
 
-static int rank(const char *extent)
+/* Each part must have been somewhere. */
+static bool all_parts(const struct shards *s, const json_t *sum)
 {
-    static const char *const ranks[] = {"not run", "stopped", "sampled", "bounded", "complete"};
-    int i = 0;
+    const json_t *options = json_object_get(s->document[0], "options");
+    json_int_t wanted = json_integer_value(json_object_get(options, "parts"));
+    size_t i;
+    json_t *result;
 
-    while (i < 4 && strcmp(ranks[i], extent) != 0) {
-        i++;
+    json_array_foreach((json_t *)sum, i, result)
+    {
+        json_int_t parts = json_integer_value(json_object_get(result, "parts"));
+
+        if (parts != wanted) {
+            return fail(s, "%s on %s: %lld parts, not %lld",
+                        json_string_value(json_object_get(result, "scenario")),
+                        json_string_value(json_object_get(result, "mode")), (long long)parts,
+                        (long long)wanted);
+        }
     }
-    return i;
-}
-
-static void add_integer(json_t *sum, const json_t *other, const char *key)
-{
-    json_t *mine = json_object_get(sum, key);
-
-    json_integer_set(mine,
-                     json_integer_value(mine) + json_integer_value(json_object_get(other, key)));
-}
-
-static void add_result(json_t *sum, json_t *other)
-{
-    json_t *seconds = json_object_get(sum, "seconds");
-    json_t *extent = json_object_get(sum, "extent");
-    json_t *theirs = json_object_get(other, "extent");
-
-    add_integer(sum, other, "schedules");
-    add_integer(sum, other, "steps");
-    add_integer(sum, other, "blocked");
-    json_object_set_new(sum, "seconds",
-                        json_real(json_number_value(seconds) +
-                                  json_number_value(json_object_get(other, "seconds"))));
-    if (rank(json_string_value(theirs)) < rank(json_string_value(extent))) {
-        json_object_set(sum, "extent", theirs);
-    }
-    if (!json_is_object(json_object_get(sum, "failure"))) {
-        json_object_set(sum, "failure", json_object_get(other, "failure"));
-    }
-    if (!json_is_string(json_object_get(sum, "error"))) {
-        json_object_set(sum, "error", json_object_get(other, "error"));
-    }
+    return true;
 }
 
 /* In the order of the shards, so that the order of the files changes nothing. */
@@ -255,7 +234,7 @@ static json_t *add_up(const struct shards *s)
         }
         json_array_foreach(results, k, result)
         {
-            add_result(json_array_get(sum, k), result);
+            check_outcome_add(json_array_get(sum, k), result);
         }
     }
     return sum;
@@ -276,8 +255,14 @@ json_t *check_merge(char *const *files, size_t count, char *error, size_t size)
         good = load(&s, n);
     }
     if (good && complete_set(&s)) {
-        merged = check_document_of(json_deep_copy(json_object_get(s.document[0], "options")),
-                                   json_null(), add_up(&s));
+        json_t *sum = add_up(&s);
+
+        if (all_parts(&s, sum)) {
+            merged = check_document_of(json_deep_copy(json_object_get(s.document[0], "options")),
+                                       json_null(), sum);
+        } else {
+            json_decref(sum);
+        }
     }
     for (size_t n = 0; n < count; n++) {
         json_decref(s.document[n]);

@@ -24,6 +24,8 @@ static void say_extent(const struct check_outcome *o, char *to, size_t size)
                  o->bound == 1 ? "" : "s");
     } else if (strcmp(o->extent, "stopped") == 0 && o->bound >= 0) {
         snprintf(to, size, "stopped, below %lld preemptions", (long long)o->bound);
+    } else if (strcmp(o->extent, "elsewhere") == 0) {
+        snprintf(to, size, "in other shards");
     } else {
         snprintf(to, size, "%s", o->extent);
     }

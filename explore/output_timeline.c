@@ -239,17 +239,49 @@ void check_print_timeline(const json_t *document, const struct check_outcome *o,
     print_end(document, o);
 }
 
+/* Whether an earlier result of the same scenario broke the same: once is enough to read. */
+static bool seen_before(const json_t *results, size_t before, const struct check_outcome *o)
+{
+    const json_t *property = json_object_get(o->failure, "property");
+
+    for (size_t i = 0; i < before; i++) {
+        const json_t *other = json_array_get(results, i);
+        const char *scenario = json_string_value(json_object_get(other, "scenario"));
+
+        if (scenario != NULL && strcmp(scenario, o->scenario) == 0 &&
+            json_equal(property, json_object_get(json_object_get(other, "failure"), "property"))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void print_line_only(const json_t *document, const struct check_outcome *o)
+{
+    char *replay = check_replay_line(document, o);
+
+    printf("\n%s on %s: the same property is broken\nreplay  %s\n", o->scenario, o->mode,
+           replay != NULL ? replay : "");
+    free(replay);
+}
+
 void check_print_failures(const json_t *document, bool verbose)
 {
+    const json_t *results = json_object_get(document, "results");
     size_t i;
     json_t *json;
 
-    json_array_foreach(json_object_get(document, "results"), i, json)
+    json_array_foreach((json_t *)results, i, json)
     {
         struct check_outcome outcome;
         char error[256];
 
-        if (check_outcome_parse(json, &outcome, error, sizeof(error)) && outcome.failure != NULL) {
+        if (!check_outcome_parse(json, &outcome, error, sizeof(error)) || outcome.failure == NULL) {
+            continue;
+        }
+        if (seen_before(results, i, &outcome)) {
+            print_line_only(document, &outcome);
+        } else {
             putchar('\n');
             check_print_timeline(document, &outcome, verbose);
         }
