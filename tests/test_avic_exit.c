@@ -553,6 +553,36 @@ static void test_kick_by_table(void **state)
     }
 }
 
+static void change_ldr(struct ax *ax, struct vapic_sil_cpu *cpu, enum vapic_sil_point point)
+{
+    uint32_t ldr = 8u << 24;
+
+    (void)cpu;
+    if (point != VAPIC_SIL_POINT_RESOLVED)
+        return;
+    ax->on_point = NULL;
+    vapic_mmio_write(&ax->v[1]->apic, APIC_LDR, &ldr, sizeof(ldr), ax->now);
+}
+
+/* The processor has found the target by an entry that is gone when the exit is handled: neither the
+ * tables nor the fabric name it any more, and it has the vector. */
+static void test_kick_by_former_table(void **state)
+{
+    struct ax *ax = avic_vm(XAVIC, 2, false);
+
+    (void)state;
+    ax_write(ax, 1, APIC_LDR, 2u << 24);
+    enter_all(ax);
+    sleep_vcpu(ax, 1);
+    ax_settle(ax);
+    ax->on_point = change_ldr;
+    ax_ipi(ax, 0, APIC_ICR_LOGICAL | ICR_FIXED(0x61), 2);
+    assert_null(ax->on_point);
+    ax_settle(ax);
+    assert_int_equal(ax_delivered(ax, 1, 0x61), 1);
+    ax_free(ax);
+}
+
 /* A destination that names nobody, in the tables or out of them. */
 static void test_kick_nobody(void **state)
 {
@@ -680,6 +710,7 @@ int main(void)
         cmocka_unit_test(test_broadcast_wakes_all),
         cmocka_unit_test(test_logical_ff_without_ldr),
         cmocka_unit_test(test_kick_by_table),
+        cmocka_unit_test(test_kick_by_former_table),
         cmocka_unit_test(test_kick_nobody),
         cmocka_unit_test(test_not_posted_twice),
         cmocka_unit_test(test_busy_bit),

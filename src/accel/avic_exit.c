@@ -24,15 +24,15 @@ static bool is_broadcast(const struct ipi *ipi)
     return ipi->dest == (ipi->x2 ? APIC_DEST_ALL_32 : APIC_DEST_ALL_8);
 }
 
-/* To be made to look, if the fabric's rule does not say so anyway. */
-static void kick(struct vapic *v, const struct ipi *ipi, struct vapic *target)
+/*
+ * To be made to look. Also when the fabric's rule says so as well: between two looks at a target's
+ * identity it may have become another one and back. A second notification finds ON set.
+ */
+static void kick(struct vapic *v, struct vapic *target)
 {
-    struct vapic_msg msg = {ipi->low, ipi->dest, v->index, 0};
-    uint32_t index = target != NULL ? vapic_index(target) : VAPIC_NO_INDEX;
     enum vapic_action action;
 
-    if (index == VAPIC_NO_INDEX || target == v ||
-        vapic_fabric_concerns(v->vm, load_ident(v->vm, index), index, &msg))
+    if (target == NULL || target == v)
         return;
     action = vapic_accel_notify(target);
     if (action != VAPIC_ACTION_NONE)
@@ -45,13 +45,13 @@ static void kick_everybody(struct vapic *v, const struct ipi *ipi)
 
     TRACE(v->vm, AVIC_KICK_VCPU_SLOWPATH, v->index, ipi->high, ipi->low, ipi->index, 0);
     for (uint32_t i = 0; i < top; i++)
-        kick(v, ipi, vapic_at(v->vm, i));
+        kick(v, vapic_at(v->vm, i));
 }
 
 static void kick_x2_logical(struct vapic *v, const struct ipi *ipi)
 {
     for (uint32_t bits = ipi->dest & 0xFFFF; bits != 0; bits &= bits - 1)
-        kick(v, ipi, vapic_by_id(v->vm, (ipi->dest >> 16) << 4 | (uint32_t)__builtin_ctz(bits)));
+        kick(v, vapic_by_id(v->vm, (ipi->dest >> 16) << 4 | (uint32_t)__builtin_ctz(bits)));
 }
 
 /* By the sender's DFR, as the processor does it. */
@@ -65,16 +65,23 @@ static void kick_logical(struct vapic *v, const struct ipi *ipi)
         int id = vapic_avic_logical_id(v->vm->accel, first + (uint32_t)__builtin_ctz(bits));
 
         if (id >= 0)
-            kick(v, ipi, vapic_by_id(v->vm, (uint32_t)id));
+            kick(v, vapic_by_id(v->vm, (uint32_t)id));
     }
+}
+
+/* Since the sender entered the guest: the processor may have gone by an entry that is gone. */
+static bool table_has_changed(const struct vapic *v)
+{
+    /* Behind the look at the table, whose acquire pairs with store_logical(). */
+    return vapic_load32(&v->vm->accel->logical_changes, VAPIC_ACQUIRE) != v->accel->logical_seen;
 }
 
 /*
  * The processor has set the vector in every target's IRR, and found one of them not running.
  * Posting again would interrupt twice a target that has ended the first one meanwhile. All targets
  * are kicked: the exit names but one, and running ones whom this concerns no more do not mind. Whom
- * the processor's rule reached and whom the fabric's would reach can differ (logical FFh; a table
- * that has changed meanwhile), so both are told.
+ * the processor's rule reached and whom the fabric's would reach can differ (logical FFh), so both
+ * are told. When the logical table has changed meanwhile nobody knows whom it named: all are told.
  */
 static void kick_targets(struct vapic *v, const struct ipi *ipi)
 {
@@ -86,11 +93,13 @@ static void kick_targets(struct vapic *v, const struct ipi *ipi)
     if (is_broadcast(ipi))
         kick_everybody(v, ipi);
     else if (!(ipi->low & APIC_ICR_LOGICAL))
-        kick(v, ipi, vapic_by_id(v->vm, ipi->dest));
+        kick(v, vapic_by_id(v->vm, ipi->dest));
     else if (ipi->x2)
         kick_x2_logical(v, ipi);
     else
         kick_logical(v, ipi);
+    if (ipi->low & APIC_ICR_LOGICAL && !ipi->x2 && table_has_changed(v))
+        kick_everybody(v, ipi);
 }
 
 /* Nothing was posted, in no target: the library sends it, as it would without AVIC. */

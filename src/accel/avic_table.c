@@ -118,8 +118,10 @@ static int wanted_slot(const struct vapic *v)
     return (int)(ldr >> 4) * 4 + __builtin_ctz(ldr);
 }
 
-static void store_logical(const struct vapic_accel *accel, uint32_t slot, uint32_t entry)
+/* Counted first: who finds the new entry finds the count changed as well (release). */
+static void store_logical(struct vapic_accel *accel, uint32_t slot, uint32_t entry)
 {
+    vapic_add32(&accel->logical_changes, 1, VAPIC_RELAXED);
     vapic_store32(&accel->logical_table[slot], entry, VAPIC_RELEASE);
 }
 
@@ -134,7 +136,7 @@ int vapic_avic_logical_id(const struct vapic_accel *accel, uint32_t slot)
 
 void vapic_avic_drop_logical(struct vapic *v)
 {
-    const struct vapic_accel *accel = v->vm->accel;
+    struct vapic_accel *accel = v->vm->accel;
     struct vapic_accel_vcpu *av = v->accel;
 
     /* Another vCPU may have made the slot unusable meanwhile, or have claimed it since. */
@@ -150,7 +152,7 @@ void vapic_avic_drop_logical(struct vapic *v)
  */
 void vapic_avic_update_logical(struct vapic *v)
 {
-    const struct vapic_accel *accel = v->vm->accel;
+    struct vapic_accel *accel = v->vm->accel;
     int slot = wanted_slot(v);
 
     if (slot >= 0 && v->accel->logical_slot == (uint32_t)slot + 1 &&
