@@ -27,7 +27,7 @@ uint64_t world_hpa(const struct world *w, const void *memory)
 
 struct vapic_now world_now(const struct world *w)
 {
-    uint64_t ns = 1000000 + ex_read(&w->time, "time");
+    uint64_t ns = START_NS + ex_read(&w->time, "time");
 
     return (struct vapic_now){.ns = ns, .tsc = ns};
 }

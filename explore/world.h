@@ -76,7 +76,7 @@ enum world_op_kind {
     WORLD_LINT0,   /* the 8259's INTR, at vCPU v, with vector `a`; falls when that is fetched */
     WORLD_NMI,     /* vapic_nmi() */
     WORLD_POKE,    /* vapic_poke() */
-    WORLD_TIME,    /* when vCPU v has armed its timer the clock goes on by b ns, and it expires */
+    WORLD_TIME,    /* when vCPU v has armed its timer the clock goes on by b ns; plays its timer */
     WORLD_MOVE,    /* the scheduler moves vCPU v to processor `a` */
     WORLD_PREEMPT, /* it takes vCPU v off its processor */
     WORLD_RESUME,  /* it gives vCPU v processor `a` */

@@ -41,8 +41,12 @@ static void read_ga_log(struct world *w)
 static void amd_message(struct world *w, uint32_t i, struct world_vcpu *v)
 {
     uint8_t vector = w->spec->irte[i].vector;
+    enum vapic_sil_msi result;
 
-    switch (vapic_sil_amd_msi(&w->iommu, w->irte_words[i], (uint16_t)i)) {
+    ex_add(&w->messages, 1, "a message");
+    result = vapic_sil_amd_msi(&w->iommu, w->irte_words[i], (uint16_t)i);
+    ex_add(&w->messages, 1, "the message is through");
+    switch (result) {
     case VAPIC_SIL_MSI_LOGGED:
         read_ga_log(w);
         break;
@@ -112,13 +116,29 @@ static bool is_armed(void *arg)
     return ex_read(&((struct world_vcpu *)arg)->armed, "timer armed?") != 0;
 }
 
+/* What host.arm() was told is over. */
+static bool is_due(void *arg)
+{
+    struct world_vcpu *v = arg;
+    uint32_t when = ex_read(&v->armed, "timer armed?");
+
+    return when != 0 && when <= ex_read(&v->w->time, "time");
+}
+
+/* The host's timer: fires once for each time that it was set. A vCPU that had read the clock before
+ * sets it again, for a time that has passed. */
 static void pass_time(struct world *w, const struct world_op *op)
 {
     struct world_vcpu *v = &w->v[op->v];
 
     ex_wait(is_armed, v, "until the timer is armed");
     ex_write(&w->time, w->time + (uint32_t)op->b, "time");
-    world_act(v, vapic_timer_expired(&v->apic));
+    ex_may_end(true);
+    for (;;) {
+        ex_wait(is_due, v, "until the timer is due");
+        ex_swap(&v->armed, 0, "timer fires");
+        world_act(v, vapic_timer_expired(&v->apic));
+    }
 }
 
 /* ---- The scheduler ---- */

@@ -275,12 +275,26 @@ static uint16_t host_interrupt_status(void *ctx, struct vapic *v)
     return (uint16_t)value;
 }
 
-/* The IOMMU of the model caches nothing, so there is nothing to invalidate. */
+static bool message_is_over(void *arg)
+{
+    struct grace *g = arg;
+
+    return ex_read(g->calls, "message under way?") != g->before;
+}
+
+/* The IOMMU of the model caches nothing. But a message that is under way by the old entry is: once
+ * an invalidation is complete it is no more. */
 static void host_irte(void *ctx, void *irte_ctx, const uint64_t value[2], bool invalidate)
 {
-    (void)ctx;
-    (void)invalidate;
+    struct world *w = ctx;
+    struct grace g = {&w->messages, 0};
+
     ex_write_block(irte_ctx, value, 2 * sizeof(uint64_t), "IRTE");
+    if (!invalidate)
+        return;
+    g.before = ex_read(g.calls, "message under way?");
+    if (g.before & 1)
+        ex_wait(message_is_over, &g, "until the invalidation is complete");
 }
 
 /* ---- EOI, timer ---- */
@@ -293,8 +307,10 @@ static void host_eoi(void *ctx, struct vapic *v, uint8_t vector)
 
 static void host_arm(void *ctx, struct vapic *v, struct vapic_deadline deadline)
 {
+    uint32_t when = deadline.when > START_NS ? (uint32_t)(deadline.when - START_NS) : 1;
+
     (void)ctx;
-    ex_write(&vcpu_of(v)->armed, deadline.clock != VAPIC_CLOCK_NONE, "timer");
+    ex_write(&vcpu_of(v)->armed, deadline.clock != VAPIC_CLOCK_NONE ? when : 0, "timer");
 }
 
 const struct vapic_host world_host = {

@@ -14,6 +14,7 @@
 #include "world.h"
 
 #define FIRST_HPA     0x100000000ull
+#define START_NS      1000000ull /* the clock at the start */
 #define PAGE          4096u
 #define KICK_VECTOR   0xF0u /* makes a processor leave the guest */
 #define NOTIFY_VECTOR 0xF1u
@@ -69,7 +70,7 @@ struct world_vcpu {
     uint32_t exists;
     uint32_t stopped;
     uint32_t deliveries; /* grows when `ref.taken` does */
-    uint32_t armed;      /* its timer */
+    uint32_t armed;      /* its timer: when, after START_NS; 0: not */
     /* Constant */
     struct world *w;
     const struct world_vcpu_spec *spec;
@@ -130,6 +131,7 @@ struct world {
     uint64_t ga_log[GA_LOG_SIZE];
     /* Any actor, by ex_ functions */
     uint32_t lock, page_mapped, time;
+    uint32_t messages; /* of devices through the AMD IOMMU: odd: one is under way */
     uint32_t calls[EX_MAX_ACTORS]; /* odd: in the library; only with `quiesces` */
     /* Constant */
     const struct world_spec *spec;
