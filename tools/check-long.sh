@@ -9,6 +9,7 @@
 #   linux-288   Debian's kernel brings up 288 processors in x2APIC mode: more than an 8-bit APIC ID
 #               can name, so the extended destination ID of MSIs and I/O APIC entries is needed
 #   equiv       10 million random operations, with and without acceleration
+#   bochs       the silicon model against Bochs: the whole list of cases and a million random ones
 #   rig-long    guests on modelled silicon: all combinations of mode, APIC and timer, storms of
 #               100 000 messages under toggles and moves, Linux under toggles and moves, reboots
 set -u
@@ -55,6 +56,11 @@ rig_long()
     tests/rig/run --long "$build"
 }
 
+bochs_long()
+{
+    tests/bochs/run --more 1000000 "$build"
+}
+
 # timed NAME COMMAND: prints TAP, keeps it for tools/tally.py, and says how long it took.
 timed()
 {
@@ -67,5 +73,6 @@ timed()
 
 timed linux-288 boots_288
 timed equiv equiv_long
+timed bochs bochs_long
 timed rig-long rig_long
 exec python3 tools/tally.py "$results"

@@ -11,6 +11,7 @@
 #   clang   the same sources with clang, warnings as errors; unit tests
 #   asan    unit tests under the address and undefined-behaviour sanitizers
 #   fuzz    a fixed share of every fuzz target; their corpora are unit tests above
+#   bochs   the silicon model against Bochs: an eighth of the list of cases, always the same
 #   tsan    the concurrent tests under the thread sanitizer
 #   rig     guests: the built-in one, the trap guests and Linux, inside the rig
 set -u
@@ -83,6 +84,9 @@ TARGETS="unit-tests fuzz-targets" build asan build/asan \
 
 say fuzz "a share of every fuzz target, the same every time"
 sh tools/fuzz.sh share >"$results/fuzz.tap" || grep -v '^ok' "$results/fuzz.tap"
+
+say bochs "the silicon model against Bochs"
+tests/bochs/run --shares 8 "$main" >"$results/bochs.tap" || grep -v '^ok' "$results/bochs.tap"
 
 say tsan "concurrent tests under the thread sanitizer"
 TARGETS=unit-tests build tsan build/tsan \

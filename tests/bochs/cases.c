@@ -621,7 +621,7 @@ void case_make(uint32_t n, struct apicv_case *c)
 {
     unsigned i = 0;
 
-    while (n >= groups[i].count)
+    while (i + 1 < ARRAY_COUNT(groups) && n >= groups[i].count)
         n -= groups[i++].count;
     *c = (struct apicv_case){.group = (uint8_t)i};
     groups[i].make(n, c);

@@ -100,7 +100,12 @@ struct apicv_case {
 
 enum { CASE_ENTRIES = 12 }; /* VM entries of a case, at most */
 
-/* The number of cases, and case n of them. */
+/* What is to be run: case n for all n below `end` of which case_in_share() says so. */
+struct case_parameters {
+    uint32_t end, shares;
+};
+
+/* The number of cases, and case n of them. Numbers beyond are valid, too: more random cases. */
 uint32_t case_count(void);
 void case_make(uint32_t n, struct apicv_case *c);
 const char *case_group_name(unsigned group);

@@ -14,7 +14,7 @@
 
 enum { WORDS = 1024, VECTORS = 256, CODE64 = 0x18, DATA = 0x10, TSS = 0x20 };
 enum { PARALLEL_DATA = 0x378, PARALLEL_CONTROL = 0x37A, SHUTDOWN = 0x8900 };
-enum { PARAMETERS = 0x8000 }; /* where Bochs loads the number of shares */
+enum { PARAMETERS = 0x8000 }; /* where Bochs loads a struct case_parameters */
 enum { TIMER_TICKS = 20000 };
 enum { PAGE_KINDS = 3 };
 
@@ -185,7 +185,7 @@ static void find_controls(void)
     must.ept = secondary & VMX_SEC_EPT;
 }
 
-static void print_header(uint32_t shares)
+static void print_header(const volatile struct case_parameters *parameters)
 {
     print_fact("vapic basic=", rdmsr(MSR_VMX_BASIC));
     print_fact(" pin=", rdmsr(MSR_VMX_TRUE_PIN_CTLS));
@@ -194,8 +194,8 @@ static void print_header(uint32_t shares)
     print_fact(" exit=", rdmsr(MSR_VMX_TRUE_EXIT_CTLS));
     print_fact(" misc=", rdmsr(MSR_VMX_MISC));
     print_fact(" phys=", must.phys_bits);
-    print_fact(" cases=", case_count());
-    print_fact(" shares=", shares);
+    print_fact(" end=", parameters->end);
+    print_fact(" shares=", parameters->shares);
     print("\n");
 }
 
@@ -508,7 +508,8 @@ static void run_case(uint32_t n)
 
 void l1_main(void)
 {
-    uint32_t shares = *(volatile uint32_t *)PARAMETERS;
+    const volatile struct case_parameters *parameters =
+        (const volatile struct case_parameters *)PARAMETERS;
 
     outb(0x21, 0xFF); /* nothing from the PICs */
     outb(0xA1, 0xFF);
@@ -517,9 +518,9 @@ void l1_main(void)
     start_vmx();
     find_controls();
     set_common();
-    print_header(shares);
-    for (uint32_t n = 0; n < case_count(); n++)
-        if (case_in_share(n, shares))
+    print_header(parameters);
+    for (uint32_t n = 0; n < parameters->end; n++)
+        if (case_in_share(n, parameters->shares))
             run_case(n);
     stop("end");
 }
