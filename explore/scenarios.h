@@ -53,6 +53,32 @@
     X(level_to_runner)                                                                             \
     X(two_windows)                                                                                 \
     X(stale_running)                                                                               \
+    /* scenarios_inhibit.c */                                                                      \
+    X(inhibit_and_add)                                                                             \
+    X(inhibit_and_restored_l2)                                                                     \
+    X(inhibit_a_runner)                                                                            \
+    X(inhibit_a_sleeper)                                                                           \
+    X(inhibit_the_preempted)                                                                       \
+    X(inhibit_and_ipi)                                                                             \
+    X(permit_and_ipi)                                                                              \
+    X(two_administrators)                                                                          \
+    X(mode_and_inhibit)                                                                            \
+    X(two_ldr_changes)                                                                             \
+    X(window_and_reason)                                                                           \
+    X(page_comes_back)                                                                             \
+    X(waiter_and_lock)                                                                             \
+    X(device_while_inhibited)                                                                      \
+    /* scenarios_apicv.c */                                                                        \
+    X(off_while_pending)                                                                           \
+    X(on_while_in_service)                                                                         \
+    X(tpr_across_switch)                                                                           \
+    X(sleeper_with_if_clear)                                                                       \
+    X(route_and_service)                                                                           \
+    X(two_devices)                                                                                 \
+    X(post_and_device)                                                                             \
+    X(level_and_switch)                                                                            \
+    X(device_and_move)                                                                             \
+    X(self_ipi_under_tpr)                                                                          \
     /* scenarios_situations.c */                                                                   \
     X(page_in_x2apic_mode)                                                                         \
     X(update_under_l2)                                                                             \
