@@ -127,7 +127,7 @@ struct machine {
     struct machine_actor actors[EX_MAX_ACTORS];
     uint32_t step, max_steps;
     uint32_t consult_from; /* points before this step need no driver */
-    bool every_step;       /* each step is a point, not only those that may conflict */
+    bool every_step;       /* each step is a point, and each drain a move, conflict or not */
     uint32_t preemptions;
     enum ex_memory_model memory;
     const struct machine_driver *driver;

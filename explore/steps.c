@@ -26,12 +26,13 @@ static inline uint8_t others_of(uint32_t actor)
     return (uint8_t)(((1u << machine.actor_count) - 1) & ~(1u << actor));
 }
 
+/* Those that may still do something, if only by a store in their buffers. */
 static uint8_t living_others(uint32_t actor)
 {
     uint8_t others = others_of(actor);
 
     for (uint32_t i = 0; i < machine.actor_count; i++) {
-        if (machine.actors[i].status == MACHINE_ENDED)
+        if (machine.actors[i].status == MACHINE_ENDED && !tso_waiting(i))
             others &= (uint8_t)~(1u << i);
     }
     return others;

@@ -71,6 +71,14 @@ static bool hashed(const struct entry *entry, uint32_t actor)
     return steps_shared(entry->address, entry->size, actor);
 }
 
+static uint64_t value_of(const struct entry *entry)
+{
+    uint64_t value = 0;
+
+    memcpy(&value, entry->bytes, entry->size);
+    return value;
+}
+
 void tso_drain(uint32_t actor)
 {
     struct buffer *buffer = &buffers[actor];
@@ -94,6 +102,7 @@ void tso_drain(uint32_t actor)
                                      .actor = (uint8_t)actor,
                                      .size = entry.size,
                                      .order = MACHINE_PLAIN,
+                                     .value = value_of(&entry),
                                      .address = (void *)entry.address});
 }
 
@@ -233,7 +242,8 @@ void tso_list_drains(struct machine_point *point)
     uint32_t wanted = 0;
 
     for (uint32_t i = 0; i < machine.actor_count; i++) {
-        if (buffers[i].count > 0 && (point->count == 0 || noticed(i, point) || awaited(i)))
+        if (buffers[i].count > 0 &&
+            (point->count == 0 || machine.every_step || noticed(i, point) || awaited(i)))
             wanted |= 1u << i;
     }
     for (uint32_t i = 0; i < machine.actor_count; i++) {
@@ -254,10 +264,8 @@ uint64_t tso_key(uint64_t key)
         key = steps_mix(key + buffers[i].count);
         for (uint32_t k = 0; k < buffers[i].count; k++) {
             const struct entry *entry = &buffers[i].entries[k];
-            uint64_t bytes = 0;
 
-            memcpy(&bytes, entry->bytes, entry->size);
-            key = steps_mix(steps_mix(key ^ entry->address) + bytes);
+            key = steps_mix(steps_mix(key ^ entry->address) + value_of(entry));
         }
     }
     return key;

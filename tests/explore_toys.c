@@ -43,6 +43,16 @@ static void store(uint32_t *p, uint32_t value, int order)
         vapic_store32(p, value, VAPIC_RELEASE);
 }
 
+uint32_t toy_load(const uint32_t *word)
+{
+    return vapic_load32(word, VAPIC_ACQUIRE);
+}
+
+void toy_store(uint32_t *word, uint32_t value)
+{
+    vapic_store32(word, value, VAPIC_RELEASE);
+}
+
 void toy_sb(struct toys *t, uint32_t self, int store_order, int load_order)
 {
     store(self == 0 ? &t->x.value : &t->y.value, 1, store_order);

@@ -24,6 +24,9 @@ void toy_add_in_two(struct toys *t); /* the same by a load and a store, both ato
 void toy_add_atomic(struct toys *t); /* the same, indivisible */
 void toy_add_with_cas(struct toys *t);
 
+uint32_t toy_load(const uint32_t *word); /* acquire */
+void toy_store(uint32_t *word, uint32_t value); /* release */
+
 /* Store buffering: x = 1; r = y, and the other way round. */
 void toy_sb(struct toys *t, uint32_t self, int store, int load);
 /* Message passing: x = 1; flag = 1, and flag; x. */

@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "../explore/machine.h"
 #include "vapic/arch/atomic.h"
 
 static const struct ex_options complete = {
@@ -212,6 +213,294 @@ static void check_row(const struct row *row, const struct ex_options *options)
     ex_result_free(&result);
 }
 
+/* ---- x86-TSO ---- */
+
+static void sb_fenced(struct toys *t, uint32_t self)
+{
+    uint32_t *mine = self == 0 ? &t->x.value : &t->y.value;
+    uint32_t *other = self == 0 ? &t->y.value : &t->x.value;
+
+    toy_store(mine, 1);
+    ex_barrier("mfence");
+    t->result[self].value = toy_load(other);
+}
+
+/* The store stays in the buffer while its own actor reads it. */
+static void forwards(struct toys *t, uint32_t self)
+{
+    uint32_t *mine = self == 0 ? &t->x.value : &t->y.value;
+    uint32_t *other = self == 0 ? &t->y.value : &t->x.value;
+
+    toy_store(mine, 1);
+    t->result[self].value = toy_load(mine) * 10;
+    t->result[self].value += toy_load(other);
+}
+
+static void lb(struct toys *t, uint32_t self)
+{
+    toy_lb(t, self);
+}
+
+static void iriw(struct toys *t, uint32_t self)
+{
+    if (self < 2)
+        toy_iriw_write(t, self);
+    else
+        toy_iriw_read(t, self - 2);
+}
+
+static uint64_t four_results(const struct toys *t)
+{
+    uint64_t number = 0;
+
+    for (uint32_t i = 0; i < 4; i++)
+        number = number * 10 + t->result[i].value;
+    return number;
+}
+
+/* Two stores to the same word by each: coherence, and the last drain wins. */
+static void two_stores(struct toys *t, uint32_t self)
+{
+    toy_store(&t->x.value, 2 * self + 1);
+    toy_store(&t->x.value, 2 * self + 2);
+}
+
+static void reads_twice(struct toys *t, uint32_t self)
+{
+    t->result[self].value = toy_load(&t->x.value) * 10;
+    t->result[self].value += toy_load(&t->x.value);
+}
+
+static void stores_and_reads(struct toys *t, uint32_t self)
+{
+    if (self == 0)
+        two_stores(t, self);
+    else
+        reads_twice(t, self);
+}
+
+/* A plain store in a buffer is awaited by another actor. */
+static void stores_for_waiter(struct toys *t, uint32_t self)
+{
+    if (self == 0) {
+        toy_store(&t->y.value, 6);
+        toy_store(&t->x.value, 1);
+        toy_store(&t->x.value, 0);
+    } else {
+        waits_for_good(t, self);
+    }
+}
+
+static void locked_in_tso(struct toys *t, uint32_t self)
+{
+    add_locked(t, self);
+    toy_store(&t->y.value, self + 1);
+    add_locked(t, self);
+}
+
+static const struct row tso_rows[] = {
+    {"store buffering", {{{sb_relaxed}, {sb_relaxed}}, results_of, NULL}, 4, {0, 1, 100, 101}, NULL},
+    {"strong", {{{sb_strong}, {sb_strong}}, results_of, NULL}, 3, {1, 100, 101}, NULL},
+    {"fenced", {{{sb_fenced}, {sb_fenced}}, results_of, NULL}, 3, {1, 100, 101}, NULL},
+    {"one fence", {{{sb_fenced}, {sb_relaxed}}, results_of, NULL}, 4, {0, 1, 100, 101}, NULL},
+    {"forwarding", {{{forwards}, {forwards}}, results_of, NULL}, 4, {1010, 1011, 1110, 1111}, NULL},
+    {"message passing", {{{mp}, {mp}}, results_of, NULL}, 3, {0, 1, 101}, NULL},
+    {"load buffering", {{{lb}, {lb}}, results_of, NULL}, 3, {0, 1, 100}, NULL},
+    {"coherence", {{{two_stores}, {two_stores}}, x_of, NULL}, 2, {2, 4}, NULL},
+    {"coherence of reads",
+     {{{stores_and_reads}, {stores_and_reads}}, results_of, NULL},
+     6,
+     {0, 1, 2, 11, 12, 22},
+     NULL},
+    {"Peterson", {{{peterson}, {peterson}}, x_of, NULL}, 3, {0, 1, 2}, NULL},
+    {"wait", {{{stores_for_waiter}, {stores_for_waiter}}, results_of, NULL}, 2, {0, 7}, NULL},
+    {"lock", {{{locked_in_tso}, {locked_in_tso}}, x_of, NULL}, 1, {4}, NULL},
+    {"compare and swap", {{{add_with_cas}, {add_with_cas}}, x_of, NULL}, 1, {2}, NULL},
+};
+
+static void test_tso(void **state)
+{
+    struct ex_options options = complete;
+
+    (void)state;
+    options.memory = EX_TSO;
+    for (size_t i = 0; i < sizeof tso_rows / sizeof tso_rows[0]; i++)
+        check_row(&tso_rows[i], &options);
+}
+
+/* Nobody sees two independent writes in an order that somebody else sees reversed. */
+static void test_tso_iriw(void **state)
+{
+    const struct toy_scenario toy = {{{iriw}, {iriw}, {iriw}, {iriw}}, four_results, NULL};
+    struct ex_options options = complete;
+    struct outcomes sc, tso;
+    struct ex_result result;
+
+    (void)state;
+    result = explore_toy(&toy, &options, &sc);
+    assert_true(result.complete);
+    assert_false(outcomes_have(&sc, 1010));
+    ex_result_free(&result);
+    options.memory = EX_TSO;
+    result = explore_toy(&toy, &options, &tso);
+    assert_true(result.complete);
+    assert_int_equal(sc.count, 15);
+    assert_int_equal(tso.count, sc.count);
+    assert_memory_equal(sc.value, tso.value, sc.count * sizeof sc.value[0]);
+    ex_result_free(&result);
+}
+
+/* ---- Against brute force ---- */
+
+static uint32_t random_seed, random_length;
+
+static void random_program(struct toys *t, uint32_t self)
+{
+    toy_random(t, self, random_seed * 7 + self, random_length);
+}
+
+/* Every interleaving of single steps, by the simplest means: the machine under a driver that goes
+ * through all answers like an odometer. */
+static struct {
+    uint8_t at[256], count[256];
+    uint32_t used, step;
+} odometer;
+
+static uint8_t turn(uint32_t count)
+{
+    if (odometer.step == odometer.used) {
+        odometer.at[odometer.used] = 0;
+        odometer.count[odometer.used++] = (uint8_t)count;
+    }
+    return odometer.at[odometer.step++];
+}
+
+static bool nothing_recorded(uint32_t step, uint32_t current, uint8_t *move)
+{
+    (void)step;
+    (void)current;
+    (void)move;
+    return false;
+}
+
+static uint32_t preemptions; /* that brute force may spend */
+
+static uint8_t any_move(const struct machine_point *point)
+{
+    if (point->fresh || (point->current != MACHINE_NOBODY && machine.preemptions >= preemptions))
+        return point->moves[0];
+    return point->moves[turn(point->count)];
+}
+
+static uint32_t any_answer(uint32_t step, uint32_t count)
+{
+    (void)step;
+    return turn(count);
+}
+
+static const struct machine_driver brute = {nothing_recorded, any_move, any_answer};
+
+static bool advance(void)
+{
+    while (odometer.used > 0) {
+        if (++odometer.at[odometer.used - 1] < odometer.count[odometer.used - 1])
+            return true;
+        odometer.used--;
+    }
+    return false;
+}
+
+static uint64_t by_brute_force(const struct toy_scenario *toy, enum ex_memory_model memory,
+                               struct outcomes *outcomes)
+{
+    const struct ex_scenario scenario = toy_scenario(toy);
+    uint64_t runs = 0;
+
+    assert_int_equal(machine_load(&scenario, EX_NONE), 0);
+    outcomes_start(outcomes);
+    machine.memory = memory;
+    machine.max_steps = 1000;
+    machine.driver = &brute;
+    machine.every_step = true;
+    machine.consult_from = 0;
+    odometer.used = 0;
+    do {
+        odometer.step = 0;
+        machine_run(&scenario);
+        assert_int_equal(machine.outcome, MACHINE_DONE);
+        runs++;
+    } while (advance());
+    outcomes_start(NULL);
+    return runs;
+}
+
+static uint64_t everything(const struct toys *t)
+{
+    uint64_t hash = t->x.value * 31ull + t->y.value * 1009ull + t->z.value * 1000003ull;
+
+    for (uint32_t i = 0; i < 3; i++)
+        hash = hash * 0x9e3779b97f4a7c15ull + t->result[i].value;
+    return hash;
+}
+
+static void compare_with_brute_force(const struct toy_scenario *toy, enum ex_memory_model memory)
+{
+    static struct outcomes all, found;
+    uint64_t runs = by_brute_force(toy, memory, &all);
+    struct ex_options options = complete;
+    struct ex_result result;
+
+    options.memory = memory;
+    options.bound = preemptions;
+    result = explore_toy(toy, &options, &found);
+
+    assert_false(result.failed);
+    assert_true(result.complete);
+    assert_true(result.schedules <= runs + 20); /* what is shared has to be learned first */
+    if (found.count != all.count)
+        fail_msg("model %d, seed %u: %zu outcomes, not %zu", memory, random_seed, found.count, all.count);
+    assert_memory_equal(found.value, all.value, all.count * sizeof all.value[0]);
+    ex_result_free(&result);
+}
+
+static void test_brute_force(void **state)
+{
+    static const struct toy_scenario two = {{{random_program}, {random_program}}, everything, NULL};
+    static const struct toy_scenario three = {
+        {{random_program}, {random_program}, {random_program}}, everything, NULL};
+
+    (void)state;
+    preemptions = EX_COMPLETE;
+    for (random_seed = 0; random_seed < 60; random_seed++) {
+        random_length = 5;
+        compare_with_brute_force(&two, EX_SC);
+        random_length = 2;
+        compare_with_brute_force(&three, EX_SC);
+        random_length = 3;
+        if (random_seed % 6 == 0)
+            compare_with_brute_force(&two, EX_TSO);
+    }
+}
+
+/* The same for what can be reached with few preemptions. */
+static void test_bounded_brute_force(void **state)
+{
+    static const struct toy_scenario two = {{{random_program}, {random_program}}, everything, NULL};
+    static const struct toy_scenario three = {
+        {{random_program}, {random_program}, {random_program}}, everything, NULL};
+
+    (void)state;
+    for (random_seed = 0; random_seed < 40; random_seed++) {
+        preemptions = random_seed % 3;
+        random_length = 8;
+        compare_with_brute_force(&two, EX_SC);
+        random_length = 4;
+        compare_with_brute_force(&three, EX_SC);
+    }
+}
+
+/* ---- Sampling ---- */
+
 static void test_outcomes(void **state)
 {
     (void)state;
@@ -235,6 +524,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_outcomes),
+        cmocka_unit_test(test_tso),
+        cmocka_unit_test(test_tso_iriw),
+        cmocka_unit_test(test_brute_force),
+        cmocka_unit_test(test_bounded_brute_force),
         cmocka_unit_test(test_sampled),
     };
 
