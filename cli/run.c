@@ -18,9 +18,10 @@
 #include "machine.h"
 #include "rig.h"
 #include "run_options.h"
+#include "sandbox.h"
 #include "term.h"
 
-#define RIG_ARGS_MAX 64u /* 49 at most by now: rig_command() */
+#define RIG_ARGS_MAX 64u /* 50 at most by now: rig_command() */
 
 struct guest_files {
     struct vmm_blob kernel;
@@ -178,14 +179,29 @@ struct series {
     bool quit;                   /* the user has had enough */
 };
 
+/* Everything is open now. Once for a series: it lasts. */
+static int enter_sandbox(const struct run_options *o, struct vmm_err *err)
+{
+    static bool entered;
+
+    if (!o->sandbox || entered) {
+        return 0;
+    }
+    entered = true;
+    return vmm_sandbox_enter(VMM_SANDBOX_KVM, err);
+}
+
 static int run_machine(const struct run_options *o, struct vmm_machine *m, struct series *series)
 {
     struct vmm_machine_result result;
     struct vmm_err err;
     bool raw = vmm_term_enter(STDIN_FILENO);
-    int rc = vmm_machine_run(m, &result, &err);
+    int rc = enter_sandbox(o, &err);
     int status;
 
+    if (rc == 0) {
+        rc = vmm_machine_run(m, &result, &err);
+    }
     if (raw) {
         vmm_term_leave();
     }
@@ -344,6 +360,9 @@ static void rig_command(const struct run_options *o, const char *cpus, const cha
     add_option(c, "--stats", VMM_RIG_TEXT, run_stats_names[o->stats]);
     add_option(c, "--append", VMM_RIG_TEXT, o->append);
     add(c, VMM_RIG_TEXT, o->pv_eoi ? "--pv-eoi" : "--no-pv-eoi");
+    if (!o->sandbox) {
+        add(c, VMM_RIG_TEXT, "--no-sandbox");
+    }
     add_option(c, "--irqchip", VMM_RIG_TEXT, run_irqchip_names[o->irqchip]);
     if (o->switch_text != NULL) {
         add_option(c, "--switch-irqchip", VMM_RIG_TEXT, o->switch_text);
@@ -377,6 +396,7 @@ static int run_rig(const struct run_options *o)
         .kernel = o->rig_kernel,
         .cpus = o->rig_cpus,
         .icount = o->rig_icount,
+        .sandbox = o->sandbox,
     };
     struct vmm_err err;
     char cpus[16];
@@ -446,12 +466,13 @@ static int choose_accel(struct run_options *o, struct vmm_err *err)
 int cli_run(int argc, char **argv)
 {
     struct run_options options;
-    struct guest_files files;
+    struct guest_files files = {0};
     struct vmm_err err;
     int status;
 
     run_options_parse(&options, argc, argv);
-    if (read_files(&options, &files, &err) != 0 || rehearse(&options, &files, &err) != 0 ||
+    if ((options.sandbox && vmm_sandbox_no_new_privs(&err) != 0) ||
+        read_files(&options, &files, &err) != 0 || rehearse(&options, &files, &err) != 0 ||
         choose_accel(&options, &err) != 0) {
         status = complain(&err);
     } else if (choose_engine(&options) == RUN_ENGINE_KVM) {

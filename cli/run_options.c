@@ -39,6 +39,7 @@ enum key {
     KEY_SWITCH_IRQCHIP,
     KEY_PV_EOI,
     KEY_NO_PV_EOI,
+    KEY_NO_SANDBOX,
     KEY_ACCEL,
     KEY_INHIBIT,
     KEY_PAUSE_VCPU,
@@ -77,6 +78,10 @@ static const struct argp_option option_table[] = {
     {"pv-eoi", KEY_PV_EOI, NULL, 0,
      "Offer KVM's PV EOI: most interrupts end without an exit (the default)", 0},
     {"no-pv-eoi", KEY_NO_PV_EOI, NULL, 0, "Every end of an interrupt is a register write", 0},
+    {"no-sandbox", KEY_NO_SANDBOX, NULL, 0,
+     "Keep every right while the guest runs (the default: a list of system calls, no new "
+     "privileges)",
+     0},
     {"accel", KEY_ACCEL, "MODE", 0,
      "Model hardware that accelerates interrupts, and say what the guest costs on it: none (the "
      "default), avic, avic-noipiv, x2avic, apicv, apicv-ipiv, auto (what this processor has), or "
@@ -316,6 +321,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case KEY_NO_PV_EOI:
         o->pv_eoi = false;
         break;
+    case KEY_NO_SANDBOX:
+        o->sandbox = false;
+        break;
     case KEY_ACCEL:
         o->accel = (unsigned)choose(state, "accel", arg, run_accel_names);
         break;
@@ -366,7 +374,8 @@ void run_options_parse(struct run_options *options, int argc, char **argv)
     };
     static char name[] = "vapic run";
 
-    *options = (struct run_options){.append = "", .mem = DEFAULT_MEM, .pv_eoi = true};
+    *options =
+        (struct run_options){.append = "", .mem = DEFAULT_MEM, .pv_eoi = true, .sandbox = true};
     argp_err_exit_status = CLI_USAGE;
     argv[0] = name;
     argp_parse(&parser, argc, argv, 0, NULL, options);

@@ -43,6 +43,7 @@ struct run_options {
     unsigned rig_cpus;                          /* 0: the rig's default */
     bool rig_icount;
     bool pv_eoi;
+    bool sandbox;
 };
 
 /* Prints what is wrong and ends the process with status 2 when the arguments are bad. */

@@ -216,7 +216,9 @@ static void op_cr8(struct state *s)
 
 static void op_boundary(struct state *s)
 {
-    bool entry = s->cpu->apicv.entry_event != 0;
+    /* What the entry injects, or is the host's and does not exit, is not in service. */
+    const uint64_t *host = s->cpu->physical;
+    bool entry = s->cpu->apicv.entry_event != 0 || (host[0] | host[1] | host[2] | host[3]) != 0;
     uint64_t page = 0;
     uint8_t vector = 0;
     uint32_t word;

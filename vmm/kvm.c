@@ -91,9 +91,21 @@ static int read_cpuid(struct vmm_kvm *kvm, struct vmm_err *err)
     return 0;
 }
 
+/* Opened once and kept: a later machine of the same process may be made inside the sandbox, where
+ * nothing can be opened any more. */
+static int device(void)
+{
+    static int kept = -1;
+
+    if (kept < 0) {
+        kept = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    }
+    return kept < 0 ? -1 : fcntl(kept, F_DUPFD_CLOEXEC, 0);
+}
+
 int vmm_kvm_open(struct vmm_kvm *kvm, struct vmm_err *err)
 {
-    *kvm = (struct vmm_kvm){.fd = open("/dev/kvm", O_RDWR | O_CLOEXEC)};
+    *kvm = (struct vmm_kvm){.fd = device()};
     if (kvm->fd < 0) {
         return vmm_fail(err,
                         "cannot open /dev/kvm: %s: load the kvm module, get access to the "

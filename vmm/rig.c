@@ -30,6 +30,7 @@
 #include "rig_host.h"
 #include "rig_pack.h"
 #include "rig_qemu.h"
+#include "sandbox.h"
 #include "term.h"
 
 #define BOOT_ATTEMPTS   2u
@@ -172,9 +173,17 @@ static int silence_seconds(const struct rig *rig)
 
 static void on_init(struct rig *rig, const char *rest)
 {
+    struct vmm_err err;
+
     (void)rest;
-    if (rig->state == BOOTING)
-        enter(rig, RUNNING, silence_seconds(rig));
+    if (rig->state != BOOTING)
+        return;
+    /* From here on the emulator is not started again, and all files are open. */
+    if (rig->cfg->sandbox && vmm_sandbox_enter(VMM_SANDBOX_RIG, &err) != 0) {
+        fail(rig, "%s", err.text);
+        return;
+    }
+    enter(rig, RUNNING, silence_seconds(rig));
 }
 
 static void on_fail(struct rig *rig, const char *rest)

@@ -50,6 +50,7 @@ struct vmm_rig_config {
     const char *kernel; /* NULL: vmlinuz of the directory */
     unsigned cpus;      /* of the host; 0: the default */
     bool icount;        /* repeatable virtual time, 1 ns per instruction, one host CPU */
+    bool sandbox;       /* enter it (sandbox.h) once the host is up */
 };
 
 /*

@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The sandbox of `vapic run`: what it forbids ends the process, with a line that says so, and what
+ * it allows works. Each case is a child of its own, for the filter is for good.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "sandbox.h"
+
+#define FINE 7
+
+/* ---- What is tried inside. Returns FINE, or what was wrong ---- */
+
+static int try_open(void)
+{
+    return open("/dev/null", O_RDONLY) >= 0 ? 1 : 2;
+}
+
+static int try_create(void)
+{
+    return open("/tmp/vapic-sandbox-test", O_WRONLY | O_CREAT, 0600) >= 0 ? 1 : 2;
+}
+
+static int try_socket(void)
+{
+    return socket(AF_INET, SOCK_STREAM, 0) >= 0 ? 1 : 2;
+}
+
+static int try_execute(void)
+{
+    execl("/bin/true", "true", (char *)NULL);
+    return 2;
+}
+
+static int try_fork(void)
+{
+    return (int)syscall(SYS_fork) == 0 ? 1 : 2;
+}
+
+static int try_ptrace(void)
+{
+    return ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0 ? 1 : 2;
+}
+
+static int try_executable_memory(void)
+{
+    return mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED
+               ? 1
+               : 2;
+}
+
+static int try_make_executable(void)
+{
+    void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    return mprotect(page, 4096, PROT_READ | PROT_EXEC) == 0 ? 1 : 2;
+}
+
+static int try_type_into_terminal(void)
+{
+    return ioctl(STDIN_FILENO, TIOCSTI, "x") == 0 ? 1 : 2;
+}
+
+/* A request of KVM that vmm/ never makes. */
+static int try_other_kvm_request(void)
+{
+    return ioctl(STDIN_FILENO, KVM_CREATE_DEVICE, NULL) == 0 ? 1 : 2;
+}
+
+static pid_t parent;
+
+static int try_signal_parent(void)
+{
+    return (int)syscall(SYS_tgkill, parent, parent, 0) == 0 ? 1 : 2;
+}
+
+static void *nothing(void *arg)
+{
+    return arg;
+}
+
+static int use_threads(void)
+{
+    pthread_t thread;
+
+    for (int i = 0; i < 3; i++)
+        if (pthread_create(&thread, NULL, nothing, NULL) != 0 || pthread_join(thread, NULL) != 0)
+            return 1;
+    return FINE;
+}
+
+static int use_memory(void)
+{
+    char *small[100];
+    char *large = malloc(64 << 20);
+
+    if (large == NULL)
+        return 1;
+    memset(large, 1, 64 << 20);
+    for (int i = 0; i < 100; i++)
+        small[i] = malloc((size_t)i * 100 + 1);
+    for (int i = 0; i < 100; i++)
+        free(small[i]);
+    free(large);
+    return FINE;
+}
+
+static int use_time_and_output(void)
+{
+    struct timespec now, pause = {0, 1000};
+
+    if (clock_gettime(CLOCK_MONOTONIC, &now) != 0 || nanosleep(&pause, NULL) != 0)
+        return 1;
+    printf("# %ld\n", (long)now.tv_sec);
+    return fflush(stdout) == 0 ? FINE : 2;
+}
+
+/* The request is let through: whatever standard input is, it does not know it. */
+static int use_kvm_requests(void)
+{
+    return ioctl(STDIN_FILENO, KVM_RUN, 0) < 0 && (errno == ENOTTY || errno == EINVAL) ? FINE : 1;
+}
+
+static const struct row {
+    const char *name;
+    int (*act)(void);
+    enum vmm_sandbox kind;
+    long forbidden; /* the call that ends it; -1: it is fine */
+} rows[] = {
+    {"open", try_open, VMM_SANDBOX_KVM, SYS_openat},
+    {"create a file", try_create, VMM_SANDBOX_KVM, SYS_openat},
+    {"socket", try_socket, VMM_SANDBOX_KVM, SYS_socket},
+    {"execute", try_execute, VMM_SANDBOX_KVM, SYS_execve},
+    {"fork", try_fork, VMM_SANDBOX_KVM, SYS_fork},
+    {"ptrace", try_ptrace, VMM_SANDBOX_KVM, SYS_ptrace},
+    {"executable memory", try_executable_memory, VMM_SANDBOX_KVM, SYS_mmap},
+    {"make memory executable", try_make_executable, VMM_SANDBOX_KVM, SYS_mprotect},
+    {"type into the terminal", try_type_into_terminal, VMM_SANDBOX_KVM, SYS_ioctl},
+    {"another request of KVM", try_other_kvm_request, VMM_SANDBOX_KVM, SYS_ioctl},
+    {"signal another process", try_signal_parent, VMM_SANDBOX_KVM, SYS_tgkill},
+    {"threads", use_threads, VMM_SANDBOX_KVM, -1},
+    {"memory", use_memory, VMM_SANDBOX_KVM, -1},
+    {"time and output", use_time_and_output, VMM_SANDBOX_KVM, -1},
+    {"requests of KVM", use_kvm_requests, VMM_SANDBOX_KVM, -1},
+    {"rig: open", try_open, VMM_SANDBOX_RIG, SYS_openat},
+    {"rig: execute", try_execute, VMM_SANDBOX_RIG, SYS_execve},
+    {"rig: a request of KVM", use_kvm_requests, VMM_SANDBOX_RIG, SYS_ioctl},
+    {"rig: time and output", use_time_and_output, VMM_SANDBOX_RIG, -1},
+};
+
+/* ---- One child each ---- */
+
+static _Noreturn void child(const struct row *row, int err_fd)
+{
+    struct vmm_err err = {.text = ""};
+
+    dup2(err_fd, STDERR_FILENO);
+    if (vmm_sandbox_no_new_privs(&err) != 0 || prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1)
+        _exit(3);
+    if (vmm_sandbox_enter(row->kind, &err) != 0) {
+        fprintf(stderr, "%s\n", err.text);
+        _exit(4);
+    }
+    _exit(row->act());
+}
+
+static void check_row(const struct row *row)
+{
+    char text[512] = "", expected[64];
+    int fds[2], status = 0;
+    ssize_t size;
+    pid_t pid;
+
+    assert_int_equal(pipe(fds), 0);
+    parent = getpid();
+    fflush(stdout);
+    pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0)
+        child(row, fds[1]);
+    close(fds[1]);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    size = read(fds[0], text, sizeof(text) - 1);
+    close(fds[0]);
+    if (row->forbidden < 0) {
+        if (!WIFEXITED(status) || WEXITSTATUS(status) != FINE)
+            fail_msg("%s: status %#x: %s", row->name, (unsigned)status, text);
+        return;
+    }
+    if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGSYS)
+        fail_msg("%s: survived, status %#x", row->name, (unsigned)status);
+    snprintf(expected, sizeof(expected), "vapic run: system call %ld is forbidden", row->forbidden);
+    if (size <= 0 || strncmp(text, expected, strlen(expected)) != 0)
+        fail_msg("%s: says '%s'", row->name, text);
+}
+
+static void every_row(void **state)
+{
+    (void)state;
+    if (!vmm_sandbox_possible())
+        skip();
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        check_row(&rows[i]);
+}
+
+/* ---- Threads that were there before ---- */
+
+static volatile int go;
+
+static void *open_later(void *arg)
+{
+    (void)arg;
+    while (!go)
+        sched_yield();
+    _exit(try_open());
+}
+
+static _Noreturn void child_with_thread(void)
+{
+    struct vmm_err err;
+    pthread_t thread;
+
+    close(STDERR_FILENO);
+    if (pthread_create(&thread, NULL, open_later, NULL) != 0 ||
+        vmm_sandbox_enter(VMM_SANDBOX_KVM, &err) != 0)
+        _exit(3);
+    go = 1;
+    pthread_join(thread, NULL);
+    _exit(FINE);
+}
+
+static void threads_from_before(void **state)
+{
+    int status = 0;
+    pid_t pid;
+
+    (void)state;
+    if (!vmm_sandbox_possible())
+        skip();
+    fflush(stdout);
+    pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0)
+        child_with_thread();
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status));
+    assert_int_equal(WTERMSIG(status), SIGSYS);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_row),
+        cmocka_unit_test(threads_from_before),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
