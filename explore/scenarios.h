@@ -50,9 +50,19 @@
     X(attach_to_sleeper)                                                                           \
     X(attach_and_move)                                                                             \
     X(iommu_and_inhibition)                                                                        \
+    X(log_overflows)                                                                               \
+    X(log_outlives_vm)                                                                             \
+    X(page_fault_and_withdrawal)                                                                   \
     X(level_to_runner)                                                                             \
     X(two_windows)                                                                                 \
     X(stale_running)                                                                               \
+    /* scenarios_situations.c */                                                                   \
+    X(page_in_x2apic_mode)                                                                         \
+    X(update_under_l2)                                                                             \
+    X(eoi_trap)                                                                                    \
+    X(ipi_to_l2)                                                                                   \
+    X(wide_id)                                                                                     \
+    X(id_restored)                                                                                 \
     /* scenarios_inhibit.c */                                                                      \
     X(inhibit_and_add)                                                                             \
     X(inhibit_and_restored_l2)                                                                     \
@@ -78,14 +88,7 @@
     X(post_and_device)                                                                             \
     X(level_and_switch)                                                                            \
     X(device_and_move)                                                                             \
-    X(self_ipi_under_tpr)                                                                          \
-    /* scenarios_situations.c */                                                                   \
-    X(page_in_x2apic_mode)                                                                         \
-    X(update_under_l2)                                                                             \
-    X(eoi_trap)                                                                                    \
-    X(ipi_to_l2)                                                                                   \
-    X(wide_id)                                                                                     \
-    X(id_restored)
+    X(self_ipi_under_tpr)
 
 #define X(name) extern const struct ex_scenario scenario_##name;
 EX_SCENARIOS(X)

@@ -297,6 +297,64 @@ const struct ex_scenario scenario_iommu_and_inhibition = {
     WORLD(&iommu_and_inhibition),
 };
 
+static const struct world_op both_devices[] = {H_DEVICE(0), H_DEVICE(1), {0}};
+static const struct world_op ga_handler[] = {H_GA_LOG, {0}};
+
+static const struct world_spec log_overflows = {
+    .vcpu_count = 2,
+    .actor = {{"devices", both_devices}, {"GA handler", ga_handler}},
+    .irte = {{.vector = 0x71}, {.vector = 0x75, .vcpu = 1}},
+    .flags = WORLD_LOG_APART | WORLD_LOG_OF_ONE,
+};
+
+const struct ex_scenario scenario_log_overflows = {
+    .name = "log-overflows",
+    .text = "two devices wake two sleepers by a GA log that has room for one entry",
+    .races = "A19 A5",
+    .modes = MODES_AMD,
+    .bound = 1,
+    WORLD(&log_overflows),
+};
+
+static const struct world_op stops[] = {G_STOP};
+static const struct world_op ends_vm[] = {H_REMOVE(0), H_END_VM, {0}};
+static const struct world_op late_entry[] = {H_GA_LATE(0), {0}};
+
+static const struct world_spec log_outlives_vm = {
+    .vcpu_count = 1,
+    .vcpu = {{.ops = stops}},
+    .actor = {{"administrator", ends_vm}, {"GA handler", late_entry}},
+};
+
+const struct ex_scenario scenario_log_outlives_vm = {
+    .name = "log-outlives-vm",
+    .text = "an entry of the GA log is handled while the VM that it names comes to its end",
+    .races = "I20 S14",
+    .modes = MODES_AMD,
+    .bound = EX_COMPLETE,
+    WORLD(&log_outlives_vm),
+};
+
+static const struct world_op touches_page[] = {G_WRITE(APIC_TPR, 0x20), G_WRITE(APIC_TPR, 0x10),
+                                               {0}};
+static const struct world_op inhibits_once[] = {H_INHIBIT(BLOCKIRQ, 1), {0}};
+
+static const struct world_spec page_fault_and_withdrawal = {
+    .vcpu_count = 1,
+    .vcpu = {{.ops = touches_page}},
+    .actor = {{"administrator", inhibits_once}},
+    .flags = WORLD_MAPS_AT_FAULT,
+};
+
+const struct ex_scenario scenario_page_fault_and_withdrawal = {
+    .name = "page-fault-and-withdrawal",
+    .text = "a guest faults on the access page, which is mapped, while it is withdrawn",
+    .races = "I19 I2 I18",
+    .modes = MODES_ACCEL,
+    .bound = 2,
+    WORLD(&page_fault_and_withdrawal),
+};
+
 /* ---- Level-triggered ---- */
 
 static const struct world_op posts_level[] = {H_PIN(0, 1), {0}};

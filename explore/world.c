@@ -323,7 +323,9 @@ void world_attach(struct world *w, uint32_t i)
 static void make_devices(struct world *w)
 {
     w->iommu = (struct vapic_sil_amd_iommu){
-        .machine = &w->silicon, .log = w->ga_log, .entries = GA_LOG_SIZE};
+        .machine = &w->silicon,
+        .log = w->ga_log,
+        .entries = w->spec->flags & WORLD_LOG_OF_ONE ? 2 : GA_LOG_SIZE};
     for (uint32_t i = 0; i < WORLD_IRTES; i++)
         if (w->spec->irte[i].vector != 0 && !w->spec->irte[i].later)
             world_attach(w, i);
@@ -414,6 +416,8 @@ static void make_private(struct world *w)
     for (uint32_t n = 0; n < w->spec->vcpu_count; n++) {
         struct world_vcpu *v = &w->v[n];
 
+        if (v->spec->flags & W_ABSENT) /* its creator touches all of it */
+            continue;
         ex_private(&v->vmcs, sizeof(v->vmcs) + sizeof(v->vmcs02), n);
         ex_private(&v->pv, sizeof(v->pv), n);
         if (v->msrs != NULL)

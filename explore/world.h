@@ -85,6 +85,9 @@ enum world_op_kind {
     WORLD_ATTACH,  /* gives the device of IRTE number `a` its posting entry */
     WORLD_DETACH,  /* takes it back */
     WORLD_AFTER,   /* waits until vCPU v has taken vector `a` b times */
+    WORLD_GA_LOG,  /* plays the GA log's interrupt handler, for ever (WORLD_LOG_APART) */
+    WORLD_GA_LATE, /* a GA log entry that names vCPU v is handled, whatever has become of the VM */
+    WORLD_END_VM,  /* vapic_accel_fini(), and the VM's memory is used for something else */
     WORLD_SERVE,   /* plays processor `a`, on which no vCPU runs any more, for ever: its handlers */
 };
 
@@ -157,6 +160,9 @@ struct world_op {
 #define H_ATTACH(irte)          {.kind = WORLD_ATTACH, .a = (irte)}
 #define H_DETACH(irte)          {.kind = WORLD_DETACH, .a = (irte)}
 #define H_AFTER(n, vector, cnt) {.kind = WORLD_AFTER, .v = (n), .a = (vector), .b = (cnt)}
+#define H_GA_LOG                {.kind = WORLD_GA_LOG}
+#define H_GA_LATE(n)            {.kind = WORLD_GA_LATE, .v = (n)}
+#define H_END_VM                {.kind = WORLD_END_VM}
 #define H_SERVE(cpu)            {.kind = WORLD_SERVE, .a = (cpu)}
 
 /* ---- The table ---- */
@@ -205,6 +211,9 @@ enum world_flag {
     WORLD_SUPPRESS = 1u << 1,   /* guests set SVR bit 12: EOIs are not broadcast */
     WORLD_XAPIC_HOST = 1u << 2, /* Intel: NDST in the 8-bit form */
     WORLD_UNIQUE_ID = 1u << 3,  /* knob UNIQUE_ID */
+    WORLD_LOG_APART = 1u << 4,  /* AMD: devices do not read the GA log, an actor does: H_GA_LOG */
+    WORLD_LOG_OF_ONE = 1u << 5, /* AMD: the GA log has room for one entry */
+    WORLD_MAPS_AT_FAULT = 1u << 6, /* the access page is mapped when a guest faults on it */
 };
 
 struct world;

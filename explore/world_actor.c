@@ -31,10 +31,47 @@ static void read_ga_log(struct world *w)
     while (w->iommu.head != ex_read(&w->iommu.tail, "GA log tail")) {
         uint64_t entry = w->ga_log[w->iommu.head];
 
-        ex_write(&w->iommu.head, (w->iommu.head + 1) % GA_LOG_SIZE, "GA log head");
+        ex_write(&w->iommu.head, (w->iommu.head + 1) % w->iommu.entries, "GA log head");
         if (!ex_dropped("GA log"))
             vapic_ga_log(&w->platform, entry);
     }
+}
+
+static bool log_has_news(void *arg)
+{
+    struct world *w = arg;
+
+    return w->iommu.head != ex_read(&w->iommu.tail, "GA log tail") ||
+           ex_read(&w->iommu.overflow, "GA log overflow") != 0;
+}
+
+/* Who clears the overflow wakes everybody after that: the log works again, and what it lost before
+ * was posted before. */
+static void play_ga_handler(struct world *w)
+{
+    ex_may_end(true);
+    for (;;) {
+        ex_wait(log_has_news, w, "until the GA log has news");
+        read_ga_log(w);
+        if (ex_swap(&w->iommu.overflow, 0, "GA log overflow") != 0)
+            vapic_ga_overflow(&w->platform);
+    }
+}
+
+static void late_entry(struct world *w, uint32_t n)
+{
+    uint64_t entry = AMD_GA_LOG_GUEST_NR << AMD_GA_LOG_TYPE_SHIFT | AVIC_GA_TAG(1, n);
+
+    vapic_ga_log(&w->platform, entry);
+}
+
+static void end_vm(struct world *w)
+{
+    static const uint64_t something_else[8];
+
+    vapic_accel_fini(&w->accel);
+    w->gone = true;
+    ex_write_block(&w->accel, something_else, sizeof(something_else), "other use");
 }
 
 /* An AMD device's message, and what the host does about it. */
@@ -48,7 +85,8 @@ static void amd_message(struct world *w, uint32_t i, struct world_vcpu *v)
     ex_add(&w->messages, 1, "the message is through");
     switch (result) {
     case VAPIC_SIL_MSI_LOGGED:
-        read_ga_log(w);
+        if (!(w->spec->flags & WORLD_LOG_APART))
+            read_ga_log(w);
         break;
     case VAPIC_SIL_MSI_REMAPPED: /* the handler of the host's vector posts */
         world_act(v, vapic_post(&v->apic, vector, false, NULL));
@@ -185,16 +223,29 @@ static bool has_taken(void *arg)
     return a->v->ref.taken[(uint8_t)a->op->a] >= a->op->b;
 }
 
+struct idle {
+    struct world *w;
+    uint32_t cpu;
+};
+
+/* Only what comes when no vCPU runs there any more. */
 static bool cpu_has_work(void *arg)
 {
-    return world_cpu_pending(arg);
+    struct idle *idle = arg;
+
+    for (uint32_t n = 0; n < idle->w->spec->vcpu_count; n++)
+        if (ex_read(&idle->w->v[n].where, "where does it run?") == idle->cpu + 1)
+            return false;
+    return world_cpu_pending(&idle->w->cpu[idle->cpu]);
 }
 
 static void serve(struct world *w, uint32_t cpu)
 {
+    struct idle idle = {w, cpu};
+
     ex_may_end(true);
     for (;;) {
-        ex_wait(cpu_has_work, &w->cpu[cpu], "the processor is idle");
+        ex_wait(cpu_has_work, &idle, "the processor is idle");
         world_take_interrupts(w, &w->cpu[cpu]);
     }
 }
@@ -260,6 +311,15 @@ static void step(struct world *w, const struct world_op *op)
     case WORLD_AFTER:
         ex_wait(has_taken, &after, "until it is taken");
         break;
+    case WORLD_GA_LOG:
+        play_ga_handler(w);
+        break;
+    case WORLD_GA_LATE:
+        late_entry(w, op->v);
+        break;
+    case WORLD_END_VM:
+        end_vm(w);
+        break;
     case WORLD_SERVE:
         serve(w, op->a);
         break;
@@ -272,7 +332,7 @@ static void step(struct world *w, const struct world_op *op)
 static bool waits(const struct world_op *op)
 {
     return op->kind == WORLD_AFTER || op->kind == WORLD_SERVE || op->kind == WORLD_REMOVE ||
-           op->kind == WORLD_TIME;
+           op->kind == WORLD_TIME || op->kind == WORLD_GA_LOG;
 }
 
 void world_actor_main(void *arg)

@@ -111,6 +111,7 @@ static enum handled amd_exit(struct world_vcpu *v, struct insn *insn)
     case SVM_EXIT_AVIC_NOACCEL:
         return avic_exit(v, insn, code);
     case SVM_EXIT_NPF:
+        return world_map_page(v->w) ? HANDLED_RETRY : world_emulate(v, insn);
     case SVM_EXIT_MSR:
     case SVM_EXIT_CR8_WRITE:
     case SVM_EXIT_HLT:

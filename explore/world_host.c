@@ -187,7 +187,8 @@ static struct world_vcpu *vcpu_of(struct vapic *v)
 
 static void host_notify(void *ctx, struct vapic *target, enum vapic_action action)
 {
-    (void)ctx;
+    if (((struct world *)ctx)->gone)
+        ex_fail(ex_properties[EX_PROPERTY_CRASH].name, "a vCPU of a VM that is gone is notified");
     world_act(vcpu_of(target), action);
 }
 
@@ -227,12 +228,40 @@ static void host_kick_all(void *ctx)
 
 /* ---- The access page, control blocks ---- */
 
+/* The permission is asked for under the lock under which the page is withdrawn. */
+bool world_map_page(struct world *w)
+{
+    bool allowed;
+
+    if (!(w->spec->flags & WORLD_MAPS_AT_FAULT))
+        return false;
+    ex_lock(&w->page_lock, "page lock");
+    allowed = vapic_access_page(&w->vm);
+    if (allowed)
+        ex_write(&w->page_mapped, 1, "access page");
+    ex_unlock(&w->page_lock, "page lock");
+    return allowed;
+}
+
+static void set_page(struct world *w, bool mapped)
+{
+    bool at_fault = (w->spec->flags & WORLD_MAPS_AT_FAULT) != 0;
+
+    if (mapped && at_fault)
+        return;
+    if (at_fault)
+        ex_lock(&w->page_lock, "page lock");
+    ex_write(&w->page_mapped, mapped, "access page");
+    if (at_fault)
+        ex_unlock(&w->page_lock, "page lock");
+}
+
 /* The contract says that nobody is in the guest; the caches of all processors are dropped. */
 static void host_access_page(void *ctx, bool mapped)
 {
     struct world *w = ctx;
 
-    ex_write(&w->page_mapped, mapped, "access page");
+    set_page(w, mapped);
     for (uint32_t i = 0; i < WORLD_CPUS && !mapped; i++) {
         if (w->cpu[i].in_guest)
             ex_fail(ex_properties[EX_PROPERTY_SERVED].name,

@@ -116,8 +116,9 @@ static enum handled intel_exit(struct world_vcpu *v, struct insn *insn)
     case VMX_EXIT_HLT:
     case VMX_EXIT_RDMSR:
     case VMX_EXIT_WRMSR:
-    case VMX_EXIT_EPT_VIOLATION:
         return emulate(v, insn);
+    case VMX_EXIT_EPT_VIOLATION:
+        return world_map_page(v->w) ? HANDLED_RETRY : emulate(v, insn);
     case VMX_EXIT_EXTINT:
         handle_acknowledged(v);
         return HANDLED_RETRY;

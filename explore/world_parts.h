@@ -130,7 +130,7 @@ struct world {
     uint64_t irte_words[WORLD_IRTES][2] __attribute__((aligned(16)));
     uint64_t ga_log[GA_LOG_SIZE];
     /* Any actor, by ex_ functions */
-    uint32_t lock, page_mapped, time;
+    uint32_t lock, page_lock, page_mapped, time;
     uint32_t messages; /* of devices through the AMD IOMMU: odd: one is under way */
     uint32_t calls[EX_MAX_ACTORS]; /* odd: in the library; only with `quiesces` */
     /* Constant */
@@ -144,6 +144,7 @@ struct world {
     size_t used;
     /* Invisible accounts */
     struct world_pin pin[WORLD_PINS];
+    bool gone; /* vapic_accel_fini() has returned */
 };
 
 #define ORDER_PUT UINT32_MAX
@@ -178,6 +179,8 @@ extern const struct vapic_host world_host;
 extern const struct vapic_sil_host world_silicon;
 void world_act(struct world_vcpu *v, enum vapic_action action);
 void world_kick(struct world_vcpu *v);
+/* A guest faulted on the access page. True: it is mapped now, the instruction is to be retried. */
+bool world_map_page(struct world *w);
 /* An interrupt handler of the host, on processor `cpu`. */
 void world_handle_interrupt(struct world *w, uint32_t cpu, uint8_t vector);
 /* All that are pending. True: a kick was among them. */
