@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The engine's front, engine.h: one exploration, replay or shrink from its options to its result. */
+/* The engine's front, engine.h: one exploration, replay or shrink from its options to its result.
+ */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,8 +9,8 @@
 #include "mutation.h"
 #include "strategy.h"
 
-#define USUAL_STEPS   100000u
-#define LOOKS_EVERY   256u /* schedules between two looks at the clock */
+#define USUAL_STEPS 100000u
+#define LOOKS_EVERY 256u /* schedules between two looks at the clock */
 
 static double now(void)
 {
@@ -192,6 +193,10 @@ int ex_explore(const struct ex_scenario *scenario, const struct ex_options *opti
     result->seconds = now() - e.started;
     if (machine.outcome != MACHINE_FAILED)
         return 0;
+    if (strcmp(machine.property, MACHINE_ASTRAY) == 0) {
+        snprintf(error, error_size, "%s: %s", scenario->name, machine.message);
+        return -1;
+    }
     keep_failure(result);
     return trace_schedule(scenario, result, result->schedule, error, error_size);
 }

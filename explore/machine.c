@@ -289,8 +289,8 @@ static void prepare(uint32_t number)
         .name = actor->name,
         .run = actor->run,
         .arg = actor->arg,
-        .stack_pointer = coroutine_prepare(
-            MACHINE_STACKS + number * MACHINE_STRIDE + MACHINE_STACK, actor_main),
+        .stack_pointer =
+            coroutine_prepare(MACHINE_STACKS + number * MACHINE_STRIDE + MACHINE_STACK, actor_main),
     };
 
     *actor = fresh;

@@ -32,8 +32,15 @@ enum machine_kind {
     MACHINE_FENCE, /* of an order; has no address */
 };
 
-enum machine_op { MACHINE_XCHG, MACHINE_ADD, MACHINE_SUB, MACHINE_AND, MACHINE_OR, MACHINE_XOR,
-                  MACHINE_NAND };
+enum machine_op {
+    MACHINE_XCHG,
+    MACHINE_ADD,
+    MACHINE_SUB,
+    MACHINE_AND,
+    MACHINE_OR,
+    MACHINE_XOR,
+    MACHINE_NAND
+};
 
 /* Every access that instrumented code or the room's own functions make is one of these. */
 struct machine_access {
@@ -92,10 +99,10 @@ struct machine_actor {
 #define MACHINE_MAX_MOVES (2 * EX_MAX_ACTORS)
 
 struct machine_point {
-    uint32_t step;     /* steps done so far, by all */
-    uint32_t current;  /* who stands before a step; MACHINE_NOBODY: it cannot go on */
-    bool fresh;        /* it was just switched to: only drains are worth a thought */
-    uint32_t count;    /* of moves; the first is the default */
+    uint32_t step;    /* steps done so far, by all */
+    uint32_t current; /* who stands before a step; MACHINE_NOBODY: it cannot go on */
+    bool fresh;       /* it was just switched to: only drains are worth a thought */
+    uint32_t count;   /* of moves; the first is the default */
     uint8_t moves[MACHINE_MAX_MOVES];
 };
 
@@ -110,6 +117,9 @@ struct machine_driver {
     uint32_t (*choose)(uint32_t step, uint32_t count);
 };
 
+/* The "property" of a run that did not do again what it did before: not of the code under test. */
+#define MACHINE_ASTRAY "astray"
+
 enum machine_outcome { MACHINE_DONE, MACHINE_CUT, MACHINE_FAILED };
 
 /* A schedule as it is run: who makes how many steps. */
@@ -120,8 +130,8 @@ struct machine_segment {
 };
 
 struct machine {
-    bool active;          /* an actor runs; otherwise the run-time looks on */
-    uint8_t evaluating;   /* 1 + the actor whose condition is being asked */
+    bool active;        /* an actor runs; otherwise the run-time looks on */
+    uint8_t evaluating; /* 1 + the actor whose condition is being asked */
     uint32_t current;
     uint32_t actor_count;
     struct machine_actor actors[EX_MAX_ACTORS];

@@ -13,11 +13,11 @@
 #include "steps.h"
 #include "strategy.h"
 
-#define MANY_CHANGES   32u
-#define USUAL_CHANGES  3u
-#define USUAL_RUNS     100000u
-#define DRAINS_ONE_IN  4u /* points at which a buffered store is let go */
-#define NEWEST_ONE_IN  2u /* answers that are the default */
+#define MANY_CHANGES  32u
+#define USUAL_CHANGES 3u
+#define USUAL_RUNS    100000u
+#define DRAINS_ONE_IN 4u /* points at which a buffered store is let go */
+#define NEWEST_ONE_IN 2u /* answers that are the default */
 
 static uint64_t state;
 static uint32_t priority[EX_MAX_ACTORS];

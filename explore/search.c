@@ -110,7 +110,7 @@ static bool enter(uint64_t key, uint32_t left)
 struct node {
     uint32_t step;
     uint16_t at, count;
-    bool choice;  /* of the environment: an answer, not a move */
+    bool choice;       /* of the environment: an answer, not a move */
     bool default_only; /* of a shard: all before it were default, too */
     uint8_t moves[MACHINE_MAX_MOVES];
 };
@@ -180,7 +180,7 @@ static bool recorded(uint32_t step, uint32_t current, uint8_t *move)
         return false;
     if (node->step != step) {
         if (current == MACHINE_NOBODY)
-            machine_fail("engine", "the same schedule led elsewhere at step %u", step);
+            machine_fail(MACHINE_ASTRAY, "the same schedule led elsewhere at step %u", step);
         *move = (uint8_t)current;
         return true;
     }
@@ -200,8 +200,8 @@ static uint8_t decide(const struct machine_point *point)
         return MACHINE_STOP;
     node = push(point->step);
     for (uint32_t i = 0; i < point->count; i++) {
-        bool preempts = i > 0 && point->current != MACHINE_NOBODY &&
-                        !(point->moves[i] & MACHINE_DRAIN);
+        bool preempts =
+            i > 0 && point->current != MACHINE_NOBODY && !(point->moves[i] & MACHINE_DRAIN);
 
         if (!preempts || left > 0)
             node->moves[count++] = point->moves[i];

@@ -33,7 +33,7 @@ static uint8_t living_others(uint32_t actor)
 
     for (uint32_t i = 0; i < machine.actor_count; i++) {
         if (machine.actors[i].status == MACHINE_ENDED && !tso_waiting(i))
-            others &= (uint8_t)~(1u << i);
+            others &= (uint8_t) ~(1u << i);
     }
     return others;
 }
@@ -112,8 +112,8 @@ static bool worth_asking(uint32_t self, const struct machine_access *access)
             return true;
     }
     return access->kind != MACHINE_FENCE &&
-           shadow_conflicts(offset_of(access->address), access->size,
-                            access->kind != MACHINE_LOAD, others);
+           shadow_conflicts(offset_of(access->address), access->size, access->kind != MACHINE_LOAD,
+                            others);
 }
 
 static void count_step(struct machine_actor *actor)
@@ -207,9 +207,9 @@ static void elsewhere(uintptr_t address, bool write, uintptr_t pc)
         machine_fail("private", "%s reaches the stack of %s", running()->name,
                      ex_actor_name((uint32_t)(offset / MACHINE_STRIDE)));
     if (write || address < 65536)
-        machine_fail("crash", "%s: %s %#lx, outside of the scenario's memory (%s)",
-                     running()->name, write ? "a store to" : "a load from",
-                     (unsigned long)address, ex_place_name(pc));
+        machine_fail("crash", "%s: %s %#lx, outside of the scenario's memory (%s)", running()->name,
+                     write ? "a store to" : "a load from", (unsigned long)address,
+                     ex_place_name(pc));
 }
 
 /* True: nobody else can have to do with this access. */

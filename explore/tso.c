@@ -7,7 +7,7 @@
 #include "shadow.h"
 #include "steps.h"
 
-#define ROOM    64u          /* stores; one more drains the oldest */
+#define ROOM    64u /* stores; one more drains the oldest */
 #define PIECE   ((size_t)8)
 #define LONGEST ((size_t)4096) /* of one plain store */
 

@@ -31,8 +31,7 @@ void toy_add_with_cas(struct toys *t)
 
 static uint32_t load(const uint32_t *p, int order)
 {
-    return order == VAPIC_SEQ_CST ? vapic_load32(p, VAPIC_SEQ_CST)
-                                  : vapic_load32(p, VAPIC_ACQUIRE);
+    return order == VAPIC_SEQ_CST ? vapic_load32(p, VAPIC_SEQ_CST) : vapic_load32(p, VAPIC_ACQUIRE);
 }
 
 static void store(uint32_t *p, uint32_t value, int order)

@@ -24,7 +24,7 @@ void toy_add_in_two(struct toys *t); /* the same by a load and a store, both ato
 void toy_add_atomic(struct toys *t); /* the same, indivisible */
 void toy_add_with_cas(struct toys *t);
 
-uint32_t toy_load(const uint32_t *word); /* acquire */
+uint32_t toy_load(const uint32_t *word);        /* acquire */
 void toy_store(uint32_t *word, uint32_t value); /* release */
 
 /* Store buffering: x = 1; r = y, and the other way round. */
@@ -52,7 +52,7 @@ void toy_fill(struct toy_block *to);
 void toy_random(struct toys *t, uint32_t self, uint32_t seed, uint32_t length);
 
 void toy_wild(void);
-void toy_spin(struct toys *t);    /* until x is not 0 */
+void toy_spin(struct toys *t); /* until x is not 0 */
 void toy_for_ever(struct toys *t);
 
 #endif

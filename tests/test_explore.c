@@ -167,7 +167,11 @@ static const struct row rows[] = {
      1,
      {3},
      NULL},
-    {"compare and swap", {{{add_with_cas}, {add_with_cas}, {add_with_cas}}, x_of, NULL}, 1, {3}, NULL},
+    {"compare and swap",
+     {{{add_with_cas}, {add_with_cas}, {add_with_cas}}, x_of, NULL},
+     1,
+     {3},
+     NULL},
     {"lock", {{{add_locked}, {add_locked}, {add_locked}}, x_of, NULL}, 1, {3}, NULL},
     {"store buffering", {{{sb_relaxed}, {sb_relaxed}}, results_of, NULL}, 3, {1, 100, 101}, NULL},
     {"store buffering, strong",
@@ -299,7 +303,11 @@ static void locked_in_tso(struct toys *t, uint32_t self)
 }
 
 static const struct row tso_rows[] = {
-    {"store buffering", {{{sb_relaxed}, {sb_relaxed}}, results_of, NULL}, 4, {0, 1, 100, 101}, NULL},
+    {"store buffering",
+     {{{sb_relaxed}, {sb_relaxed}}, results_of, NULL},
+     4,
+     {0, 1, 100, 101},
+     NULL},
     {"strong", {{{sb_strong}, {sb_strong}}, results_of, NULL}, 3, {1, 100, 101}, NULL},
     {"fenced", {{{sb_fenced}, {sb_fenced}}, results_of, NULL}, 3, {1, 100, 101}, NULL},
     {"one fence", {{{sb_fenced}, {sb_relaxed}}, results_of, NULL}, 4, {0, 1, 100, 101}, NULL},
@@ -458,7 +466,8 @@ static void compare_with_brute_force(const struct toy_scenario *toy, enum ex_mem
     assert_true(result.complete);
     assert_true(result.schedules <= runs + 20); /* what is shared has to be learned first */
     if (found.count != all.count)
-        fail_msg("model %d, seed %u: %zu outcomes, not %zu", memory, random_seed, found.count, all.count);
+        fail_msg("model %d, seed %u: %zu outcomes, not %zu", memory, random_seed, found.count,
+                 all.count);
     assert_memory_equal(found.value, all.value, all.count * sizeof all.value[0]);
     ex_result_free(&result);
 }
@@ -499,6 +508,136 @@ static void test_bounded_brute_force(void **state)
     }
 }
 
+/* ---- Schedules ---- */
+
+static void x_is_3(const struct toys *t)
+{
+    if (t->x.value != 3)
+        ex_fail("scenario", "x is %u", t->x.value);
+}
+
+static void adds_with_detours(struct toys *t, uint32_t self)
+{
+    for (uint32_t i = 0; i < 10; i++)
+        toy_store(&t->y.value, self * 10 + i);
+    toy_add_in_two(t);
+    for (uint32_t i = 0; i < 10; i++)
+        toy_store(&t->z.value, self * 10 + i);
+}
+
+static const struct toy_scenario losing = {
+    {{adds_with_detours}, {adds_with_detours}, {adds_with_detours}}, NULL, x_is_3};
+
+static struct ex_result replay(const char *schedule)
+{
+    const struct ex_scenario scenario = toy_scenario(&losing);
+    struct ex_result result;
+    char error[200] = "";
+
+    outcomes_start(NULL);
+    if (ex_replay(&scenario, &complete, schedule, &result, error, sizeof error) != 0)
+        fail_msg("%s: %s", schedule, error);
+    return result;
+}
+
+static void test_replay(void **state)
+{
+    struct ex_result found = explore_toy(&losing, &complete, NULL), again;
+
+    (void)state;
+    assert_true(found.failed);
+    again = replay(found.schedule);
+    assert_true(again.failed);
+    assert_string_equal(again.property, "scenario");
+    assert_string_equal(again.message, found.message);
+    assert_string_equal(again.schedule, found.schedule);
+    assert_int_equal(again.trace_count, found.trace_count);
+    assert_memory_equal(again.trace, found.trace, found.trace_count * sizeof *found.trace);
+    ex_result_free(&again);
+    ex_result_free(&found);
+    again = replay("");
+    assert_false(again.failed);
+    assert_string_equal(again.schedule, "0,1,2");
+    ex_result_free(&again);
+}
+
+static void test_schedules_that_do_not_fit(void **state)
+{
+    static const char *const wrong[][2] = {
+        {"0:x", "schedule: character 3 makes no sense"},
+        {"7", "schedule: character 2 makes no sense"},
+        {"0,1,2,", "schedule: character 7 makes no sense"},
+        {"0:23,1:4", "schedule: item 1: the actor stops 1 steps earlier"},
+        {"0,0", "schedule: item 2: nothing to be done by 0 now"},
+        {"0,5", "schedule: item 2: nothing to be done by 5 now"},
+        {"0:4,d0,1", "schedule: item 2: nothing to be done by 0 now"},
+        {"0,1,2,1", "schedule: item 4: nothing to be done by 1 now"},
+    };
+    const struct ex_scenario scenario = toy_scenario(&losing);
+
+    (void)state;
+    outcomes_start(NULL);
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        struct ex_result result;
+        char error[200] = "";
+
+        assert_int_equal(ex_replay(&scenario, &complete, wrong[i][0], &result, error, sizeof error),
+                         -1);
+        assert_string_equal(error, wrong[i][1]);
+        ex_result_free(&result);
+    }
+}
+
+static void test_shrink(void **state)
+{
+    const struct ex_scenario scenario = toy_scenario(&losing);
+    struct ex_options options = complete;
+    struct ex_result found;
+    char error[200] = "";
+
+    (void)state;
+    options.strategy = EX_SAMPLED;
+    options.bound = 10;
+    found = explore_toy(&losing, &options, NULL);
+    assert_true(found.failed);
+    assert_int_equal(ex_shrink(&scenario, &options, &found, error, sizeof error), 0);
+    assert_string_equal(found.property, "scenario");
+    assert_non_null(strchr(found.schedule, ':')); /* one preemption, which takes a count */
+    assert_ptr_equal(strchr(found.schedule, ':'), strrchr(found.schedule, ':'));
+    ex_result_free(&found);
+}
+
+/* ---- Shards ---- */
+
+static void test_shards(void **state)
+{
+    static const struct toy_scenario toy = {
+        {{random_program}, {random_program}, {random_program}}, everything, NULL};
+    static struct outcomes all, one, sum;
+    struct ex_options options = complete;
+
+    (void)state;
+    random_length = 3;
+    for (random_seed = 0; random_seed < 10; random_seed++) {
+        struct ex_result result = explore_toy(&toy, &complete, &all);
+
+        ex_result_free(&result);
+        options.shards = 3;
+        sum.count = 0;
+        for (options.shard = 0; options.shard < 3; options.shard++) {
+            result = explore_toy(&toy, &options, &one);
+            assert_true(result.complete);
+            ex_result_free(&result);
+            for (size_t i = 0; i < one.count; i++) {
+                assert_true(outcomes_have(&all, one.value[i]));
+                if (!outcomes_have(&sum, one.value[i]))
+                    sum.value[sum.count++] = one.value[i];
+            }
+        }
+        assert_int_equal(sum.count, all.count);
+    }
+}
+
 /* ---- Sampling ---- */
 
 static void test_outcomes(void **state)
@@ -528,7 +667,11 @@ int main(void)
         cmocka_unit_test(test_tso_iriw),
         cmocka_unit_test(test_brute_force),
         cmocka_unit_test(test_bounded_brute_force),
+        cmocka_unit_test(test_replay),
         cmocka_unit_test(test_sampled),
+        cmocka_unit_test(test_schedules_that_do_not_fit),
+        cmocka_unit_test(test_shards),
+        cmocka_unit_test(test_shrink),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
