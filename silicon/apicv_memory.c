@@ -27,13 +27,20 @@ static bool by_instruction(enum vapic_sil_access_kind kind)
     return kind == VAPIC_SIL_READ || kind == VAPIC_SIL_WRITE || kind == VAPIC_SIL_FETCH;
 }
 
-/* A page that is present can be read and executed: all that it can lack is the right to write. */
+static bool by_page_walk(enum vapic_sil_access_kind kind)
+{
+    return kind == VAPIC_SIL_TABLE_READ || kind == VAPIC_SIL_TABLE_WRITE;
+}
+
+/* A page that is present can be read and executed: all that it can lack is the right to write.
+ * Every access here has a linear address [SDM3 29.2.1]. */
 static uint64_t violation_qualification(const struct vapic_sil_access *access, bool present)
 {
     uint64_t q = is_write(access->kind) ? VMX_EPT_QUAL_WRITE : VMX_EPT_QUAL_READ;
 
+    q |= VMX_EPT_QUAL_LINEAR | (by_page_walk(access->kind) ? 0 : VMX_EPT_QUAL_TRANSLATED);
     if (access->kind == VAPIC_SIL_FETCH)
-        q = VMX_EPT_QUAL_FETCH;
+        q ^= VMX_EPT_QUAL_READ | VMX_EPT_QUAL_FETCH;
     else if (wants_write(access))
         q |= VMX_EPT_QUAL_WRITE;
     if (present)
@@ -78,8 +85,7 @@ enum vapic_sil_result vapic_sil_apicv_accessed(struct vapic_sil_cpu *cpu,
 {
     enum vapic_sil_access_kind kind = access->kind;
 
-    if (access->more || kind == VAPIC_SIL_FETCH || kind == VAPIC_SIL_TABLE_READ ||
-        kind == VAPIC_SIL_TABLE_WRITE)
+    if (access->more || kind == VAPIC_SIL_FETCH || by_page_walk(kind))
         return VAPIC_SIL_DONE;
     if (kind == VAPIC_SIL_EVENT_WRITE)
         cpu->apicv.vectoring = 0;

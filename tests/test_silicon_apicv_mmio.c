@@ -476,7 +476,7 @@ static void read_for_write(void **state)
     x.read_only = true;
     vmx_start(&x, 0, XAPIC_FULL);
     assert_int_equal(vapic_sil_access(&x.cpu[0], &a), VAPIC_SIL_EXIT);
-    vmx_assert_exit(&x, 0, 48, 0x2B); /* read and write of what can be read and executed */
+    vmx_assert_exit(&x, 0, 48, 0x1AB); /* read and write of what can be read and executed */
     vmx_free(&x);
 }
 
@@ -705,6 +705,7 @@ static void event_delivery(void **state)
 
 /* ---- Translations ---- */
 
+/* Bits 7 and 8: the access has a linear address, and is to its translation and not by the walk. */
 static void ept_violations(void **state)
 {
     static const struct {
@@ -712,11 +713,11 @@ static void ept_violations(void **state)
         bool absent;
         uint64_t qualification; /* 0: no violation */
     } cases[] = {
-        {VAPIC_SIL_READ, true, 0x1},          {VAPIC_SIL_WRITE, true, 0x2},
-        {VAPIC_SIL_FETCH, true, 0x4},         {VAPIC_SIL_TABLE_READ, true, 0x1},
-        {VAPIC_SIL_TABLE_WRITE, true, 0x2},   {VAPIC_SIL_EVENT_WRITE, true, 0x2},
-        {VAPIC_SIL_READ, false, 0},           {VAPIC_SIL_WRITE, false, 0x2A},
-        {VAPIC_SIL_TABLE_WRITE, false, 0x2A}, {VAPIC_SIL_EVENT_WRITE, false, 0x2A},
+        {VAPIC_SIL_READ, true, 0x181},        {VAPIC_SIL_WRITE, true, 0x182},
+        {VAPIC_SIL_FETCH, true, 0x184},       {VAPIC_SIL_TABLE_READ, true, 0x081},
+        {VAPIC_SIL_TABLE_WRITE, true, 0x082}, {VAPIC_SIL_EVENT_WRITE, true, 0x182},
+        {VAPIC_SIL_READ, false, 0},           {VAPIC_SIL_WRITE, false, 0x1AA},
+        {VAPIC_SIL_TABLE_WRITE, false, 0xAA}, {VAPIC_SIL_EVENT_WRITE, false, 0x1AA},
     };
     struct vmx x;
 
@@ -742,7 +743,7 @@ static void ept_violations(void **state)
     vmx_start(&x, 0, XAPIC_FULL); /* and where the walk knows no page at all */
     struct vapic_sil_access a = {.gpa = 0x7FFF0000, .kind = VAPIC_SIL_READ, .size = 4, .length = 3};
     assert_int_equal(vapic_sil_access(&x.cpu[0], &a), VAPIC_SIL_EXIT);
-    vmx_assert_exit(&x, 0, 48, 1);
+    vmx_assert_exit(&x, 0, 48, 0x181);
     vmx_free(&x);
 }
 

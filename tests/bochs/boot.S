@@ -19,16 +19,16 @@ start32:
     sub %edi, %ecx
     xor %eax, %eax
     rep stosb
-    movl $(pdpt + 3), pml4
+    movl $(pdpt + 7), pml4
     mov $pdpt, %edi
-    mov $(pd + 3), %eax
+    mov $(pd + 7), %eax
     mov $4, %ecx
 1:  mov %eax, (%edi)
     add $4096, %eax
     add $8, %edi
     loop 1b
     mov $pd, %edi
-    mov $0x83, %eax
+    mov $0x87, %eax /* large, writable, the user's, too */
     mov $(4 * 512), %ecx
 2:  mov %eax, (%edi)
     add $0x200000, %eax
@@ -155,6 +155,8 @@ gdt:
 gdt_tss:
     .quad 0x0000890000000067
     .quad 0
+    .quad 0x00cff3000000ffff /* of a guest at CPL 3 */
+    .quad 0x00affb000000ffff
 gdt_pointer:
     .word gdt_pointer - gdt - 1
     .long gdt
@@ -162,7 +164,7 @@ gdt_pointer:
 
     .bss
     .balign 4096
-    .global l2_stack_top, tss
+    .global l2_stack_top, pd, tss
 pml4:
     .skip 4096
 pdpt:

@@ -63,21 +63,21 @@ static void set_eoi(struct apicv_case *c, uint8_t vector)
 
 /* The control combinations that VM entry takes, and of these, those with the APIC-access page. */
 #define TPR_COMBOS(extra)                                                                          \
-    C_TS | (extra), C_TS | C_EIE | (extra), C_TS | C_ARV | (extra), C_TS | C_ARV | C_EIE | (extra), \
-        C_TS | C_VID | C_EIE | (extra), C_TS | C_ARV | C_VID | C_EIE | (extra)
+    C_TS | (extra), C_TS | C_EIE | (extra), C_TS | C_ARV | (extra),                                \
+        C_TS | C_ARV | C_EIE | (extra), C_TS | C_VID | C_EIE | (extra),                            \
+        C_TS | C_ARV | C_VID | C_EIE | (extra)
 
 static const uint16_t combos[] = {
-    C_VAA,           C_VAA | C_EIE,     TPR_COMBOS(C_VAA), 0, C_EIE,
-    TPR_COMBOS(0), TPR_COMBOS(C_VX2),
+    C_VAA, C_VAA | C_EIE, TPR_COMBOS(C_VAA), 0, C_EIE, TPR_COMBOS(0), TPR_COMBOS(C_VX2),
 };
 enum { COMBOS = ARRAY_COUNT(combos), COMBOS_VAA = 8, COMBOS_PLAIN = COMBOS - COMBOS_VAA };
 _Static_assert(COMBOS == 22, "4 without the TPR shadow, 18 with it");
 
 /* With virtual-interrupt delivery, in all modes. */
 static const uint16_t vid_combos[] = {
-    C_TS | C_VID | C_EIE | C_VAA,         C_TS | C_VID | C_EIE | C_VAA | C_ARV,
-    C_TS | C_VID | C_EIE | C_VX2,         C_TS | C_VID | C_EIE | C_VX2 | C_ARV,
-    C_TS | C_VID | C_EIE,                 C_TS | C_VID | C_EIE | C_ARV,
+    C_TS | C_VID | C_EIE | C_VAA, C_TS | C_VID | C_EIE | C_VAA | C_ARV,
+    C_TS | C_VID | C_EIE | C_VX2, C_TS | C_VID | C_EIE | C_VX2 | C_ARV,
+    C_TS | C_VID | C_EIE,         C_TS | C_VID | C_EIE | C_ARV,
 };
 
 /* EOI and self-IPI by what the mode has. */
@@ -138,16 +138,16 @@ struct shape {
 };
 
 static const struct shape shapes[] = {
-    {OP_READ, 1, 0},   {OP_READ, 2, 0},   {OP_READ, 4, 0},   {OP_READ, 8, 0},   {OP_READ, 16, 0},
-    {OP_READ, 1, 1},   {OP_READ, 1, 2},   {OP_READ, 1, 3},   {OP_READ, 2, 1},   {OP_READ, 2, 2},
-    {OP_READ, 2, 3},   {OP_READ, 4, 1},   {OP_READ, 4, 2},   {OP_READ, 4, 3},   {OP_READ, 4, 4},
-    {OP_READ, 4, 8},   {OP_READ, 4, 12},  {OP_READ, 1, 4},   {OP_READ, 8, 4},   {OP_READ, 8, 8},
-    {OP_WRITE, 1, 0},  {OP_WRITE, 2, 0},  {OP_WRITE, 4, 0},  {OP_WRITE, 8, 0},  {OP_WRITE, 16, 0},
-    {OP_WRITE, 1, 1},  {OP_WRITE, 1, 2},  {OP_WRITE, 1, 3},  {OP_WRITE, 2, 1},  {OP_WRITE, 2, 2},
-    {OP_WRITE, 2, 3},  {OP_WRITE, 4, 1},  {OP_WRITE, 4, 2},  {OP_WRITE, 4, 3},  {OP_WRITE, 4, 4},
-    {OP_WRITE, 4, 8},  {OP_WRITE, 4, 12}, {OP_WRITE, 1, 4},  {OP_WRITE, 8, 4},  {OP_WRITE, 8, 8},
-    {OP_OR, 1, 0},     {OP_OR, 2, 0},     {OP_OR, 4, 0},     {OP_OR, 8, 0},     {OP_OR, 1, 1},
-    {OP_OR, 4, 2},     {OP_OR, 4, 4},     {OP_READ, 4, 14},  {OP_WRITE, 4, 14},
+    {OP_READ, 1, 0},  {OP_READ, 2, 0},   {OP_READ, 4, 0},  {OP_READ, 8, 0},   {OP_READ, 16, 0},
+    {OP_READ, 1, 1},  {OP_READ, 1, 2},   {OP_READ, 1, 3},  {OP_READ, 2, 1},   {OP_READ, 2, 2},
+    {OP_READ, 2, 3},  {OP_READ, 4, 1},   {OP_READ, 4, 2},  {OP_READ, 4, 3},   {OP_READ, 4, 4},
+    {OP_READ, 4, 8},  {OP_READ, 4, 12},  {OP_READ, 1, 4},  {OP_READ, 8, 4},   {OP_READ, 8, 8},
+    {OP_WRITE, 1, 0}, {OP_WRITE, 2, 0},  {OP_WRITE, 4, 0}, {OP_WRITE, 8, 0},  {OP_WRITE, 16, 0},
+    {OP_WRITE, 1, 1}, {OP_WRITE, 1, 2},  {OP_WRITE, 1, 3}, {OP_WRITE, 2, 1},  {OP_WRITE, 2, 2},
+    {OP_WRITE, 2, 3}, {OP_WRITE, 4, 1},  {OP_WRITE, 4, 2}, {OP_WRITE, 4, 3},  {OP_WRITE, 4, 4},
+    {OP_WRITE, 4, 8}, {OP_WRITE, 4, 12}, {OP_WRITE, 1, 4}, {OP_WRITE, 8, 4},  {OP_WRITE, 8, 8},
+    {OP_OR, 1, 0},    {OP_OR, 2, 0},     {OP_OR, 4, 0},    {OP_OR, 8, 0},     {OP_OR, 1, 1},
+    {OP_OR, 4, 2},    {OP_OR, 4, 4},     {OP_READ, 4, 14}, {OP_WRITE, 4, 14},
 };
 
 static void make_access(uint32_t n, struct apicv_case *c)
@@ -205,14 +205,37 @@ static void make_frames(uint32_t n, struct apicv_case *c)
     add(c, OP_READ, 4, R_TPR, 0);
 }
 
+/* Other accesses than those of instructions to their operands. */
+static void make_walks(uint32_t n, struct apicv_case *c)
+{
+    c->controls = BASE | C_EPT | combos[dim(&n, COMBOS)];
+    c->rvi = (uint8_t[]){0, 0x81}[dim(&n, 2)];
+    c->ept = (uint8_t)dim(&n, 3);
+    add(c, dim(&n, 2) ? OP_WALK : OP_WALK_PUSH, 0, (uint16_t)(8 + 64 * dim(&n, 63)), 0);
+    add(c, OP_READ, 4, R_TPR, 0);
+}
+
+/* Rights of the page in the extended page tables: they come first. */
+static void make_rights(uint32_t n, struct apicv_case *c)
+{
+    static const uint16_t at[] = {0x020, 0x030, 0x080, 0x0B0, 0x300, 0x310, 0x3F0, 0x842};
+    const struct shape *s = &shapes[dim(&n, ARRAY_COUNT(shapes))];
+
+    c->controls = BASE | C_EPT | combos[dim(&n, COMBOS)];
+    c->ept = (uint8_t)(1 + dim(&n, 2));
+    c->page = PAGE_PATTERN;
+    add(c, s->code, s->size, at[dim(&n, ARRAY_COUNT(at))], 0x41);
+    add(c, OP_MOVS, 4, 0x080, 0x020);
+}
+
 /* ---- MSRs ---- */
 
 static const uint64_t few_values[] = {0, 0x41, 0x100, 0x1000000FFull};
 static const uint64_t many_values[] = {
-    0,           1,           0x0F,          0x10,          0x1F,       0x20,
-    0x41,        0x80,        0xFF,          0x100,         0x1FF,      0x40041,
-    0x40000,     0x44041,     0xC40F0,       0x80000000,    0xFFFFFFFF, 0x100000000ull,
-    1ull << 63,  UINT64_MAX,  0x200000041ull, 0x41ull << 32, 0xFE,       0x3041,
+    0,          1,          0x0F,           0x10,          0x1F,       0x20,
+    0x41,       0x80,       0xFF,           0x100,         0x1FF,      0x40041,
+    0x40000,    0x44041,    0xC40F0,        0x80000000,    0xFFFFFFFF, 0x100000000ull,
+    1ull << 63, UINT64_MAX, 0x200000041ull, 0x41ull << 32, 0xFE,       0x3041,
 };
 static const uint16_t special_msrs[] = {MSR_TPR, 0x80A, MSR_EOI, MSR_ICR, MSR_SELF, 0x831};
 
@@ -261,6 +284,36 @@ static void make_intercepted_msr(uint32_t n, struct apicv_case *c)
         add(c, OP_WRMSR, 0, msr, 0x41);
     else
         add(c, OP_RDMSR, 0, msr, 0);
+}
+
+/* x2APIC MSRs cannot be loaded by VM entry, whatever the controls are. */
+static void make_loads(uint32_t n, struct apicv_case *c)
+{
+    c->load_msr = (uint16_t)(0x800 + dim(&n, SLOTS));
+    c->controls = BASE | combos[dim(&n, COMBOS)];
+}
+
+/* Privileged instructions of a guest at CPL 3, and its accesses to the page. */
+static void make_user(uint32_t n, struct apicv_case *c)
+{
+    static const struct case_op ops[] = {
+        {OP_READ, 4, R_TPR, 0},      {OP_WRITE, 4, R_TPR, 0x20},  {OP_WRITE, 4, R_EOI, 0},
+        {OP_READ, 4, 0x020, 0},      {OP_RDMSR, 0, MSR_TPR, 0},   {OP_WRMSR, 0, MSR_TPR, 0x20},
+        {OP_WRMSR, 0, MSR_SELF, 81}, {OP_RDMSR, 0, 0x802, 0},     {OP_READ_CR8, 0, 0, 0},
+        {OP_WRITE_CR8, 0, 0, 2},     {OP_WRITE_CR8, 0, 0, 0x100}, {OP_HLT, 0, 0, 0},
+    };
+    static const uint16_t extras[] = {0, C_HLT, C_CRL | C_CRS, C_BITS};
+
+    c->user = true;
+    for (unsigned i = 0; i < 2; i++) {
+        const struct case_op *op = &ops[dim(&n, ARRAY_COUNT(ops))];
+
+        add(c, op->code, op->size, op->at, op->value);
+    }
+    c->controls = BASE | combos[dim(&n, COMBOS)] | extras[dim(&n, ARRAY_COUNT(extras))];
+    c->interrupt_flag = dim(&n, 2);
+    c->rvi = 0x71;
+    c->vtpr = 0x40;
 }
 
 /* ---- CR8 and TPR ---- */
@@ -341,13 +394,16 @@ static void make_icr_msr(uint32_t n, struct apicv_case *c)
     add(c, OP_STI, 0, 0, 0);
 }
 
-/* Parts of ICR: the merged word is what counts. */
+/* Parts of ICR: the merged word is what counts. Parts of EOI. */
 static void make_icr_parts(uint32_t n, struct apicv_case *c)
 {
+    static const uint16_t at[] = {R_ICR, R_EOI};
+    static const uint16_t values[] = {0x51, 0x0F, 0x4051, 0x00, 0x04, 0x08, 0x0C, 0x80};
+
     c->controls = BASE | combos[2 + dim(&n, COMBOS_VAA - 2)];
     add(c, OP_WRITE, 4, R_ICR, 0x40041);
-    add(c, OP_WRITE, (uint8_t)(1 + dim(&n, 2)), (uint16_t)(R_ICR + dim(&n, 3)),
-        (uint64_t[]){0x51, 0x0F, 0x4051}[dim(&n, 3)]);
+    add(c, OP_WRITE, (uint8_t)(1 + dim(&n, 2)), (uint16_t)(at[dim(&n, 2)] + dim(&n, 4)),
+        values[dim(&n, ARRAY_COUNT(values))]);
     add(c, OP_STI, 0, 0, 0);
     add(c, OP_READ, 4, R_ICR, 0);
 }
@@ -453,6 +509,51 @@ static void make_window(uint32_t n, struct apicv_case *c)
     add(c, OP_READ_CR8, 0, 0, 0);
 }
 
+/* What VM entry injects, and blocking that it loads, beside virtual interrupts. Injection wants
+ * IF=1 and no blocking, blocking by STI IF=1. */
+static void make_injection(uint32_t n, struct apicv_case *c)
+{
+    uint32_t kind = dim(&n, 4);
+
+    c->interrupt_flag = kind == 2 ? dim(&n, 2) : true;
+    c->inject = kind == 0 ? 0x55 : kind == 3 ? 0xE5 : 0;
+    c->blocking = kind == 1 ? 1 : kind == 2 ? 2 : 0;
+    c->halted = !c->blocking && dim(&n, 2);
+    c->controls = BASE | combos[dim(&n, COMBOS)];
+    c->controls |= (dim(&n, 2) ? C_IWE : 0) | (dim(&n, 2) ? C_AIE : 0);
+    c->rvi = (uint8_t[]){0, 0x31, 0xB1}[dim(&n, 3)];
+    c->physical = (uint8_t[]){0, 0x91}[dim(&n, 2)];
+    c->vtpr = 0x30;
+    c->threshold = (uint32_t[]){0, 5}[dim(&n, 2)];
+    add(c, OP_READ_CR8, 0, 0, 0);
+    add(c, OP_WRITE_CR8, 0, 0, 1);
+    add_eoi(c);
+}
+
+/* Stores to the virtual-APIC page have no effect but on memory, until something reads it. */
+static void make_stores(uint32_t n, struct apicv_case *c)
+{
+    static const uint16_t at[] = {R_TPR, R_EOI, R_IRR + 0x30, R_ISR + 0x20, R_ISR + 0x60};
+    static const uint32_t values[] = {0, 0x20, 0x8000, 0x90, 0xFFFFFFFF};
+    uint32_t after = dim(&n, 4);
+
+    c->controls = BASE | vid_combos[dim(&n, ARRAY_COUNT(vid_combos))];
+    c->rvi = (uint8_t[]){0, 0x61}[dim(&n, 2)];
+    c->svi = (uint8_t[]){0, 0x51}[dim(&n, 2)];
+    c->vtpr = (uint8_t[]){0, 0x70}[dim(&n, 2)];
+    c->interrupt_flag = dim(&n, 2);
+    add(c, OP_STORE, 4, at[dim(&n, ARRAY_COUNT(at))], values[dim(&n, ARRAY_COUNT(values))]);
+    add(c, OP_STI, 0, 0, 0);
+    if (after == 0)
+        add_eoi(c);
+    if (after == 1)
+        add_self(c, 0x42);
+    if (after == 2)
+        add(c, OP_WRITE_CR8, 0, 0, 3);
+    add(c, OP_READ_CR8, 0, 0, 0);
+    add_eoi(c);
+}
+
 static void make_physical(uint32_t n, struct apicv_case *c)
 {
     c->physical = (uint8_t)(0x20 + dim(&n, 14) * 16);
@@ -526,14 +627,18 @@ static uint16_t random_msr(uint64_t *state)
 
 static void random_op(uint64_t *state, struct apicv_case *c)
 {
-    static const uint8_t codes[] = {OP_READ,     OP_READ,      OP_WRITE, OP_WRITE, OP_WRITE,
-                                    OP_WRITE,    OP_OR,        OP_MOVS,  OP_RDMSR, OP_WRMSR,
-                                    OP_WRMSR,    OP_WRMSR,     OP_STI,   OP_STI,   OP_CLI,
-                                    OP_READ_CR8, OP_WRITE_CR8, OP_HLT};
+    static const uint8_t codes[] = {OP_READ, OP_READ, OP_WRITE, OP_WRITE,    OP_WRITE,     OP_WRITE,
+                                    OP_OR,   OP_MOVS, OP_RDMSR, OP_WRMSR,    OP_WRMSR,     OP_WRMSR,
+                                    OP_STI,  OP_STI,  OP_CLI,   OP_READ_CR8, OP_WRITE_CR8, OP_HLT};
     uint8_t code = codes[below(state, ARRAY_COUNT(codes))];
     uint8_t size = one_in(state, 4) ? (uint8_t)(1 << below(state, 3)) : 4;
 
-    if (code == OP_RDMSR || code == OP_WRMSR)
+    uint16_t slot = (uint16_t)(below(state, 64) * 16);
+
+    /* VPPR is left alone: processors may keep a copy. */
+    if (one_in(state, 16) && slot != R_PPR)
+        add(c, OP_STORE, 4, slot, random_value(state));
+    else if (code == OP_RDMSR || code == OP_WRMSR)
         add(c, code, 0, random_msr(state), random_value(state));
     else if (code == OP_MOVS)
         add(c, code, size, random_offset(state), random_offset(state));
@@ -586,24 +691,30 @@ static const struct group {
     {"entry", 128 * 5 * 4, make_entry},
     {"spoiled", (SPOIL_COUNT - 1) * 128 * 2, make_spoiled},
     {"posting", 9 * 4, make_posting},
-    {"access", ARRAY_COUNT(shapes) * SLOTS * COMBOS_VAA, make_access},
-    {"plain", 3 * SLOTS * COMBOS_PLAIN, make_plain_access},
+    {"access", ARRAY_COUNT(shapes) * SLOTS *COMBOS_VAA, make_access},
+    {"plain", 3 * SLOTS *COMBOS_PLAIN, make_plain_access},
     {"moves", 12 * 12 * 4 * COMBOS, make_moves},
     {"frames", 2 * 3 * 160, make_frames},
-    {"msr", SLOTS * (1 + ARRAY_COUNT(few_values)) * COMBOS, make_msr},
+    {"walks", COMBOS * 2 * 3 * 2 * 63, make_walks},
+    {"rights", ARRAY_COUNT(shapes) * COMBOS * 2 * 8, make_rights},
+    {"msr", SLOTS *(1 + ARRAY_COUNT(few_values)) * COMBOS, make_msr},
     {"special", ARRAY_COUNT(special_msrs) * ARRAY_COUNT(many_values) * COMBOS * 2,
      make_special_msr},
     {"intercepted", (SLOTS + 4) * 2 * 2 * 2, make_intercepted_msr},
+    {"loads", SLOTS *COMBOS, make_loads},
+    {"user", 12 * 12 * COMBOS * 4 * 2, make_user},
     {"cr8", 21 * 4 * 3 * COMBOS * 3 * 2, make_cr8},
     {"tpr", 4 * 64 * 4 * 3 * COMBOS, make_tpr},
-    {"icr", ICR_VALUES * (COMBOS_VAA - 2), make_icr},
+    {"icr", ICR_VALUES *(COMBOS_VAA - 2), make_icr},
     {"icr-msr", ICR_VALUES * 6 * 2, make_icr_msr},
-    {"icr-parts", (COMBOS_VAA - 2) * 2 * 3 * 3, make_icr_parts},
+    {"icr-parts", (COMBOS_VAA - 2) * 2 * 2 * 4 * 8, make_icr_parts},
     {"self", 256 * 4 * 4 * 2, make_self},
     {"deliver", 256 * 16 * 2 * 6, make_deliver},
     {"eoi", 3 * 3 * 4 * 4 * 3 * 3 * 2 * 2, make_eoi},
     {"halt", 3 * COMBOS * 2 * 2 * 2 * 3 * 3, make_halt},
     {"window", COMBOS * 2 * 3 * 2 * 2, make_window},
+    {"injection", 4 * 2 * 2 * COMBOS * 2 * 2 * 3 * 2 * 2, make_injection},
+    {"stores", 4 * 6 * 2 * 2 * 2 * 2 * 5 * 5, make_stores},
     {"physical", 14 * COMBOS * 2 * 2 * 2 * 3, make_physical},
     {"random", 100000, make_random},
 };

@@ -18,38 +18,41 @@
 
 /* Controls of a case. */
 enum {
-    C_TS = 1 << 0,   /* use TPR shadow */
-    C_VAA = 1 << 1,  /* virtualize APIC accesses */
-    C_VX2 = 1 << 2,  /* virtualize x2APIC mode */
-    C_ARV = 1 << 3,  /* APIC-register virtualization */
-    C_VID = 1 << 4,  /* virtual-interrupt delivery */
-    C_EIE = 1 << 5,  /* external-interrupt exiting */
-    C_SEC = 1 << 6,  /* activate secondary controls */
-    C_BM = 1 << 7,   /* use MSR bitmaps */
-    C_IWE = 1 << 8,  /* interrupt-window exiting */
-    C_HLT = 1 << 9,  /* HLT exiting */
-    C_CRL = 1 << 10, /* CR8-load exiting */
-    C_CRS = 1 << 11, /* CR8-store exiting */
-    C_AIE = 1 << 12, /* acknowledge interrupt on exit */
-    C_PPI = 1 << 13, /* process posted interrupts: in entries that fail only */
+    C_TS = 1 << 0,    /* use TPR shadow */
+    C_VAA = 1 << 1,   /* virtualize APIC accesses */
+    C_VX2 = 1 << 2,   /* virtualize x2APIC mode */
+    C_ARV = 1 << 3,   /* APIC-register virtualization */
+    C_VID = 1 << 4,   /* virtual-interrupt delivery */
+    C_EIE = 1 << 5,   /* external-interrupt exiting */
+    C_SEC = 1 << 6,   /* activate secondary controls */
+    C_BM = 1 << 7,    /* use MSR bitmaps */
+    C_IWE = 1 << 8,   /* interrupt-window exiting */
+    C_HLT = 1 << 9,   /* HLT exiting */
+    C_CRL = 1 << 10,  /* CR8-load exiting */
+    C_CRS = 1 << 11,  /* CR8-store exiting */
+    C_AIE = 1 << 12,  /* acknowledge interrupt on exit */
+    C_PPI = 1 << 13,  /* process posted interrupts: in entries that fail only */
     C_BITS = 1 << 14, /* the MSR bitmap has all bits of 800h to 8FFh set */
-    C_EPT = 1 << 15, /* enable EPT: one to one */
+    C_EPT = 1 << 15,  /* enable EPT: one to one */
 };
 
 /* Operations of the guest. `at` is an offset of the APIC page, an MSR, or nothing. */
 enum case_op_code {
     OP_READ,
     OP_WRITE,
-    OP_OR,    /* read-modify-write: OR with the value */
-    OP_MOVS,  /* MOVS of `size` bytes from offset `value` to offset `at` */
+    OP_OR,   /* read-modify-write: OR with the value */
+    OP_MOVS, /* MOVS of `size` bytes from offset `value` to offset `at` */
     OP_RDMSR,
     OP_WRMSR,
     OP_READ_CR8,
     OP_WRITE_CR8,
     OP_STI, /* and the instruction of its shadow */
     OP_CLI,
-    OP_HLT, /* STI and HLT where IF was set: no window between the two */
-    OP_PUSH, /* the stack is at offset `at` of the page from here to the next operation */
+    OP_HLT,       /* STI and HLT where IF was set: no window between the two */
+    OP_PUSH,      /* OP_STI, with the stack at offset `at` of the page */
+    OP_WALK,      /* read memory whose page-table entry is at offset `at` of the page */
+    OP_WALK_PUSH, /* OP_STI, with the stack in such memory */
+    OP_STORE,     /* store 4 bytes in the virtual-APIC page, which is memory, too */
     OP_CODES
 };
 
@@ -67,6 +70,9 @@ enum case_page {
     PAGE_PATTERN, /* every word its own value; ISR and IRR empty, PPR and VTPR below */
     PAGE_PENDING, /* as PAGE_EMPTY, with the bits of `irr` and `isr` set */
 };
+
+/* What the extended page tables say of the APIC-access page. */
+enum case_ept { EPT_ALL, EPT_ABSENT, EPT_READ_ONLY };
 
 /* Deviations of VMCS fields from what works, for VM-entry checks. */
 enum case_spoil {
@@ -90,7 +96,11 @@ struct apicv_case {
     uint8_t vtpr;
     uint8_t irr[3], isr[3]; /* vectors; 0 is none */
     uint8_t physical;       /* pending in the host's APIC at entry; 0 is none */
-    bool interrupt_flag, halted;
+    uint8_t inject;         /* vector of an external interrupt to be injected; 0 is none */
+    uint8_t blocking;       /* guest interruptibility: 1 by STI, 2 by MOV SS */
+    uint8_t ept;            /* enum case_ept */
+    bool interrupt_flag, halted, user;
+    uint16_t load_msr; /* index in the VM-entry MSR-load area; 0: there is none */
     uint32_t controls;
     uint32_t threshold;
     uint64_t eoi_exit[4];
@@ -128,6 +138,7 @@ uint32_t case_access_word(uint32_t offset);
  *         f t ?     ... before, behind, at neither end of the instruction
  *         l         ... with its length
  *         iN        ... interruption information N;  vN: IDT-vectoring information N
+ *         gN        ... guest-physical address N, less that of the APIC-access page
  *      DN           the guest took interrupt N
  *      FN           VM entry failed with error N;  EN:Q: with exit N
  *      sN           guest interrupt status;  pO=V aO=V changed words of the two pages
@@ -149,6 +160,7 @@ struct outcome_exit {
     uint32_t reason, length, intr_info, vectoring;
     uint64_t qualification, rip;
     uint64_t before, behind; /* of the operation's instruction; 0 where none was begun */
+    uint64_t gpa;            /* less the APIC-access page's address */
 };
 void outcome_exit(struct outcome *o, const struct outcome_exit *exit);
 void outcome_status(struct outcome *o, uint16_t status);
@@ -166,6 +178,7 @@ enum {
     EXIT_WRMSR = 32,
     EXIT_THRESHOLD = 43,
     EXIT_ACCESS = 44,
+    EXIT_EPT = 48,
     EXIT_TIMER = 52,
 };
 

@@ -48,13 +48,25 @@ static void fail(const char *what, const char *which)
 
 /* ---- A case in words, for whoever has to explain a difference ---- */
 
-static const char *const control_names[] = {"TS",  "VAA", "VX2", "ARV", "VID", "EIE",  "SEC", "BM",
-                                            "IWE", "HLT", "CRL", "CRS", "AIE", "PPI", "BITS", "EPT"};
+static const char *const control_names[] = {"TS",  "VAA", "VX2",  "ARV", "VID", "EIE",
+                                            "SEC", "BM",  "IWE",  "HLT", "CRL", "CRS",
+                                            "AIE", "PPI", "BITS", "EPT"};
 static const char *const op_names[OP_CODES] = {
-    [OP_READ] = "read",         [OP_WRITE] = "write",         [OP_OR] = "or",
-    [OP_MOVS] = "movs",         [OP_RDMSR] = "rdmsr",         [OP_WRMSR] = "wrmsr",
-    [OP_READ_CR8] = "read-cr8", [OP_WRITE_CR8] = "write-cr8", [OP_STI] = "sti",
-    [OP_CLI] = "cli",           [OP_HLT] = "hlt",             [OP_PUSH] = "sti-on-page",
+    [OP_READ] = "read",
+    [OP_WRITE] = "write",
+    [OP_OR] = "or",
+    [OP_MOVS] = "movs",
+    [OP_RDMSR] = "rdmsr",
+    [OP_WRMSR] = "wrmsr",
+    [OP_READ_CR8] = "read-cr8",
+    [OP_WRITE_CR8] = "write-cr8",
+    [OP_STI] = "sti",
+    [OP_CLI] = "cli",
+    [OP_HLT] = "hlt",
+    [OP_PUSH] = "sti-on-page",
+    [OP_WALK] = "walk",
+    [OP_WALK_PUSH] = "sti-walk",
+    [OP_STORE] = "store",
 };
 
 static void describe(uint32_t n)
@@ -67,11 +79,13 @@ static void describe(uint32_t n)
         if (c.controls >> i & 1)
             printf(" %s", control_names[i]);
     printf("\n#   page %u spoil %u rvi %02x svi %02x vtpr %02x threshold %x if %d halted %d"
-           " physical %02x irr %02x %02x %02x isr %02x %02x %02x eoi %llx %llx %llx %llx\n#  ",
+           " physical %02x irr %02x %02x %02x isr %02x %02x %02x"
+           " inject %02x blocking %u ept %u user %d load %03x eoi %llx %llx %llx %llx\n#  ",
            c.page, c.spoil, c.rvi, c.svi, c.vtpr, c.threshold, c.interrupt_flag, c.halted,
-           c.physical, c.irr[0], c.irr[1], c.irr[2], c.isr[0], c.isr[1], c.isr[2],
-           (unsigned long long)c.eoi_exit[0], (unsigned long long)c.eoi_exit[1],
-           (unsigned long long)c.eoi_exit[2], (unsigned long long)c.eoi_exit[3]);
+           c.physical, c.irr[0], c.irr[1], c.irr[2], c.isr[0], c.isr[1], c.isr[2], c.inject,
+           c.blocking, c.ept, c.user, c.load_msr, (unsigned long long)c.eoi_exit[0],
+           (unsigned long long)c.eoi_exit[1], (unsigned long long)c.eoi_exit[2],
+           (unsigned long long)c.eoi_exit[3]);
     for (unsigned i = 0; i < c.count; i++)
         printf(" %s.%u@%03x:%llx", op_names[c.ops[i].code], c.ops[i].size, c.ops[i].at,
                (unsigned long long)c.ops[i].value);
@@ -272,9 +286,13 @@ static int write_parameters(const struct options *options)
 int main(int argc, char **argv)
 {
     static const struct argp argp = {
-        argp_options, parse, "[OUTPUT]",
+        argp_options,
+        parse,
+        "[OUTPUT]",
         "Compare what the program in Bochs printed with the silicon model; prints TAP.",
-        NULL,         NULL,  NULL};
+        NULL,
+        NULL,
+        NULL};
     struct comparison x = {.options.wanted = {.end = case_count(), .shares = 1}};
     int status;
 

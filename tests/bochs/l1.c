@@ -12,13 +12,23 @@
 
 #define ARRAY_COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
-enum { WORDS = 1024, VECTORS = 256, CODE64 = 0x18, DATA = 0x10, TSS = 0x20 };
+enum {
+    WORDS = 1024,
+    VECTORS = 256,
+    CODE64 = 0x18,
+    DATA = 0x10,
+    TSS = 0x20,
+    USER_DATA = 0x33,
+    USER_CODE = 0x3B
+};
 enum { PARALLEL_DATA = 0x378, PARALLEL_CONTROL = 0x37A, SHUTDOWN = 0x8900 };
 enum { PARAMETERS = 0x8000 }; /* where Bochs loads a struct case_parameters */
 enum { TIMER_TICKS = 20000 };
 enum { PAGE_KINDS = 3 };
 
-extern const char l2_start[], vm_exit[], interrupt_stubs[], gdt[], l2_stack_top[], tss[];
+extern const char l2_start[], vm_exit[], interrupt_stubs[], gdt[], l2_stack_top[];
+extern uint8_t tss[];
+extern uint64_t pd[4 * 512];
 unsigned vm_enter(bool again);
 
 struct run run;
@@ -26,13 +36,16 @@ struct run run;
 /* Pages that VMX wants; one to one, so that their addresses are physical. */
 static uint64_t vmxon_region[512] __attribute__((aligned(4096)));
 static uint64_t vmcs[512] __attribute__((aligned(4096)));
-static uint32_t virtual_apic[WORDS] __attribute__((aligned(4096)));
+uint32_t virtual_apic[WORDS] __attribute__((aligned(4096)));
 static uint8_t bitmap_clear[4096] __attribute__((aligned(4096)));
 static uint8_t bitmap_set[4096] __attribute__((aligned(4096)));
 static uint64_t descriptor[8] __attribute__((aligned(64)));
 static uint64_t ept_pml4[512] __attribute__((aligned(4096)));
 static uint64_t ept_pdpt[512] __attribute__((aligned(4096)));
 static uint64_t ept_pd[4][512] __attribute__((aligned(4096)));
+static uint64_t ept_pt[512] __attribute__((aligned(4096))); /* of the 2 MiB at ACCESS_PAGE */
+static uint64_t msr_load[2] __attribute__((aligned(16)));
+static uint8_t host_stack_of_guest[4096] __attribute__((aligned(16)));
 static uint64_t idt[VECTORS][2];
 
 static uint32_t initial[WORDS]; /* the virtual-APIC page as the case began */
@@ -217,6 +230,11 @@ static void make_pages(void)
         ept_pdpt[i] = (uint64_t)ept_pd[i] | 7;
     for (unsigned i = 0; i < 4 * 512; i++)
         ept_pd[i / 512][i % 512] = (uint64_t)i << 21 | 0xB7; /* large, write-back, all rights */
+    for (unsigned i = 0; i < 512; i++)
+        ept_pt[i] = (ACCESS_PAGE + 4096ull * i) | 0x37;
+    ept_pd[0][ACCESS_PAGE >> 21] = (uint64_t)ept_pt | 7;
+    pd[WALKED >> 21] = ACCESS_PAGE | 7;
+    *(uint64_t *)(void *)&tss[4] = (uint64_t)host_stack_of_guest + sizeof(host_stack_of_guest);
 }
 
 static void start_vmx(void)
@@ -244,11 +262,11 @@ static void set(uint32_t field, uint64_t value)
 static void set_segments(void)
 {
     for (unsigned n = 0; n < 8; n++) {
-        bool code = n == 1, ldtr = n == 6, tr = n == 7;
+        bool ldtr = n == 6, tr = n == 7;
 
-        set(GUEST_SELECTOR(n), code ? CODE64 : tr ? TSS : ldtr ? 0 : DATA);
+        set(GUEST_SELECTOR(n), tr ? TSS : 0);
         set(GUEST_LIMIT(n), tr ? 0x67 : UINT32_MAX);
-        set(GUEST_RIGHTS(n), code ? 0xA09B : tr ? 0x8B : ldtr ? 0x10000 : 0xC093);
+        set(GUEST_RIGHTS(n), tr ? 0x8B : ldtr ? 0x10000 : 0);
         set(GUEST_BASE(n), tr ? (uint64_t)tss : 0);
     }
     for (unsigned n = 0; n < 7; n++)
@@ -259,7 +277,7 @@ static void set_common(void)
 {
     set_segments();
     set(GUEST_GDTR_BASE, (uint64_t)gdt);
-    set(GUEST_GDTR_LIMIT, 0x2F);
+    set(GUEST_GDTR_LIMIT, 0x3F);
     set(GUEST_IDTR_BASE, (uint64_t)idt);
     set(GUEST_IDTR_LIMIT, sizeof(idt) - 1);
     set(GUEST_CR0, read_cr(0));
@@ -270,7 +288,7 @@ static void set_common(void)
     set(VMCS_LINK, UINT64_MAX);
     set(EXCEPTION_BITMAP, UINT32_MAX);
     set(VMCS_ENTRY_CONTROLS, must.entry);
-    set(VMCS_ENTRY_INTR_INFO, 0);
+    set(VMCS_ENTRY_MSR_LOAD, (uint64_t)msr_load);
     set(HOST_CR0, read_cr(0));
     set(HOST_CR3, read_cr(3));
     set(HOST_CR4, read_cr(4));
@@ -331,11 +349,32 @@ static void set_addresses(const struct apicv_case *c)
     const void *bitmap = c->controls & C_BITS ? bitmap_set : bitmap_clear;
 
     set(VMCS_VIRTUAL_APIC, spoilt(c, virtual_apic, SPOIL_VAPIC_ALIGN, SPOIL_VAPIC_WIDTH));
-    set(VMCS_APIC_ACCESS,
-        spoilt(c, (void *)ACCESS_PAGE, SPOIL_ACCESS_ALIGN, SPOIL_ACCESS_WIDTH));
+    set(VMCS_APIC_ACCESS, spoilt(c, (void *)ACCESS_PAGE, SPOIL_ACCESS_ALIGN, SPOIL_ACCESS_WIDTH));
     set(VMCS_MSR_BITMAP, spoilt(c, bitmap, SPOIL_BITMAP_ALIGN, SPOIL_BITMAP_WIDTH));
     set(VMCS_PID, spoilt(c, descriptor, SPOIL_PID_ALIGN, SPOIL_PID_WIDTH));
     set(VMCS_NOTIFICATION_VECTOR, c->spoil == SPOIL_VECTOR ? 0x1F2 : 0xF2);
+}
+
+static void set_privilege(bool user)
+{
+    for (unsigned n = 0; n < 6; n++) {
+        bool code = n == 1;
+
+        set(GUEST_SELECTOR(n), user ? (code ? USER_CODE : USER_DATA) : (code ? CODE64 : DATA));
+        set(GUEST_RIGHTS(n), (code ? 0xA09B : 0xC093) | (user ? 3 << 5 : 0));
+    }
+}
+
+/* The rights of the APIC-access page. */
+static void set_ept(const struct apicv_case *c)
+{
+    static const uint8_t rights[] = {[EPT_ALL] = 0x37, [EPT_ABSENT] = 0, [EPT_READ_ONLY] = 0x35};
+    uint64_t entry = rights[c->ept] ? ACCESS_PAGE | rights[c->ept] : 0;
+
+    if (!must.ept || ept_pt[0] == entry)
+        return;
+    ept_pt[0] = entry;
+    flush_ept();
 }
 
 /* State of every entry; the rest of the guest's goes on from exit to entry. */
@@ -344,7 +383,9 @@ static void set_entry(const struct apicv_case *c)
     set(VMCS_TPR_THRESHOLD, c->threshold);
     set(VMCS_GUEST_RIP, (uint64_t)l2_start);
     set(GUEST_RSP, (uint64_t)l2_stack_top);
-    set(VMCS_GUEST_INTERRUPTIBILITY, 0);
+    set_privilege(c->user);
+    set(VMCS_GUEST_INTERRUPTIBILITY, c->blocking);
+    set(VMCS_ENTRY_INTR_INFO, c->inject ? VMX_INFO_VALID | c->inject : 0);
     set(VMCS_GUEST_PENDING_DEBUG, 0);
     set(PREEMPTION_TIMER, TIMER_TICKS >> (rdmsr(MSR_VMX_MISC) & 31));
 }
@@ -353,6 +394,9 @@ static void set_case(const struct apicv_case *c)
 {
     set_controls(c);
     set_addresses(c);
+    set_ept(c);
+    msr_load[0] = c->load_msr;
+    set(VMCS_ENTRY_MSR_LOAD_COUNT, c->load_msr ? 1 : 0);
     set(VMCS_GUEST_RFLAGS, 2 | (c->interrupt_flag ? VMX_RFLAGS_IF : 0));
     set(VMCS_GUEST_ACTIVITY, c->halted ? VMX_ACTIVITY_HLT : VMX_ACTIVITY_ACTIVE);
     set(VMCS_GUEST_INTERRUPT_STATUS, VMX_STATUS_MAKE(c->rvi, c->svi));
@@ -376,10 +420,7 @@ static unsigned differs(const volatile uint32_t *a, const uint32_t *b, unsigned 
 
     if (!left)
         return WORDS;
-    __asm__ volatile("repe cmpsq"
-                     : "+D"(x), "+S"(y), "+c"(left), "=@cce"(equal)
-                     :
-                     : "memory");
+    __asm__ volatile("repe cmpsq" : "+D"(x), "+S"(y), "+c"(left), "=@cce"(equal) : : "memory");
     if (equal)
         return WORDS;
     from = from > (unsigned)(x - a) - 2 ? from : (unsigned)(x - a) - 2;
@@ -427,6 +468,7 @@ static void note_exit(uint32_t reason)
         .rip = vmread(VMCS_GUEST_RIP),
         .before = run.before,
         .behind = run.behind,
+        .gpa = vmread(VMCS_GUEST_PHYSICAL_ADDRESS) - ACCESS_PAGE,
     };
 
     if (reason == EXIT_EXCEPTION)
@@ -461,6 +503,7 @@ static bool enter(bool *launched)
     if (reason == EXIT_EXTERNAL)
         drain();
     case_after_exit(&run.c, reason);
+    run.c.inject = run.c.blocking = 0;
     set(VMCS_GUEST_ACTIVITY, VMX_ACTIVITY_ACTIVE);
     return true;
 }

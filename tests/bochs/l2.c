@@ -21,23 +21,33 @@ static uint64_t read_page(const struct case_op *op)
     switch (op->size) {
     case 1:
         __asm__ volatile(NOTE "1: movb (%[at]), %b[v]\n2:"
-                         : ENDS, [v] "+r"(v) : [at] "r"(at) : "r11", "memory");
+                         : ENDS, [v] "+r"(v)
+                         : [at] "r"(at)
+                         : "r11", "memory");
         break;
     case 2:
         __asm__ volatile(NOTE "1: movw (%[at]), %w[v]\n2:"
-                         : ENDS, [v] "+r"(v) : [at] "r"(at) : "r11", "memory");
+                         : ENDS, [v] "+r"(v)
+                         : [at] "r"(at)
+                         : "r11", "memory");
         break;
     case 4:
         __asm__ volatile(NOTE "1: movl (%[at]), %k[v]\n2:"
-                         : ENDS, [v] "+r"(v) : [at] "r"(at) : "r11", "memory");
+                         : ENDS, [v] "+r"(v)
+                         : [at] "r"(at)
+                         : "r11", "memory");
         break;
     case 8:
         __asm__ volatile(NOTE "1: movq (%[at]), %[v]\n2:"
-                         : ENDS, [v] "+r"(v) : [at] "r"(at) : "r11", "memory");
+                         : ENDS, [v] "+r"(v)
+                         : [at] "r"(at)
+                         : "r11", "memory");
         break;
     default:
         __asm__ volatile(NOTE "1: movups (%[at]), %%xmm0\n2: movq %%xmm0, %[v]"
-                         : ENDS, [v] "+r"(v) : [at] "r"(at) : "r11", "memory");
+                         : ENDS, [v] "+r"(v)
+                         : [at] "r"(at)
+                         : "r11", "memory");
         break;
     }
     return v;
@@ -51,23 +61,33 @@ static void write_page(const struct case_op *op)
     switch (op->size) {
     case 1:
         __asm__ volatile(NOTE "1: movb %b[v], (%[at])\n2:"
-                         : ENDS : [v] "r"(v), [at] "r"(at) : "r11", "memory");
+                         : ENDS
+                         : [v] "r"(v), [at] "r"(at)
+                         : "r11", "memory");
         break;
     case 2:
         __asm__ volatile(NOTE "1: movw %w[v], (%[at])\n2:"
-                         : ENDS : [v] "r"(v), [at] "r"(at) : "r11", "memory");
+                         : ENDS
+                         : [v] "r"(v), [at] "r"(at)
+                         : "r11", "memory");
         break;
     case 4:
         __asm__ volatile(NOTE "1: movl %k[v], (%[at])\n2:"
-                         : ENDS : [v] "r"(v), [at] "r"(at) : "r11", "memory");
+                         : ENDS
+                         : [v] "r"(v), [at] "r"(at)
+                         : "r11", "memory");
         break;
     case 8:
         __asm__ volatile(NOTE "1: movq %[v], (%[at])\n2:"
-                         : ENDS : [v] "r"(v), [at] "r"(at) : "r11", "memory");
+                         : ENDS
+                         : [v] "r"(v), [at] "r"(at)
+                         : "r11", "memory");
         break;
     default:
         __asm__ volatile("movq %[v], %%xmm0\n" NOTE "1: movups %%xmm0, (%[at])\n2:"
-                         : ENDS : [v] "r"(v), [at] "r"(at) : "r11", "memory");
+                         : ENDS
+                         : [v] "r"(v), [at] "r"(at)
+                         : "r11", "memory");
         break;
     }
 }
@@ -80,19 +100,27 @@ static void or_page(const struct case_op *op)
     switch (op->size) {
     case 1:
         __asm__ volatile(NOTE "1: orb %b[v], (%[at])\n2:"
-                         : ENDS : [v] "r"(v), [at] "r"(at) : "r11", "memory", "cc");
+                         : ENDS
+                         : [v] "r"(v), [at] "r"(at)
+                         : "r11", "memory", "cc");
         break;
     case 2:
         __asm__ volatile(NOTE "1: orw %w[v], (%[at])\n2:"
-                         : ENDS : [v] "r"(v), [at] "r"(at) : "r11", "memory", "cc");
+                         : ENDS
+                         : [v] "r"(v), [at] "r"(at)
+                         : "r11", "memory", "cc");
         break;
     case 4:
         __asm__ volatile(NOTE "1: orl %k[v], (%[at])\n2:"
-                         : ENDS : [v] "r"(v), [at] "r"(at) : "r11", "memory", "cc");
+                         : ENDS
+                         : [v] "r"(v), [at] "r"(at)
+                         : "r11", "memory", "cc");
         break;
     default:
         __asm__ volatile(NOTE "1: orq %[v], (%[at])\n2:"
-                         : ENDS : [v] "r"(v), [at] "r"(at) : "r11", "memory", "cc");
+                         : ENDS
+                         : [v] "r"(v), [at] "r"(at)
+                         : "r11", "memory", "cc");
         break;
     }
 }
@@ -104,20 +132,16 @@ static void move_page(const struct case_op *op)
 
     switch (op->size) {
     case 1:
-        __asm__ volatile(NOTE "1: movsb\n2:"
-                         : ENDS, "+D"(to), "+S"(from) : : "r11", "memory");
+        __asm__ volatile(NOTE "1: movsb\n2:" : ENDS, "+D"(to), "+S"(from) : : "r11", "memory");
         break;
     case 2:
-        __asm__ volatile(NOTE "1: movsw\n2:"
-                         : ENDS, "+D"(to), "+S"(from) : : "r11", "memory");
+        __asm__ volatile(NOTE "1: movsw\n2:" : ENDS, "+D"(to), "+S"(from) : : "r11", "memory");
         break;
     case 4:
-        __asm__ volatile(NOTE "1: movsl\n2:"
-                         : ENDS, "+D"(to), "+S"(from) : : "r11", "memory");
+        __asm__ volatile(NOTE "1: movsl\n2:" : ENDS, "+D"(to), "+S"(from) : : "r11", "memory");
         break;
     default:
-        __asm__ volatile(NOTE "1: movsq\n2:"
-                         : ENDS, "+D"(to), "+S"(from) : : "r11", "memory");
+        __asm__ volatile(NOTE "1: movsq\n2:" : ENDS, "+D"(to), "+S"(from) : : "r11", "memory");
         break;
     }
 }
@@ -127,7 +151,9 @@ static uint64_t read_msr(const struct case_op *op)
     uint32_t lo, hi;
 
     __asm__ volatile(NOTE "1: rdmsr\n2:"
-                     : ENDS, "=a"(lo), "=d"(hi) : "c"(op->at) : "r11", "memory");
+                     : ENDS, "=a"(lo), "=d"(hi)
+                     : "c"(op->at)
+                     : "r11", "memory");
     return (uint64_t)hi << 32 | lo;
 }
 
@@ -171,13 +197,29 @@ static void halt(const struct case_op *op)
         __asm__ volatile(NOTE "1: hlt\n2:" : ENDS : : "r11", "memory");
 }
 
-/* As enable(), with the stack in the page. */
-static void enable_on_page(const struct case_op *op)
+static void walk(const struct case_op *op)
+{
+    const void *at = (const void *)(WALKED + op->at / 8 * 4096);
+    uint64_t v;
+
+    __asm__ volatile(NOTE "1: movl (%[at]), %k[v]\n2:"
+                     : ENDS, [v] "=r"(v)
+                     : [at] "r"(at)
+                     : "r11", "memory");
+}
+
+static void store(const struct case_op *op)
+{
+    virtual_apic[op->at / 4] = (uint32_t)op->value;
+}
+
+/* As enable(), with the stack elsewhere. */
+static void enable_on(uint64_t stack)
 {
     __asm__ volatile(NOTE "mov %%rsp, %%rbx\n mov %[at], %%rsp\n"
                           "1: sti\n nop\n2: mov %%rbx, %%rsp"
                      : ENDS
-                     : [at] "r"(ACCESS_PAGE + op->at)
+                     : [at] "r"(stack)
                      : "r11", "rbx", "memory");
 }
 
@@ -219,7 +261,16 @@ static bool operate(const struct case_op *op, uint64_t *value)
         halt(op);
         break;
     case OP_PUSH:
-        enable_on_page(op);
+        enable_on(ACCESS_PAGE + op->at);
+        break;
+    case OP_WALK:
+        walk(op);
+        break;
+    case OP_WALK_PUSH:
+        enable_on(WALKED + (uint64_t)op->at / 8 * 4096 + 4096);
+        break;
+    case OP_STORE:
+        store(op);
         break;
     default:
         break;

@@ -15,7 +15,7 @@
 #include "vapic/arch/apic.h"
 #include "vapic/silicon.h"
 
-enum { PAGE = 4096, WORDS = PAGE / 4, APIC_ID_HOST = 3, VECTOR_GP = 13 };
+enum { PAGE = 4096, WORDS = PAGE / 4, APIC_ID_HOST = 3, VECTOR_GP = 13, VECTOR_PF = 14 };
 
 /* Memory, host-physical and guest-physical: a few pages. */
 enum page {
@@ -25,6 +25,7 @@ enum page {
     PAGE_BITMAP_SET,
     PAGE_DESCRIPTOR,
     PAGE_STACK,
+    PAGE_MSRS,
     MODEL_PAGES
 };
 #define HPA(page) ((uint64_t)0x100000 + (uint64_t)(page)*PAGE)
@@ -41,10 +42,12 @@ struct model {
     struct outcome outcome;
     unsigned next;
     uint64_t before, behind, stack;
-    uint64_t cr8; /* the processor's own */
+    uint64_t walked; /* the page-table entry that a translation needs; 0: nothing special */
+    uint64_t cr8;    /* the processor's own */
     unsigned phys_bits;
     unsigned quirks;
-    uint8_t held; /* QUIRK_EXTERNAL_IF: a physical interrupt that waits for IF */
+    bool modifies; /* a read-modify-write is at its first half */
+    uint8_t held;  /* QUIRK_EXTERNAL_IF: a physical interrupt that waits for IF */
     uint32_t memory[MODEL_PAGES][WORDS] __attribute__((aligned(4096)));
 };
 
@@ -62,9 +65,14 @@ static void *memory(void *ctx, uint64_t hpa, size_t size)
 
 static bool walk(void *ctx, struct vapic_sil_cpu *cpu, uint64_t gpa, struct vapic_sil_page *page)
 {
-    (void)ctx;
+    const struct model *model = ctx;
+    const uint32_t ept = C_EPT | C_SEC;
+    bool limited = gpa == HPA(PAGE_ACCESS) && (model->c.controls & ept) == ept;
+
     (void)cpu;
-    *page = (struct vapic_sil_page){.hpa = gpa, .present = true, .writable = true};
+    page->hpa = gpa;
+    page->present = !limited || model->c.ept != EPT_ABSENT;
+    page->writable = !limited || model->c.ept == EPT_ALL;
     return true;
 }
 
@@ -73,7 +81,9 @@ struct model *model_new(unsigned phys_bits)
     const struct vapic_sil_config config = {
         .vendor = VAPIC_SIL_INTEL,
         .phys_bits = phys_bits,
-        .knobs = {.eoi_icr_reads_need_arv = true, .entry_keeps_vtpr_bytes = true},
+        .knobs = {.eoi_icr_reads_need_arv = true,
+                  .entry_keeps_vtpr_bytes = true,
+                  .shadow_gates_notification = true},
     };
     const struct vapic_sil_host host = {.size = sizeof(host), .memory = memory, .walk = walk};
     struct model *model = aligned_alloc(PAGE, (sizeof(*model) + PAGE - 1) / PAGE * PAGE);
@@ -163,6 +173,9 @@ static void set_case(struct model *model)
     set(model, VMCS_MSR_BITMAP, spoilt(model, bitmap, SPOIL_BITMAP_ALIGN, SPOIL_BITMAP_WIDTH));
     set(model, VMCS_PID, spoilt(model, PAGE_DESCRIPTOR, SPOIL_PID_ALIGN, SPOIL_PID_WIDTH));
     set(model, VMCS_NOTIFICATION_VECTOR, c->spoil == SPOIL_VECTOR ? 0x1F2 : 0xF2);
+    set(model, VMCS_ENTRY_MSR_LOAD, HPA(PAGE_MSRS));
+    set(model, VMCS_ENTRY_MSR_LOAD_COUNT, c->load_msr ? 1 : 0);
+    model->memory[PAGE_MSRS][0] = c->load_msr;
     set(model, VMCS_GUEST_RFLAGS, 2 | (c->interrupt_flag ? VMX_RFLAGS_IF : 0));
     set(model, VMCS_GUEST_ACTIVITY, c->halted ? VMX_ACTIVITY_HLT : VMX_ACTIVITY_ACTIVE);
     set(model, VMCS_GUEST_INTERRUPT_STATUS, VMX_STATUS_MAKE(c->rvi, c->svi));
@@ -175,7 +188,9 @@ static void set_entry(struct model *model)
     set_controls(model);
     set(model, VMCS_TPR_THRESHOLD, model->c.threshold);
     set(model, VMCS_GUEST_RIP, RIP_START);
-    set(model, VMCS_GUEST_INTERRUPTIBILITY, 0);
+    set(model, VMCS_GUEST_SS_RIGHTS, model->c.user ? 0xC0F3 : 0xC093);
+    set(model, VMCS_GUEST_INTERRUPTIBILITY, model->c.blocking);
+    set(model, VMCS_ENTRY_INTR_INFO, model->c.inject ? VMX_INFO_VALID | model->c.inject : 0);
     set(model, VMCS_GUEST_PENDING_DEBUG, 0);
 }
 
@@ -184,6 +199,23 @@ static void set_entry(struct model *model)
 static bool quirk(const struct model *model, enum quirk q)
 {
     return model->quirks >> q & 1;
+}
+
+/* What Bochs says of an exit otherwise. */
+static void imitate_exit(const struct model *model, struct outcome_exit *exit)
+{
+    unsigned type = exit->reason == VMX_EXIT_APIC_ACCESS ? APICV_QUAL_TYPE(exit->qualification) : 0;
+
+    if (quirk(model, QUIRK_FRAME_VECTOR))
+        exit->vectoring &= ~(uint32_t)VMX_INFO_VECTOR;
+    if (quirk(model, QUIRK_WALK_TYPE) && type >= APICV_ACCESS_PHYS_EVENT)
+        exit->qualification = (model->walked & APICV_QUAL_OFFSET) |
+                              (type == APICV_ACCESS_PHYS_EVENT ? APICV_ACCESS_EVENT : 0)
+                                  << APICV_QUAL_TYPE_SHIFT;
+    if (quirk(model, QUIRK_RMW_TYPE) && model->modifies && type == APICV_ACCESS_WRITE)
+        exit->qualification &= APICV_QUAL_OFFSET;
+    if (quirk(model, QUIRK_RMW_EPT) && model->modifies && exit->reason == VMX_EXIT_EPT_VIOLATION)
+        exit->qualification &= ~(uint64_t)VMX_EPT_QUAL_READ;
 }
 
 static enum step note_exit(struct model *model)
@@ -197,27 +229,33 @@ static enum step note_exit(struct model *model)
         .rip = get(model, VMCS_GUEST_RIP),
         .before = model->before,
         .behind = model->behind,
+        .gpa = get(model, VMCS_GUEST_PHYSICAL_ADDRESS) - HPA(PAGE_ACCESS),
     };
 
-    if (quirk(model, QUIRK_FRAME_VECTOR))
-        exit.vectoring &= ~(uint32_t)VMX_INFO_VECTOR;
+    imitate_exit(model, &exit);
     outcome_exit(&model->outcome, &exit);
     return STEP_EXIT;
 }
 
-static enum step exception(struct model *model)
+static enum step exception(struct model *model, unsigned vector)
 {
     vapic_sil_leave(&model->cpu, EXIT_EXCEPTION, 0, 0);
-    outcome_exception(&model->outcome, VECTOR_GP);
+    outcome_exception(&model->outcome, vector);
     return STEP_EXIT;
 }
 
 /* ---- Instruction boundaries ---- */
 
-/* The frame of an interrupt in 64-bit mode: five words below the aligned stack pointer. */
+/* The frame of an interrupt in 64-bit mode: five words below the aligned stack pointer. A stack
+ * whose page-table entry is in the page comes no further than that. */
 static bool push_frame(struct model *model)
 {
     uint64_t top = model->stack & ~UINT64_C(15);
+    struct vapic_sil_access walked = {
+        .gpa = model->walked, .kind = VAPIC_SIL_TABLE_READ, .size = 8, .more = true};
+
+    if (model->walked)
+        return vapic_sil_access(&model->cpu, &walked) == VAPIC_SIL_DONE;
 
     for (unsigned i = 1; i <= 5; i++) {
         struct vapic_sil_access push = {
@@ -227,24 +265,6 @@ static bool push_frame(struct model *model)
             return false;
     }
     return true;
-}
-
-/* The handler's first boundary comes with interrupts disabled; its IRET enables them again. */
-static enum step deliver(struct model *model, uint8_t vector)
-{
-    uint64_t rip = model->cpu.guest.rip;
-    uint8_t none;
-
-    if (!push_frame(model))
-        return note_exit(model);
-    model->cpu.guest.interrupt_flag = false;
-    model->cpu.guest.rip = RIP_HANDLER;
-    if (vapic_sil_boundary(&model->cpu, &none) == VAPIC_SIL_EXIT)
-        return note_exit(model);
-    outcome_delivery(&model->outcome, vector);
-    model->cpu.guest.interrupt_flag = true;
-    model->cpu.guest.rip = rip;
-    return STEP_DONE;
 }
 
 static bool physical_pending(const struct model *model)
@@ -275,9 +295,9 @@ static void release(struct model *model)
     model->held = 0;
 }
 
-/* In Bochs CLI, too, opens the way to an exit 1 that waited, and a virtual interrupt that is
- * recognized comes first, as if IF were 1. */
-static void release_by_cli(struct model *model)
+/* In Bochs an instruction or a gate that clears IF opens the way to an exit 1 that waited, too, and
+ * a virtual interrupt that is recognized comes first, as if IF were 1. */
+static void release_by_clearing(struct model *model)
 {
     struct vapic_sil_cpu *cpu = &model->cpu;
 
@@ -285,6 +305,41 @@ static void release_by_cli(struct model *model)
         return;
     release(model);
     cpu->guest.interrupt_flag = !(model->c.controls & C_IWE) && vapic_sil_waiting(cpu);
+}
+
+/* Pushes the frame and comes to the handler's first boundary, with interrupts disabled. */
+static enum step enter_handler(struct model *model)
+{
+    uint8_t vector;
+
+    if (!push_frame(model))
+        return note_exit(model);
+    if (model->walked)
+        return exception(model, VECTOR_PF);
+    model->cpu.guest.interrupt_flag = false;
+    model->cpu.guest.rip = RIP_HANDLER;
+    release_by_clearing(model);
+    switch (vapic_sil_boundary(&model->cpu, &vector)) {
+    case VAPIC_SIL_EXIT:
+        return note_exit(model);
+    case VAPIC_SIL_DELIVER: /* only where release_by_clearing() set IF */
+        return enter_handler(model);
+    default:
+        return STEP_DONE;
+    }
+}
+
+/* The handler's IRET enables interrupts again. */
+static enum step deliver(struct model *model, uint8_t vector)
+{
+    uint64_t rip = model->cpu.guest.rip;
+
+    if (enter_handler(model) == STEP_EXIT)
+        return STEP_EXIT;
+    outcome_delivery(&model->outcome, vector);
+    model->cpu.guest.interrupt_flag = true;
+    model->cpu.guest.rip = rip;
+    return STEP_DONE;
 }
 
 static enum step sleep_out(struct model *model)
@@ -300,7 +355,7 @@ static enum step boundary(struct model *model)
     for (;;) {
         uint8_t vector;
 
-        if (model->cpu.guest.interrupt_flag)
+        if (model->cpu.guest.interrupt_flag && !model->cpu.apicv.entry_event)
             release(model);
         if (sleeps_on(model))
             return sleep_out(model);
@@ -338,7 +393,7 @@ static enum step finish(struct model *model, enum vapic_sil_result result)
         return note_exit(model);
     case VAPIC_SIL_GP:
     case VAPIC_SIL_NATIVE:
-        return exception(model);
+        return exception(model, VECTOR_GP);
     default:
         fprintf(stderr, "the model refused an operation\n");
         abort();
@@ -392,12 +447,14 @@ static enum step access_twice(struct model *model, const struct case_op *op, uin
         .size = op->size,
         .length = LENGTH_ACCESS,
         .more = true,
-        .modify = modify && !quirk(model, QUIRK_RMW_TYPE),
+        .modify = modify,
     };
     enum vapic_sil_result result = vapic_sil_access(&model->cpu, &access);
 
+    model->modifies = modify;
     if (result != VAPIC_SIL_DONE)
         return finish(model, result);
+    model->modifies = false;
     access.gpa = page_at(op);
     access.kind = VAPIC_SIL_WRITE;
     access.more = false;
@@ -424,8 +481,12 @@ static enum step op_write(struct model *model, const struct case_op *op, uint64_
 
 static enum step op_or(struct model *model, const struct case_op *op, uint64_t *value)
 {
+    enum step step;
+
     (void)value;
-    return access_twice(model, op, page_at(op), true);
+    step = access_twice(model, op, page_at(op), true);
+    model->modifies = false;
+    return step;
 }
 
 static enum step op_movs(struct model *model, const struct case_op *op, uint64_t *value)
@@ -438,7 +499,7 @@ static enum step op_rdmsr(struct model *model, const struct case_op *op, uint64_
 {
     note_ends(model, 2);
     return finish(model, vapic_sil_rdmsr(&model->cpu, op->at, value)) == STEP_EXIT ? STEP_EXIT
-                                                                                  : STEP_VALUE;
+                                                                                   : STEP_VALUE;
 }
 
 static enum step op_wrmsr(struct model *model, const struct case_op *op, uint64_t *value)
@@ -491,7 +552,7 @@ static enum step set_flag(struct model *model, bool flag, unsigned length)
     model->cpu.guest.interrupt_flag = flag;
     model->cpu.guest.rip = model->behind;
     if (!flag)
-        release_by_cli(model);
+        release_by_clearing(model);
     return boundary(model);
 }
 
@@ -531,18 +592,83 @@ static enum step op_push(struct model *model, const struct case_op *op, uint64_t
     return step;
 }
 
+/* Not present, when it can be read: the page holds no page-table entries. */
+static enum step op_walk(struct model *model, const struct case_op *op, uint64_t *value)
+{
+    struct vapic_sil_access access = {.gpa = page_at(op),
+                                      .kind = VAPIC_SIL_TABLE_READ,
+                                      .size = 8,
+                                      .length = LENGTH_ACCESS,
+                                      .more = true};
+    enum vapic_sil_result result;
+    enum step step;
+
+    (void)value;
+    model->walked = page_at(op);
+    result = vapic_sil_access(&model->cpu, &access);
+    step = result == VAPIC_SIL_EXIT ? note_exit(model) : exception(model, VECTOR_PF);
+    model->walked = 0;
+    return step;
+}
+
+static enum step op_walk_push(struct model *model, const struct case_op *op, uint64_t *value)
+{
+    enum step step;
+
+    (void)value;
+    model->walked = page_at(op);
+    step = set_flag(model, true, 2);
+    model->walked = 0;
+    return step;
+}
+
+/* Ordinary memory to the guest. */
+static enum step op_store(struct model *model, const struct case_op *op, uint64_t *value)
+{
+    struct vapic_sil_access access = {.gpa = HPA(PAGE_VIRTUAL) + op->at,
+                                      .kind = VAPIC_SIL_WRITE,
+                                      .size = 4,
+                                      .length = LENGTH_ACCESS,
+                                      .value = op->value};
+
+    (void)value;
+    return finish(model, vapic_sil_access(&model->cpu, &access));
+}
+
 static enum step (*const operations[OP_CODES])(struct model *model, const struct case_op *op,
                                                uint64_t *value) = {
-    [OP_READ] = op_read,         [OP_WRITE] = op_write,         [OP_OR] = op_or,
-    [OP_MOVS] = op_movs,         [OP_RDMSR] = op_rdmsr,         [OP_WRMSR] = op_wrmsr,
-    [OP_READ_CR8] = op_read_cr8, [OP_WRITE_CR8] = op_write_cr8, [OP_STI] = op_sti,
-    [OP_CLI] = op_cli,           [OP_HLT] = op_hlt,             [OP_PUSH] = op_push,
+    [OP_READ] = op_read,
+    [OP_WRITE] = op_write,
+    [OP_OR] = op_or,
+    [OP_MOVS] = op_movs,
+    [OP_RDMSR] = op_rdmsr,
+    [OP_WRMSR] = op_wrmsr,
+    [OP_READ_CR8] = op_read_cr8,
+    [OP_WRITE_CR8] = op_write_cr8,
+    [OP_STI] = op_sti,
+    [OP_CLI] = op_cli,
+    [OP_HLT] = op_hlt,
+    [OP_PUSH] = op_push,
+    [OP_WALK] = op_walk,
+    [OP_WALK_PUSH] = op_walk_push,
+    [OP_STORE] = op_store,
 };
+
+/* The guest has a few instructions before its first operation: they end blocking. */
+static enum step first_instruction(struct model *model)
+{
+    if (!model->cpu.guest.shadow)
+        return STEP_DONE;
+    model->cpu.guest.shadow = false;
+    return boundary(model);
+}
 
 /* From an entry to an exit that is not the case's end: true. */
 static bool run_guest(struct model *model)
 {
     if (boundary(model) == STEP_EXIT)
+        return true;
+    if (first_instruction(model) == STEP_EXIT)
         return true;
     while (model->next < model->c.count) {
         const struct case_op *op = &model->c.ops[model->next++];
@@ -572,9 +698,23 @@ static void drain(struct model *model)
         ;
 }
 
+/* QUIRK_EXTERNAL_IF: what was not taken is held back anew. */
+static void hold(struct model *model)
+{
+    bool open = get(model, VMCS_GUEST_RFLAGS) & VMX_RFLAGS_IF;
+    int vector;
+
+    if (!quirk(model, QUIRK_EXTERNAL_IF) || open)
+        return;
+    vector = vapic_sil_take_interrupt(&model->cpu);
+    if (vector >= 0)
+        model->held = (uint8_t)vector;
+}
+
 /* One entry and exit; false when the case is over. */
 static bool enter(struct model *model)
 {
+    hold(model);
     model->before = model->behind = 0;
     switch (vapic_sil_vmentry(&model->cpu, &model->vmcs)) {
     case VAPIC_SIL_INVALID:
@@ -591,6 +731,7 @@ static bool enter(struct model *model)
         return false;
     if (get(model, VMCS_EXIT_REASON) == EXIT_EXTERNAL)
         drain(model);
+    model->c.inject = model->c.blocking = 0;
     case_after_exit(&model->c, (uint32_t)get(model, VMCS_EXIT_REASON));
     set(model, VMCS_GUEST_ACTIVITY, VMX_ACTIVITY_ACTIVE);
     return true;

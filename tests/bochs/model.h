@@ -14,6 +14,8 @@
  */
 #define QUIRK_LIST(X)                                                                              \
     X(RMW_TYPE, "rmw-type")           /* exit 44 of a read-modify-write says "read" */             \
+    X(RMW_EPT, "rmw-ept")             /* exit 48 of a read-modify-write says "write" only */       \
+    X(WALK_TYPE, "walk-type")         /* exit 44 of a page walk: as of a linear access */          \
     X(FRAME_VECTOR, "frame-vector")   /* IDT-vectoring information of a virtual interrupt */       \
     X(SELF_IPI_PAGE, "self-ipi-page") /* WRMSR 83Fh does not store its value */                    \
     X(EOI_PAGE, "eoi-page")           /* WRMSR 80Bh stores four bytes, not eight */                \

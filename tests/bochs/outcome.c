@@ -78,17 +78,32 @@ static bool has_length(uint32_t reason)
            reason == EXIT_WRMSR || reason == EXIT_ACCESS;
 }
 
+/* Of exit 44 the offset in the page is undefined for guest-physical accesses, types 10 and 15. Of
+ * exit 48 bits 11:9 are those of a capability that not every processor has [SDM3 29.2.1]. */
+static uint64_t defined_qualification(const struct outcome_exit *exit)
+{
+    uint32_t basic = exit->reason & 0xFFFF;
+
+    if (basic == EXIT_ACCESS && exit->qualification >> 12 >= 10)
+        return exit->qualification & ~UINT64_C(0xFFF);
+    return basic == EXIT_EPT ? exit->qualification & ~UINT64_C(0xE00) : exit->qualification;
+}
+
 void outcome_exit(struct outcome *o, const struct outcome_exit *exit)
 {
     uint32_t basic = exit->reason & 0xFFFF;
 
     tagged(o, 'X', exit->reason);
     put(o, ':');
-    hex(o, exit->qualification);
+    hex(o, defined_qualification(exit));
     if (exit->before)
         put(o, exit->rip == exit->before ? 'f' : exit->rip == exit->behind ? 't' : '?');
     if (exit->before && has_length(basic) && exit->length == exit->behind - exit->before)
         put(o, 'l');
+    if (basic == EXIT_EPT) {
+        put(o, 'g');
+        hex(o, exit->gpa);
+    }
     if (basic == EXIT_EXTERNAL && exit->intr_info >> 31) {
         put(o, 'i');
         hex(o, exit->intr_info);

@@ -12,6 +12,11 @@
 /* Where the APIC-access page is; plain memory to a guest without "virtualize APIC accesses". */
 #define ACCESS_PAGE UINT64_C(0x400000)
 
+/* Memory whose page-table entries are the APIC-access page. */
+#define WALKED UINT64_C(0x40000000)
+
+extern uint32_t virtual_apic[1024];
+
 struct run {
     struct apicv_case c;
     struct outcome outcome;

@@ -18,8 +18,8 @@
 #define CR4_OSFXSR          (1u << 9)
 #define CR4_VMXE            (1u << 13)
 
-#define EXIT_HOST_64   (1u << 9) /* VM-exit control: host address-space size */
-#define ENTRY_GUEST_64 (1u << 9) /* VM-entry control: IA-32e mode guest */
+#define EXIT_HOST_64        (1u << 9) /* VM-exit control: host address-space size */
+#define ENTRY_GUEST_64      (1u << 9) /* VM-entry control: IA-32e mode guest */
 
 /* Selector, limit, access rights and base of segment n: ES CS SS DS FS GS LDTR TR. */
 #define GUEST_SELECTOR(n) (0x0800u + 2 * (n))
@@ -28,27 +28,27 @@
 #define GUEST_BASE(n)     (0x6806u + 2 * (n))
 #define HOST_SELECTOR(n)  (0x0C00u + 2 * (n)) /* TR is n = 6 here */
 
-#define VMCS_LINK             0x2800u
-#define GUEST_DEBUGCTL        0x2802u
-#define EXCEPTION_BITMAP      0x4004u
-#define PREEMPTION_TIMER      0x482Eu
-#define GUEST_GDTR_LIMIT      0x4810u
-#define GUEST_IDTR_LIMIT      0x4812u
-#define GUEST_CR0             0x6800u
-#define GUEST_CR3             0x6802u
-#define GUEST_CR4             0x6804u
-#define GUEST_GDTR_BASE       0x6816u
-#define GUEST_IDTR_BASE       0x6818u
-#define GUEST_DR7             0x681Au
-#define GUEST_RSP             0x681Cu
-#define HOST_CR0              0x6C00u
-#define HOST_CR3              0x6C02u
-#define HOST_CR4              0x6C04u
-#define HOST_TR_BASE          0x6C0Au
-#define HOST_GDTR_BASE        0x6C0Cu
-#define HOST_IDTR_BASE        0x6C0Eu
-#define HOST_RSP              0x6C14u
-#define HOST_RIP              0x6C16u
+#define VMCS_LINK         0x2800u
+#define GUEST_DEBUGCTL    0x2802u
+#define EXCEPTION_BITMAP  0x4004u
+#define PREEMPTION_TIMER  0x482Eu
+#define GUEST_GDTR_LIMIT  0x4810u
+#define GUEST_IDTR_LIMIT  0x4812u
+#define GUEST_CR0         0x6800u
+#define GUEST_CR3         0x6802u
+#define GUEST_CR4         0x6804u
+#define GUEST_GDTR_BASE   0x6816u
+#define GUEST_IDTR_BASE   0x6818u
+#define GUEST_DR7         0x681Au
+#define GUEST_RSP         0x681Cu
+#define HOST_CR0          0x6C00u
+#define HOST_CR3          0x6C02u
+#define HOST_CR4          0x6C04u
+#define HOST_TR_BASE      0x6C0Au
+#define HOST_GDTR_BASE    0x6C0Cu
+#define HOST_IDTR_BASE    0x6C0Eu
+#define HOST_RSP          0x6C14u
+#define HOST_RIP          0x6C16u
 
 static inline bool vmxon(const uint64_t *region)
 {

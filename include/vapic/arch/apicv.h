@@ -207,6 +207,8 @@
 #define VMX_EPT_QUAL_READABLE   (1u << 3)
 #define VMX_EPT_QUAL_WRITABLE   (1u << 4)
 #define VMX_EPT_QUAL_EXECUTABLE (1u << 5)
+#define VMX_EPT_QUAL_LINEAR     (1u << 7) /* the access has a linear address */
+#define VMX_EPT_QUAL_TRANSLATED (1u << 8) /* ... and is to its translation, not a page walk's */
 
 /* ---------------------------------------------------------------------------------------------- */
 /* MSR bitmap                                                                                     */
