@@ -140,7 +140,7 @@ static void record_move(uint8_t move, bool forced)
             abort();
     }
     segment = &machine.segments[machine.segment_count++];
-    *segment = (struct machine_segment){.move = move, .forced = forced};
+    *segment = (struct machine_segment){move, forced, machine.step};
 }
 
 static _Noreturn void finish(void)
@@ -176,6 +176,9 @@ static uint8_t next_move(uint32_t current, bool fresh)
 
 static void go_to(void **from, uint32_t number, bool forced)
 {
+    if (machine.current != MACHINE_NOBODY)
+        machine.actors[machine.current].steps += machine.step - machine.resumed;
+    machine.resumed = machine.step;
     record_move((uint8_t)number, forced);
     machine.current = number;
     tso_show(number);
@@ -320,7 +323,7 @@ static void reset(void)
 {
     machine.current = MACHINE_NOBODY;
     machine.evaluating = 0;
-    machine.step = 0;
+    machine.step = machine.resumed = 0;
     machine.preemptions = 0;
     machine.epoch = 1;
     machine.memory_hash = 0;
@@ -371,9 +374,12 @@ uint64_t machine_key(uint32_t current)
 
     for (uint32_t i = 0; i < machine.actor_count; i++) {
         const struct machine_actor *actor = &machine.actors[i];
+        uint64_t steps = actor->steps;
 
+        if (i == machine.current)
+            steps += machine.step - machine.resumed;
         key = steps_mix(key ^ actor->history);
-        key = steps_mix(key + (uint64_t)actor->steps * 4 + (uint64_t)actor->status);
+        key = steps_mix(key + steps * 4 + (uint64_t)actor->status);
     }
     return machine.memory == EX_TSO ? tso_key(key) : key;
 }

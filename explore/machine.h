@@ -79,8 +79,8 @@ struct machine_actor {
     uint64_t ready_epoch; /* machine.epoch for which `is_ready` was found */
     uint64_t ready_hash;
     bool is_ready;
-    uint64_t history; /* hash of all that it has read */
-    uint32_t steps;
+    uint64_t history; /* hash of all that it has read that others write */
+    uint32_t steps;   /* that it had made when it was left last */
     struct machine_access pending; /* the step before which it stands */
     /* A store of plain code that is about to be made, or was: its value is in memory only at the
      * actor's next call of the run-time. */
@@ -125,8 +125,8 @@ enum machine_outcome { MACHINE_DONE, MACHINE_CUT, MACHINE_FAILED };
 /* A schedule as it is run: who makes how many steps. */
 struct machine_segment {
     uint8_t move;
-    bool forced; /* nobody could go on before it */
-    uint32_t steps;
+    bool forced;    /* nobody could go on before it */
+    uint32_t start; /* machine.step when it began */
 };
 
 struct machine {
@@ -136,7 +136,9 @@ struct machine {
     uint32_t actor_count;
     struct machine_actor actors[EX_MAX_ACTORS];
     uint32_t step, max_steps;
+    uint32_t resumed; /* the step at which the current actor went on */
     uint32_t consult_from; /* points before this step need no driver */
+    bool watchful;         /* each access is looked at; not only those of shared memory */
     bool every_step;       /* each step is a point, and each drain a move, conflict or not */
     uint32_t preemptions;
     enum ex_memory_model memory;
@@ -158,6 +160,14 @@ struct machine {
 };
 
 extern struct machine machine;
+
+/* Steps made in a segment of the last run. */
+static inline uint32_t machine_segment_steps(size_t i)
+{
+    bool last = i + 1 == machine.segment_count;
+
+    return (last ? machine.step : machine.segments[i + 1].start) - machine.segments[i].start;
+}
 
 /* ---- machine.c ---- */
 

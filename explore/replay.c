@@ -32,7 +32,7 @@ static void put(FILE *out, size_t i)
     else if (last || machine.segments[i + 1].forced)
         fprintf(out, "%u", segment->move);
     else
-        fprintf(out, "%u:%u", segment->move, segment->steps);
+        fprintf(out, "%u:%u", segment->move, machine_segment_steps(i));
 }
 
 /* Nothing to say: an actor that was passed over between two drains. */
@@ -40,7 +40,7 @@ static bool is_empty(size_t i)
 {
     const struct machine_segment *segment = &machine.segments[i];
 
-    return !(segment->move & MACHINE_DRAIN) && segment->steps == 0 &&
+    return !(segment->move & MACHINE_DRAIN) && machine_segment_steps(i) == 0 &&
            i + 1 < machine.segment_count && !machine.segments[i + 1].forced;
 }
 
@@ -231,7 +231,7 @@ int schedule_run(const struct ex_scenario *scenario, const char *text, bool stri
     }
     machine.driver = &driver;
     machine.consult_from = 0;
-    machine.every_step = true;
+    machine.every_step = machine.watchful = true;
     until = 0;
     is_strict = strict;
     problem[0] = '\0';

@@ -45,6 +45,7 @@ static void begin_run(const struct ex_options *options, uint64_t run)
     points = 0;
     machine.consult_from = 0;
     machine.every_step = false;
+    machine.watchful = machine.memory == EX_C11;
 }
 
 static bool recorded(uint32_t step, uint32_t current, uint8_t *move)

@@ -161,7 +161,8 @@ static void follow(void)
     bool more = followed < node_count;
 
     machine.consult_from = more ? nodes[followed].step : 0;
-    machine.every_step = more || (sharded() && trunk);
+    machine.watchful = sharded() && trunk;
+    machine.every_step = more || machine.watchful;
 }
 
 static void pass(const struct node *node)

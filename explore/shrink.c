@@ -17,8 +17,14 @@
 #define MOST_SECONDS 20.0
 
 /* A schedule, and how large it is. */
+struct part {
+    uint8_t move;
+    bool forced;
+    uint32_t steps;
+};
+
 struct candidate {
-    struct machine_segment *segments;
+    struct part *segments;
     size_t count;
     uint32_t *choices;
     size_t choice_count;
@@ -44,7 +50,8 @@ static void *copy(const void *from, size_t size)
 
     if (to == NULL)
         abort();
-    memcpy(to, from, size);
+    if (from != NULL)
+        memcpy(to, from, size);
     return to;
 }
 
@@ -61,10 +68,13 @@ static struct candidate taken(void)
     struct candidate c = {.count = machine.segment_count, .choice_count = machine.choice_count};
     uint64_t drains = 0, answers = 0;
 
-    c.segments = copy(machine.segments, c.count * sizeof *c.segments);
+    c.segments = copy(NULL, c.count * sizeof *c.segments);
     c.choices = copy(machine.choices, c.choice_count * sizeof *c.choices);
-    for (size_t i = 0; i < c.count; i++)
+    for (size_t i = 0; i < c.count; i++) {
+        c.segments[i] = (struct part){machine.segments[i].move, machine.segments[i].forced,
+                                      machine_segment_steps(i)};
         drains += c.segments[i].move & MACHINE_DRAIN && !c.segments[i].forced;
+    }
     for (size_t i = 0; i < c.choice_count; i++)
         answers += c.choices[i] != 0;
     c.size = (uint64_t)machine.preemptions << 48 | (drains + answers) << 32 | machine.step;

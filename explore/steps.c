@@ -116,13 +116,6 @@ static bool worth_asking(uint32_t self, const struct machine_access *access)
                             others);
 }
 
-static void count_step(struct machine_actor *actor)
-{
-    machine.step++;
-    actor->steps++;
-    machine.segments[machine.segment_count - 1].steps++;
-}
-
 /* The actor stands before this access; returns when it is to make it. */
 static void begin(struct machine_actor *actor, const struct machine_access *access)
 {
@@ -133,7 +126,7 @@ static void begin(struct machine_actor *actor, const struct machine_access *acce
         machine_fail("livelock", "no end after %u steps; %s is at %s", machine.step, actor->name,
                      access->what != NULL ? access->what
                                           : ex_address_name((void *)access->address, access->size));
-    count_step(actor);
+    machine.step++;
     if (access->kind != MACHINE_LOAD)
         machine.epoch++;
 }
@@ -180,6 +173,24 @@ static void trace_access(const struct machine_access *access)
         .pc = access->pc,
         .text = access->what,
     });
+}
+
+/* True: a step that nobody else can notice, made without further ado. What another actor is not
+ * known to touch is the actor's own; words that are partly others' must be kept in the hash. */
+static inline bool make_quietly(const struct machine_access *access)
+{
+    size_t offset = offset_of(access->address);
+    bool write = access->kind != MACHINE_LOAD;
+
+    if (machine.watchful || machine.step >= machine.max_steps)
+        return false;
+    if (write ? steps_shared(access->address, access->size, machine.current)
+              : shadow_conflicts(offset, access->size, false, others_of(machine.current)))
+        return false;
+    if (machine.memory == EX_TSO && write && access->order != MACHINE_PLAIN)
+        return false;
+    machine.step++;
+    return true;
 }
 
 /* ---- Accesses that are no steps ---- */
@@ -282,6 +293,8 @@ void machine_plain(uintptr_t address, size_t size, bool write, uintptr_t pc)
         return;
     machine_settle(actor);
     shadow_note(offset_of(address), size, write, machine.current);
+    if (make_quietly(&access))
+        return;
     begin(actor, &access);
     access.value = memory_value(address, size);
     trace_access(&access);
@@ -364,8 +377,13 @@ uint64_t machine_atomic(struct machine_access *access)
         return access->value;
     }
     machine_settle(actor);
-    if (!fence)
+    if (!fence) {
         shadow_note(offset_of(access->address), access->size, write, machine.current);
+        if (make_quietly(access)) {
+            perform(access);
+            return access->value;
+        }
+    }
     begin(actor, access);
     perform_shared(access);
     trace_access(access);
@@ -456,7 +474,7 @@ void ex_write_block(void *to, const void *from, size_t size, const char *what)
 
 void steps_waited(struct machine_actor *actor)
 {
-    count_step(actor);
+    machine.step++;
     steps_fold(actor, actor->ready_hash);
     memory_waited();
     if (machine.step >= machine.max_steps)
@@ -511,7 +529,7 @@ uint32_t ex_choose(uint32_t count, const char *what)
         return 0;
     machine_settle(actor);
     choice = machine_choose(count);
-    count_step(actor);
+    machine.step++;
     steps_fold(actor, choice);
     if (machine.tracing)
         steps_trace((struct ex_step){.kind = EX_STEP_CHOICE,

@@ -429,7 +429,7 @@ static uint64_t by_brute_force(const struct toy_scenario *toy, enum ex_memory_mo
     machine.memory = memory;
     machine.max_steps = 1000;
     machine.driver = &brute;
-    machine.every_step = true;
+    machine.every_step = machine.watchful = true;
     machine.consult_from = 0;
     odometer.used = 0;
     do {
