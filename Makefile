@@ -5,6 +5,7 @@
 #   make build        install what is missing, fetch the host kernel, build everything
 #   make run          boot Debian's stock cloud kernel with 4 vCPUs through libvapic
 #   make test         every test, ending in a line `N passed, N failed`
+#   make check        explore the interleavings of every scenario (CHECK_FLAGS: see docs/checking.md)
 #   make check-long   tests that take too long for `make test`
 #   make fuzz T=60    fuzz every target for T seconds, print a table; FUZZ=share, coverage, afl
 #   make bench        count instructions and locked operations of the hot paths
@@ -17,7 +18,9 @@
 BUILD := build/main
 JOBS  := $(shell nproc)
 
-.PHONY: build run test check-long bench coverage lint format spec-report packages deps clean
+CHECK_FLAGS ?= all --schedules 10000
+
+.PHONY: build run test check check-long bench coverage lint format spec-report packages deps clean
 .PHONY: distclean fuzz
 .DEFAULT_GOAL := build
 
@@ -35,6 +38,9 @@ run: build
 
 test: build
 	@sh tools/test.sh $(BUILD)
+
+check: build
+	@$(BUILD)/cli/vapic check $(CHECK_FLAGS)
 
 check-long: build
 	@sh tools/check-long.sh $(BUILD)

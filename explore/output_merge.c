@@ -38,7 +38,7 @@ static bool load(struct shards *s, size_t n)
     json_t *json = json_load_file(s->files[n], 0, &why);
 
     if (json == NULL && why.line < 0) {
-        return fail(s, "%s: %s", s->files[n], why.text);
+        return fail(s, "%s", why.text);
     }
     if (json == NULL) {
         return fail(s, "%s:%d: %s", s->files[n], why.line, why.text);

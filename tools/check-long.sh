@@ -8,6 +8,8 @@
 #
 #   linux-288   Debian's kernel brings up 288 processors in x2APIC mode: more than an 8-bit APIC ID
 #               can name, so the extended destination ID of MSIs and I/O APIC entries is needed
+#   check       every scenario of `vapic check` completely within its bound, under sc and TSO, and
+#               sampled, C11 too
 #   equiv       10 million random operations, with and without acceleration
 #   bochs       the silicon model against Bochs: the whole list of cases and a million random ones
 #   rig-long    guests on modelled silicon: all combinations of mode, APIC and timer, storms of
@@ -45,6 +47,11 @@ boots_288()
     tap_end
 }
 
+check_long()
+{
+    sh tools/check-share.sh "$build" "$results" --long
+}
+
 # A program that stops before its plan is a failure of its own: tools/tally.py.
 equiv_long()
 {
@@ -72,6 +79,7 @@ timed()
 }
 
 timed linux-288 boots_288
+timed check check_long
 timed equiv equiv_long
 timed bochs bochs_long
 timed rig-long rig_long

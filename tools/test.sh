@@ -13,6 +13,7 @@
 #   fuzz    a fixed share of every fuzz target; their corpora are unit tests above
 #   bochs   the silicon model against Bochs: an eighth of the list of cases, always the same
 #   tsan    the concurrent tests under the thread sanitizer
+#   check   interleavings of every scenario of `vapic check`, as far as the time allows
 #   rig     guests: the built-in one, the trap guests and Linux, inside the rig
 set -u
 cd "$(dirname "$0")/.." || exit 2
@@ -92,6 +93,12 @@ say tsan "concurrent tests under the thread sanitizer"
 TARGETS=unit-tests build tsan build/tsan \
     -Db_sanitize=thread -Db_lundef=false -Doptimization=1 -Dwerror=false &&
     units tsan build/tsan --suite tsan --timeout-multiplier 5
+
+say check "interleavings of every scenario, each memory model"
+sh tools/check-share.sh "$main" "$results" >"$results/check.tap" 2>"$results/check.log" || {
+    grep -A 2 '^not ok' "$results/check.tap"
+    cat "$results/check.log"
+}
 
 say rig "guests inside the rig"
 tests/rig/run "$main" 2>"$results/rig.log" | tee "$results/rig.tap"
