@@ -298,23 +298,19 @@ struct phase {
 };
 
 static const struct phase bug_phases[] = {
-    {EX_SC, EX_SAMPLED, 200, 1},
-    {EX_TSO, EX_SAMPLED, 200, 1},
-    {EX_SC, EX_SAMPLED, 5000, 5},
-    {EX_TSO, EX_SAMPLED, 5000, 5},
-    {EX_SC, EX_SYSTEMATIC, 0, 15},
-    {EX_TSO, EX_SYSTEMATIC, 0, 15},
-    {0},
+    {EX_SC, EX_SAMPLED, 40, 1},    {EX_TSO, EX_SAMPLED, 40, 1},    {EX_SC, EX_SAMPLED, 400, 2},
+    {EX_TSO, EX_SAMPLED, 400, 2},  {EX_SC, EX_SAMPLED, 5000, 5},   {EX_TSO, EX_SAMPLED, 5000, 5},
+    {EX_SC, EX_SYSTEMATIC, 0, 15}, {EX_TSO, EX_SYSTEMATIC, 0, 15}, {0},
 };
 static const struct phase order_phases[] = {
-    {EX_C11, EX_SAMPLED, 300, 1},
-    {EX_TSO, EX_SAMPLED, 300, 1},
+    {EX_C11, EX_SAMPLED, 100, 1},
+    {EX_TSO, EX_SAMPLED, 100, 1},
     {EX_C11, EX_SAMPLED, 1500, 4},
     {0},
 };
 static const struct phase swap_phases[] = {
-    {EX_SC, EX_SAMPLED, 200, 1},
-    {EX_SC, EX_SAMPLED, 3000, 4},
+    {EX_SC, EX_SAMPLED, 60, 1},
+    {EX_SC, EX_SAMPLED, 1000, 3},
     {EX_SC, EX_SYSTEMATIC, 0, 8},
     {0},
 };
@@ -541,13 +537,28 @@ static int list_mutants(const struct check_jobs *jobs)
     return CHECK_OK;
 }
 
+#define BATCH 4u /* per process: so that results are seen before all are there */
+
+static void run_batch(const struct check_jobs *jobs, size_t first, struct count *count)
+{
+    struct check_jobs batch = *jobs;
+
+    batch.job = &jobs->job[first];
+    batch.count = jobs->count - first;
+    if (batch.count > BATCH * jobs->parallel)
+        batch.count = BATCH * jobs->parallel;
+    check_jobs_run(&batch);
+    for (size_t i = 0; i < batch.count; i++)
+        tell(&batch.job[i], count);
+    fflush(stdout);
+}
+
 static int run_mutants(struct check_jobs *jobs)
 {
     struct count count = {0};
 
-    check_jobs_run(jobs);
-    for (size_t i = 0; i < jobs->count; i++)
-        tell(&jobs->job[i], &count);
+    for (size_t i = 0; i < jobs->count; i += BATCH * jobs->parallel)
+        run_batch(jobs, i, &count);
     if (options->json)
         print_json(jobs);
     else

@@ -501,7 +501,7 @@ static inline void vapic_routes_end(struct vapic_vm *vm, bool changed)
 {
     if (LIKELY(vm->post != POST_SPLIT))
         return;
-    if (changed && !MUTANT(ROUTES_NOT_COUNTED))
+    if (changed)
         vapic_add32(&vm->routes_generation, 1, VAPIC_SEQ_CST);
     vapic_add32(&vm->routes_changing, UINT32_MAX, VAPIC_SEQ_CST);
 }

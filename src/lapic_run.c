@@ -36,11 +36,8 @@ static void take_init(struct vapic *v, struct vapic_entry *entry)
      */
     vapic_store32(&v->presence, PRESENCE_OUTSIDE, VAPIC_RELEASE);
     /* INIT forgets what waited for the processor before it; the wires keep their level. */
-    if (!MUTANT(INIT_CLEARED_LATE))
-        vapic_and32(&v->events, ~(EV_INIT | EV_NMI | EV_SMI | EV_REMOTE | EV_OWNER), VAPIC_SEQ_CST);
+    vapic_and32(&v->events, ~(EV_INIT | EV_NMI | EV_SMI | EV_REMOTE | EV_OWNER), VAPIC_SEQ_CST);
     vapic_lapic_reset_registers(v, true);
-    if (MUTANT(INIT_CLEARED_LATE))
-        vapic_and32(&v->events, ~(EV_INIT | EV_NMI | EV_SMI | EV_REMOTE | EV_OWNER), VAPIC_SEQ_CST);
     v->activity = v->apic_base & APIC_BASE_BSP ? VAPIC_RUNNING : VAPIC_WAIT_FOR_SIPI;
     if (v->index != VAPIC_NO_INDEX)
         vapic_fabric_update(v);

@@ -25,7 +25,6 @@
     X(NMI_LATCHED_BY_STORE, "an NMI is latched by load and store")                                 \
     X(SIPI_CLEARED_LATE, "the latch of a SIPI is cleared after its vector was read")               \
     X(SIPI_BEFORE_INIT, "a SIPI that waits behind an INIT is taken before it")                     \
-    X(INIT_CLEARED_LATE, "the latch of INIT is cleared after the registers were reset")            \
     X(INIT_KEEPS_SIPI, "INIT leaves a SIPI latched that came before it")                           \
     X(NOT_DELIVERED_DROPPED, "a vector whose injection failed does not return to IRR")             \
     X(TIMER_NOT_RETOLD, "the host's timer fires early and is not set again")                       \
@@ -46,13 +45,11 @@
     X(ON_SPARES_DOORBELL, "no doorbell for a vCPU whose ON is set")                                \
     X(BLOCK_WITHDRAWN_LATE, "a vCPU is withdrawn from hardware senders after its last look")       \
     X(IRR_NOT_LOOKED_AT, "a vCPU sleeps without a look at IRR, which hardware sets without ON")    \
-    X(PREEMPTED_NOT_ASLEEP, "a preempted vCPU that goes to sleep does not ask to be woken")        \
     X(RUNNING_UNORDERED, "IsRunning is cleared by a plain store, without a barrier")               \
     X(RUNNING_THOUGH_OFF, "IsRunning stays set when a vCPU is deactivated")                        \
     X(IPI_POSTED_AGAIN, "an incomplete IPI is sent again by software")                             \
     X(LOGICAL_NOT_UPDATED, "the logical table does not follow a write of LDR")                     \
     X(SLOT_TAKEN_OVER, "of two vCPUs with one logical ID the table names the second")              \
-    X(SLOT_NOT_RECLAIMED, "after an inhibition for a shared logical ID its slot stays empty")      \
     X(V_TPR_STALE, "V_TPR is not made equal to TPR when a vCPU enters")                            \
     X(NO_FLUSH, "translations of the access page survive a change of the mode")                    \
     X(MSRS_STAY_OPEN, "the x2APIC MSRs of a vCPU that is deactivated still pass")                  \
@@ -64,10 +61,8 @@
     X(ON_TRUSTED_AT_ENTRY, "an entry harvests nothing while ON is clear")                          \
     X(LEVEL_INTO_PIR, "a level-triggered vector is posted into PIR")                               \
     X(RVI_STALE, "RVI is not made from IRR before an entry")                                       \
-    X(SVI_STALE, "SVI is not made from ISR after an activation")                                   \
+    X(SVI_STALE, "SVI is not made from ISR when software has changed it")                          \
     X(EOI_BITMAP_LATE, "the EOI-exit bitmap holds what routes say now, not what is in flight")     \
-    X(ROUTES_NOT_COUNTED, "a change of the routes does not have the bitmap made anew")             \
-    X(BITMAP_NOT_DOUBTED, "a watched edge goes into PIR while the bitmap is out of date")          \
     X(NDST_STALE, "NDST keeps the processor on which the vCPU was before")                         \
     X(SILENT_POST_FORGOTTEN, "what was posted under SN is not announced when a vCPU is loaded")    \
     X(SLEEPS_SILENTLY, "a vCPU sleeps with SN set and the notification vector")                    \
@@ -75,7 +70,6 @@
     X(LIST_UNLOCKED, "a processor's list of sleeping vCPUs is changed without its lock")           \
     X(CONTROL_BY_STORE, "SN, NV and NDST are written by load and store: ON is lost")               \
     X(FIRST_DEVICE_WAKES_NOBODY, "vCPUs that slept before the first device are not woken for it")  \
-    X(PID_TABLE_SHARED_ID, "the table leads to one of two vCPUs that share an ID")                 \
     X(KICKED_BEFORE_GENERATION, "vCPUs are kicked out before the generation is odd")               \
     X(GENERATION_NOT_RECHECKED,                                                                    \
       "an entry does not look at the generation after announcing itself")                          \
@@ -94,8 +88,7 @@
     X(PV_EOI_HIDES_PENDING, "the guest may skip an EOI while something else is pending")           \
     X(PV_EOI_OF_LEVEL, "the guest may skip the EOI of a level-triggered vector")                   \
     X(PV_EOI_WHILE_ACTIVE, "the guest may skip an EOI although the processor keeps ISR")           \
-    X(PV_EOI_DROPPED, "an EOI that the guest skipped is not made up for")                          \
-    X(PV_BIT_SURVIVES_RESET, "the bit that spares an EOI survives a reset")
+    X(PV_EOI_DROPPED, "an EOI that the guest skipped is not made up for")
 
 enum vapic_mutant {
     VAPIC_MUTANT_NONE,

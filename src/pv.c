@@ -254,7 +254,7 @@ void vapic_pv_reset(struct vapic *v)
 {
     struct vapic_pv *pv = v->pv;
 
-    if (pv->armed && !MUTANT(PV_BIT_SURVIVES_RESET))
+    if (pv->armed)
         disarm(v);
     pv->eoi_msr = pv->assist_msr = 0;
     pv->eoi_word = pv->assist_word = NULL;

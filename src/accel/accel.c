@@ -180,7 +180,8 @@ void vapic_accel_identity(struct vapic *v)
 {
     v->vm->backend->identity(v);
     vapic_alias_evaluate(v->vm);
-    vapic_accel_request(v);
+    if (!MUTANT(CREATED_WITHOUT_UPDATE))
+        vapic_accel_request(v);
     /* RESET by another thread than its owner's, who may sleep on: nothing waits any more. */
     if (!vapic_lapic_extint(v))
         drop_window(v);
@@ -233,7 +234,7 @@ static void decide(struct vapic *v)
     withdraw_page_for_x2apic(v);
     now = may_be_active(v);
     vapic_store32(&v->active, now, VAPIC_RELAXED);
-    if (now && !was && !MUTANT(SVI_STALE))
+    if (now && !was)
         v->isr_touched = true;
     v->vm->backend->refresh(v, was);
     if (!now)
@@ -460,8 +461,6 @@ bool vapic_doorbell_id(const struct vapic *v, uint32_t *apic_id)
 void vapic_accel_block(struct vapic *v)
 {
     v->accel->blocking = true;
-    if (MUTANT(PREEMPTED_NOT_ASLEEP) && !v->accel->loaded)
-        return;
     /* Also when it is not loaded any more: preempted just now, it was withdrawn for that only. */
     if (v->accel->pcpu != NULL)
         withdraw(v, true);

@@ -179,7 +179,8 @@ static void tell_mode(struct vapic *v)
     if (active || !MUTANT(MSRS_STAY_OPEN))
         vapic_accel_tell_pass(v, &pass);
     /* A translation from before may lead to ordinary memory [SDM3 31.4.6]. */
-    if (!mapped && v->accel->told.field[APICV_FIELD_SECONDARY] & VMX_SEC_APIC_ACCESSES)
+    if (!mapped && v->accel->told.field[APICV_FIELD_SECONDARY] & VMX_SEC_APIC_ACCESSES &&
+        !MUTANT(NO_FLUSH))
         v->vm->host.flush(v->vm->ctx, v);
 }
 
@@ -216,7 +217,7 @@ static void load_status(struct vapic *v)
     uint8_t svi = VMX_STATUS_SVI(old);
     uint32_t status;
 
-    if (v->isr_touched) {
+    if (v->isr_touched && !MUTANT(SVI_STALE)) {
         int highest = highest_vector(v, APIC_ISR, v->isr_words);
 
         svi = highest < 0 ? 0 : (uint8_t)highest;
@@ -312,8 +313,6 @@ static bool table_may_lead_to(const struct vapic_vm *vm, uint32_t index, uint32_
         return false;
     if (ident & IDENT_X2APIC)
         return !(ident & IDENT_ODD);
-    if (MUTANT(PID_TABLE_SHARED_ID) && id <= 0xFF)
-        return ident_xid(ident) == id;
     if (id > 0xFF)
         return ident_xid(ident) == (uint8_t)id && knob(vm, VAPIC_KNOB_WIDE_XAPIC);
     return ident_xid(ident) == id && !shares_xid(vm, index, (uint8_t)id);

@@ -161,7 +161,7 @@ static void avic_refresh(struct vapic *v, bool was_active)
 {
     if (was_active && !is_active(v) && !MUTANT(RUNNING_THOUGH_OFF))
         withdraw(v, 0);
-    if (is_active(v) && !MUTANT(SLOT_NOT_RECLAIMED))
+    if (is_active(v))
         vapic_avic_update_logical(v);
     write_controls(v);
     if (is_active(v) && !was_active)

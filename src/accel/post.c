@@ -115,7 +115,7 @@ static bool bitmap_in_doubt(const struct vapic *v)
 {
     const struct vapic_vm *vm = v->vm;
 
-    if (LIKELY(!vapic_eoi_is_watched(vm)) || v->accel == NULL || MUTANT(BITMAP_NOT_DOUBTED))
+    if (LIKELY(!vapic_eoi_is_watched(vm)) || v->accel == NULL)
         return false;
     return vapic_load32(&vm->routes_changing, VAPIC_ACQUIRE) != 0 ||
            vapic_load32(&v->accel->scanned, VAPIC_RELAXED) !=
