@@ -81,7 +81,7 @@ static void store(struct vapic *v, uint32_t offset, uint32_t value)
 {
     const struct vapic_reg *row = reg_at(offset);
 
-    set_reg(v, offset, (reg(v, offset) & ~row->writable) | (value & row->writable) | row->ones);
+    set_reg(v, offset, (value & row->writable) | row->ones);
 }
 
 static void write_plain(struct vapic *v, uint32_t offset, uint32_t value, struct vapic_now now)

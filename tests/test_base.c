@@ -497,6 +497,20 @@ static void ldr_follows_the_mode(void **state)
     fx_free(fx);
 }
 
+/* What LDR was in x2APIC mode, and stays until it is written, does not show in what is written:
+ * bits 23:0 are reserved. [SDM3 12.6.2.2] */
+static void ldr_written_after_x2apic_is_whole(void **state)
+{
+    struct fx *fx = with_knobs(VAPIC_PROFILE_MANUAL & ~(uint32_t)VAPIC_KNOB_DISABLE_CLEARS_LDR);
+
+    (void)state;
+    go(fx, X2APIC);
+    go(fx, XAPIC);
+    fx_write(fx, 0, APIC_LDR, 0x02000000);
+    assert_int_equal(fx_get(fx, 0, APIC_LDR), 0x02000000);
+    fx_free(fx);
+}
+
 static void x2apic_ldr_of_every_low_id(void **state)
 {
     (void)state;
@@ -757,6 +771,7 @@ int main(void)
         cmocka_unit_test(off_and_on_keeps),
         cmocka_unit_test(id_across_modes),
         cmocka_unit_test(ldr_follows_the_mode),
+        cmocka_unit_test(ldr_written_after_x2apic_is_whole),
         cmocka_unit_test(x2apic_ldr_of_every_low_id),
         cmocka_unit_test(disabled_reads_ones_of_any_size),
         cmocka_unit_test(page_is_claimed_by_mode),
