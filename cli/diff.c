@@ -67,7 +67,15 @@ static int complain(const struct vmm_err *err)
 static bool run_on(struct diff *d, struct diff_machine *machine, const struct diff_program *p,
                    struct diff_log *log)
 {
-    if (diff_machine_run(machine, p, log, &d->err) != 0) {
+    struct timespec t0, t1;
+    clock_gettime(CLOCK_MONOTONIC, &t0);
+    int rc0 = diff_machine_run(machine, p, log, &d->err);
+    clock_gettime(CLOCK_MONOTONIC, &t1);
+    fprintf(stderr, "DBG run %s %d ops: %.3f s end %d pc %u %s\n",
+            machine == d->reference ? "ref" : "sub", p->count,
+            (t1.tv_sec - t0.tv_sec) + (t1.tv_nsec - t0.tv_nsec) / 1e9, log->end, log->pc,
+            log->text);
+    if (rc0 != 0) {
         d->stopped = true;
         return false;
     }
@@ -91,6 +99,13 @@ static bool differs(void *ctx, const struct diff_program *p)
         return false;
     }
     diff_compare(p, &d->kernel, &d->vapic, &d->rules, &search->s->totals.place, &search->verdict);
+    if (search->verdict.unexplained)
+        fprintf(stderr, "DBG differs: op %u cpu %u/%u kind %u/%u what %x/%x val %lx/%lx\n",
+                search->verdict.first.op, search->verdict.first.kernel.cpu,
+                search->verdict.first.vapic.cpu, search->verdict.first.kernel.kind,
+                search->verdict.first.vapic.kind, search->verdict.first.kernel.what,
+                search->verdict.first.vapic.what, search->verdict.first.kernel.value,
+                search->verdict.first.vapic.value);
     return search->verdict.unexplained;
 }
 
@@ -99,6 +114,12 @@ static bool differs_afresh(struct search *search, const struct diff_program *p)
     diff_machine_renew(search->d->reference);
     diff_machine_renew(search->s->machine);
     return differs(search, p);
+}
+
+/* What a program has left behind may make the next one differ: only a fresh machine counts. */
+static bool differs_surely(void *ctx, const struct diff_program *p)
+{
+    return differs(ctx, p) && differs_afresh(ctx, p);
 }
 
 static void report(struct search *search, const struct diff_program *p)
@@ -124,7 +145,9 @@ static void examine(struct diff *d, struct subject *s)
         s->totals.unsteady += !d->stopped;
         return;
     }
-    diff_shrink(&shorter, differs, &search, SHRINK_RUNS);
+    if (!d->o->no_shrink) {
+        diff_shrink(&shorter, differs_surely, &search, SHRINK_RUNS);
+    }
     if (!differs_afresh(&search, &shorter)) {
         shorter = d->program;
         differs_afresh(&search, &shorter);
@@ -424,6 +447,9 @@ static int run_rig(const struct diff_options *o)
     }
     if (o->json) {
         add(&c, VMM_RIG_TEXT, "--json");
+    }
+    if (o->no_shrink) {
+        add(&c, VMM_RIG_TEXT, "--no-shrink");
     }
     config.nargs = c.count;
     return vmm_rig_run(&config, &status, &err) == 0 ? status : complain(&err);

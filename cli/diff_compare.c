@@ -44,6 +44,33 @@ static bool holds(const struct diff_condition *c, const struct diff_op *op)
     }
 }
 
+/* The vector that an operation sends, or gives to a register. */
+static uint8_t vector_of(const struct diff_op *op)
+{
+    bool in_b = op->code == DIFF_OP_IPI || op->code == DIFF_OP_RTE || op->code == DIFF_OP_IO_WR ||
+                op->code == DIFF_OP_TIMER || op->code == DIFF_OP_DEADLINE;
+
+    return (uint8_t)(in_b ? op->b : op->c);
+}
+
+/* Is `vector` delivered on one side only, or does its bit of ISR, TMR or IRR differ? */
+static bool is_about(const struct diff_difference *d, uint8_t vector)
+{
+    uint32_t what = d->kernel.kind != DIFF_NOTHING ? d->kernel.what : d->vapic.what;
+    uint64_t differ = d->kernel.value ^ d->vapic.value;
+
+    if (d->kernel.kind == DIFF_VECTOR && d->kernel.what == vector) {
+        return true;
+    }
+    if (d->vapic.kind == DIFF_VECTOR && d->vapic.what == vector) {
+        return true;
+    }
+    what = what >= 0x800 ? (what - 0x800) << 4 : what;
+    return d->kernel.kind == DIFF_VALUE && d->vapic.kind == DIFF_VALUE && what >= 0x100 &&
+           what < 0x280 && (what - 0x100) / 16 % 8 == vector / 32u &&
+           (differ >> vector % 32 & 1) != 0;
+}
+
 static bool fits(const struct diff_pattern *pattern, const struct diff_op *op)
 {
     if ((pattern->ops >> op->code & 1) == 0) {
@@ -57,10 +84,14 @@ static bool fits(const struct diff_pattern *pattern, const struct diff_op *op)
     return true;
 }
 
-static bool was_done(const struct diff_pattern *pattern, const struct diff_program *p, uint32_t end)
+static bool was_done(const struct diff_pattern *pattern, const struct diff_program *p,
+                     const struct diff_difference *d)
 {
-    for (uint32_t i = 0; i <= end && i < p->count; i++) {
-        if (fits(pattern, &p->ops[i])) {
+    uint8_t cpu = d->kernel.kind != DIFF_NOTHING ? d->kernel.cpu : d->vapic.cpu;
+
+    for (uint32_t i = 0; i <= d->op && i < p->count; i++) {
+        if (fits(pattern, &p->ops[i]) && (!pattern->cpu || p->ops[i].cpu == cpu) &&
+            (!pattern->vector || is_about(d, vector_of(&p->ops[i])))) {
             return true;
         }
     }
@@ -112,7 +143,7 @@ static bool applies(const struct diff_rule *rule, const struct diff_program *p,
         return false;
     }
     for (unsigned i = 0; i < rule->afters; i++) {
-        if (!was_done(&rule->after[i], p, d->op)) {
+        if (!was_done(&rule->after[i], p, d)) {
             return false;
         }
     }

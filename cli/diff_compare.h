@@ -33,6 +33,8 @@ struct diff_pattern {
     uint64_t ops; /* mask by enum diff_code */
     struct diff_condition condition[DIFF_CONDITIONS_MAX];
     unsigned conditions;
+    bool vector; /* its vector is the one that differs */
+    bool cpu;    /* it is of the processor that shows the difference */
 };
 
 /* What one side says: a kind of record, and perhaps a value. */

@@ -70,6 +70,7 @@ static void on_attach(struct diff_machine *d, uint32_t address)
 
     if (box != NULL && box->magic == DIFF_MAGIC) {
         box->cpus = d->config.cpus;
+        box->flags = vmm_shadow_is_forgotten() ? DIFF_CAREFUL_CR8 : 0;
         d->mailbox = box;
     }
 }

@@ -31,6 +31,7 @@ enum key {
     KEY_LIMIT,
     KEY_JSON,
     KEY_PRINT,
+    KEY_NO_SHRINK,
 };
 
 static const struct argp_option option_table[] = {
@@ -52,6 +53,7 @@ static const struct argp_option option_table[] = {
     {"known", KEY_KNOWN, "FILE", 0, "The list of known differences", 0},
     {"limit", KEY_LIMIT, "N", 0, "End after so many unexplained differences (5)", 0},
     {"json", KEY_JSON, NULL, 0, "The results on standard output as JSON", 0},
+    {"no-shrink", KEY_NO_SHRINK, NULL, 0, "Do not shorten a program that shows a difference", 0},
     {"print", KEY_PRINT, NULL, 0, "Print the programs, and compare nothing", 0},
     {0},
 };
@@ -139,6 +141,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         break;
     case KEY_JSON:
         o->json = true;
+        break;
+    case KEY_NO_SHRINK:
+        o->no_shrink = true;
         break;
     case KEY_PRINT:
         o->print = true;

@@ -23,7 +23,7 @@ struct diff_options {
     unsigned profile; /* enum diff_profile, or DIFF_PROFILES: each */
     enum diff_engine engine;
     unsigned limit; /* divergences after which it ends */
-    bool json, print;
+    bool json, print, no_shrink;
     const char *known, *rig_kernel;
     const char *program[DIFF_PROGRAMS_MAX];
     unsigned programs;

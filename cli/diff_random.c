@@ -81,6 +81,7 @@ static uint32_t any_tpr(struct source *s)
 {
     uint32_t tpr = one_in(s, 3) ? 0 : below(s, 256) & (one_in(s, 2) ? 0xf0 : 0xff);
 
+    tpr &= s->odd ? 0xff : 0xf0;
     return one_in(s, 2) ? tpr & 0x7f : tpr;
 }
 
@@ -163,9 +164,9 @@ static void write_register(struct source *s)
 static void read_register(struct source *s)
 {
     static const uint16_t regs[] = {
-        APIC_ID,        APIC_LVR, APIC_TPR,   APIC_PPR,  APIC_PPR,       APIC_LDR,
-        APIC_DFR,       APIC_SVR,     APIC_ESR,   APIC_ICR,  APIC_ICR2,      APIC_LVT_TIMER,
-        APIC_LVT_LINT0, APIC_TMICT,   APIC_TMCCT, APIC_TDCR, APIC_LVT_ERROR, APIC_LVT_LINT1,
+        APIC_ID,        APIC_LVR,   APIC_TPR,   APIC_PPR,  APIC_PPR,       APIC_LDR,
+        APIC_DFR,       APIC_SVR,   APIC_ESR,   APIC_ICR,  APIC_ICR2,      APIC_LVT_TIMER,
+        APIC_LVT_LINT0, APIC_TMICT, APIC_TMCCT, APIC_TDCR, APIC_LVT_ERROR, APIC_LVT_LINT1,
     };
     static const uint16_t banks[] = {APIC_ISR, APIC_TMR, APIC_IRR};
 
@@ -223,8 +224,9 @@ static void odd_access(struct source *s)
 static uint32_t delivery_mode(struct source *s)
 {
     static const uint8_t modes[] = {0, 0, 0, 0, 0, 0, 1, 1, 4, 4, 6, 3, 7};
+    uint8_t mode = modes[below(s, one_in(s, 4) ? sizeof(modes) : 9)];
 
-    return modes[below(s, one_in(s, 4) ? sizeof(modes) : 9)];
+    return mode == 1 && !s->odd ? 0 : mode;
 }
 
 static uint32_t destination(struct source *s, bool logical)
@@ -271,9 +273,10 @@ static void send_init(struct source *s)
 
 static void send_msi(struct source *s)
 {
-    uint32_t mode = below(s, 9) == 0 ? 4 : below(s, 4) == 0;
+    uint32_t mode = one_in(s, 9) ? 4 : s->odd && one_in(s, 4);
     uint32_t dest = one_in(s, 6) ? below(s, 256) : below(s, s->cpus + 1);
-    uint32_t address = 0xfee00000u | dest << 12 | (one_in(s, 6) ? 8 : 0) | (one_in(s, 3) ? 4 : 0);
+    uint32_t address =
+        0xfee00000u | dest << 12 | (s->odd && one_in(s, 6) ? 8 : 0) | (one_in(s, 3) ? 4 : 0);
     uint32_t data = vector(s) | mode << 8;
 
     if (one_in(s, 5)) {
@@ -295,7 +298,7 @@ static uint16_t any_pin(struct source *s)
 
 static uint32_t entry(struct source *s)
 {
-    uint32_t mode = one_in(s, 8) ? 4 : one_in(s, 5);
+    uint32_t mode = one_in(s, 8) ? 4 : s->odd && one_in(s, 5);
     uint32_t low = vector(s) | mode << 8;
 
     low |= one_in(s, 3) ? 0x800 : 0;
@@ -397,7 +400,7 @@ static void cr8(struct source *s)
     if (one_in(s, 3)) {
         emit(s, DIFF_OP_CR8_RD, 0, 0, 0);
     } else {
-        emit(s, DIFF_OP_CR8_WR, 0, 0, one_in(s, 40) ? 16 + below(s, 99) : below(s, 16));
+        emit(s, DIFF_OP_CR8_WR, 0, 0, below(s, 16));
     }
 }
 
@@ -479,7 +482,7 @@ void diff_program_random(struct diff_program *p, uint64_t seed, uint64_t number,
     begin(&s);
     s.cpu = 0;
     while (p->count < s.limit) {
-        s.cpu = one_in(&s, 3) ? (uint8_t)below(&s, cpus) : s.cpu;
+        s.cpu = one_in(&s, 4) ? (uint8_t)below(&s, cpus) : s.cpu;
         step(&s);
     }
     end(&s);

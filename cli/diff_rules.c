@@ -58,7 +58,11 @@ static bool parse_pattern(struct diff_pattern *p, char *text)
     for (char *w = strtok_r(text, " ", &rest); w != NULL; w = strtok_r(NULL, " ", &rest)) {
         uint64_t ops = ops_named(w);
 
-        if (ops == 0 && !parse_condition(p, w)) {
+        if (strcmp(w, "vector") == 0) {
+            p->vector = true;
+        } else if (strcmp(w, "cpu") == 0) {
+            p->cpu = true;
+        } else if (ops == 0 && !parse_condition(p, w)) {
             return false;
         }
         p->ops |= ops;

@@ -121,13 +121,20 @@ struct diff_record {
     uint64_t value;
 };
 
+/*
+ * QEMU's TCG ends with a failed assertion when a guest under its SVM writes CR8 while a virtual
+ * interrupt is pending: TPR is then written instead.
+ */
+enum diff_flag { DIFF_CAREFUL_CR8 = 1 };
+
 struct diff_mailbox {
     uint32_t magic;
     uint32_t cpus;      /* the monitor's: before the first program */
     uint32_t op_count;  /* the monitor's */
     uint32_t log_count; /* the guest's; more than DIFF_LOG_MAX: the rest was lost */
     uint32_t pc;        /* the guest's: operation that runs */
-    uint32_t reserved[11];
+    uint32_t flags;     /* enum diff_flag; the monitor's */
+    uint32_t reserved[10];
     struct diff_op ops[DIFF_OPS_MAX];
     struct diff_record log[DIFF_LOG_MAX];
 };

@@ -42,6 +42,7 @@ static inline void outl(uint16_t port, uint32_t value)
 }
 
 /* main.c */
+extern uint32_t touched_pins; /* of the I/O APIC, or lines, by this program */
 void record(enum diff_kind kind, uint32_t what, uint64_t value);
 
 /* turn.c */

@@ -12,6 +12,7 @@
 
 struct diff_mailbox mailbox;
 struct diff_cpu diff_cpu[DIFF_CPUS_MAX];
+uint32_t touched_pins = ~0u;
 
 /* An NMI may come in the middle: the place is taken first. */
 void record(enum diff_kind kind, uint32_t what, uint64_t value)
@@ -79,7 +80,7 @@ void baseline(void)
 
     me()->quiet = true;
     restart_apic();
-    write_cr8(0);
+    apic_mmio_write(APIC_TPR, 0);
     apic_mmio_write(APIC_SVR, SVR_ENABLE | VEC_SPURIOUS);
     for (uint32_t i = 0; i < sizeof(lvts) / sizeof(lvts[0]); i++)
         apic_mmio_write(lvts[i], LVT_MASKED);
@@ -100,22 +101,24 @@ void baseline(void)
     me()->quiet = false;
 }
 
-static void reset_ioapic(void)
+/* Only what the program has touched: exits are dear. */
+static void reset_ioapic(uint32_t touched)
 {
     for (unsigned n = 0; n < LINES; n++)
-        line_set(n, false);
+        if (touched >> n & 1)
+            line_set(n, false);
     for (unsigned pin = 0; pin < LINES; pin++)
-        ioapic_route(pin, RTE_MASKED, 0);
-    ioapic_write(IOAPIC_ID, 0);
+        if (touched >> pin & 1)
+            ioapic_route(pin, RTE_MASKED, 0);
 }
 
 static void reset_machine(void)
 {
-    reset_ioapic();
+    reset_ioapic(touched_pins);
     baseline();
     for (uint32_t c = 1; c < cpu_count; c++)
         call_on(c, CALL_BASELINE);
-    reset_ioapic(); /* what an EOI has sent again */
+    touched_pins = 0;
     mailbox.pc = 0;
     mailbox.log_count = 0;
 }

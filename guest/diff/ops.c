@@ -124,8 +124,30 @@ static void op_cr8_rd(const struct diff_op *op)
     value(true, 8, 0, read_cr8());
 }
 
+/* Is there a request of a higher class than the processor's priority? */
+static bool is_deliverable(void)
+{
+    uint64_t ppr = 0, word = 0;
+    uint32_t i = 8;
+
+    while (i > 0 && reg_read(APIC_IRR + 16 * (i - 1), &word) && !word)
+        i--;
+    if (i == 0 || !word || !(me()->base & APIC_BASE_EN))
+        return false;
+    reg_read(APIC_PPR, &ppr);
+    return 2 * (i - 1) + (word >> 16 != 0) > ppr >> 4;
+}
+
 static void op_cr8_wr(const struct diff_op *op)
 {
+    bool careful = mailbox.flags & DIFF_CAREFUL_CR8;
+
+    if (careful && is_deliverable()) {
+        result(reg_write(APIC_TPR, op->c << 4), 8);
+        return;
+    }
+    if (careful)
+        open_window(); /* takes nothing, but withdraws KVM's virtual interrupt */
     result(write_cr8_safe(op->c), 8);
 }
 
@@ -154,10 +176,21 @@ static void op_ipi(const struct diff_op *op)
         settle();
 }
 
-/* Whoever was stopped starts again before anything else happens. */
+static bool is_self(uint32_t low, uint32_t dest)
+{
+    uint64_t id = 0;
+
+    reg_read(APIC_ID, &id);
+    return !(low & ICR_OTHERS) && (in_x2apic() ? dest == id : (dest & 0xff) == id >> 24);
+}
+
+/*
+ * Whoever was stopped starts again before anything else happens. A processor that stops itself
+ * could not send the SIPI.
+ */
 static void op_init(const struct diff_op *op)
 {
-    bool fine = send(op->b, (uint32_t)op->c);
+    bool fine = is_self(op->b, (uint32_t)op->c) || send(op->b, (uint32_t)op->c);
 
     send(ICR_OTHERS | ICR_ASSERT | ICR_SIPI | SIPI_PAGE, 0);
     result(fine, APIC_ICR);
@@ -186,6 +219,7 @@ static void op_take(const struct diff_op *op)
 
 static void op_rte(const struct diff_op *op)
 {
+    touched_pins |= 1u << op->a % 32;
     ioapic_route(op->a, op->b, (uint32_t)op->c);
     record(DIFF_DONE, op->a, 0);
     if (is_unmaskable(op->b))
@@ -206,6 +240,7 @@ static void op_io_rd(const struct diff_op *op)
 
 static void op_io_wr(const struct diff_op *op)
 {
+    touched_pins |= op->a < IOAPIC_RTE ? 0 : 1u << (op->a - IOAPIC_RTE) / 2 % 32;
     ioapic_write(op->a, op->b);
     record(DIFF_DONE, op->a, 0);
     settle();
@@ -219,6 +254,7 @@ static void op_io_eoi(const struct diff_op *op)
 
 static void op_line(const struct diff_op *op)
 {
+    touched_pins |= 1u << op->a % 32;
     line_set(op->a, op->b & 1);
     record(DIFF_DONE, op->a, 0);
     settle();
