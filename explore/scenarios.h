@@ -88,7 +88,29 @@
     X(post_and_device)                                                                             \
     X(level_and_switch)                                                                            \
     X(device_and_move)                                                                             \
-    X(self_ipi_under_tpr)
+    X(self_ipi_under_tpr)                                                                          \
+    /* scenarios_mutants.c */                                                                      \
+    X(level_and_poke)                                                                              \
+    X(nmi_and_extint)                                                                              \
+    X(two_lives)                                                                                   \
+    X(sipi_of_before)                                                                              \
+    X(inhibited_posts)                                                                             \
+    X(level_and_unmask)                                                                            \
+    X(level_to_nobody)                                                                             \
+    X(moves_between_chains)                                                                        \
+    X(hotplug_and_nmi)                                                                             \
+    X(ldr_of_nobody)                                                                               \
+    X(ldr_is_shared)                                                                               \
+    X(ipi_to_removed)                                                                              \
+    X(id_is_shared)                                                                                \
+    X(apic_off_and_on)                                                                             \
+    X(tpr_by_msr)                                                                                  \
+    X(page_stays_away)                                                                             \
+    X(window_and_reset)                                                                            \
+    X(window_is_closed)                                                                            \
+    X(reason_of_both)                                                                              \
+    X(pv_eoi_of_level)                                                                             \
+    X(pv_eoi_and_poke)
 
 #define X(name) extern const struct ex_scenario scenario_##name;
 EX_SCENARIOS(X)

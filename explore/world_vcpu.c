@@ -478,7 +478,7 @@ static enum exited in_guest(struct world_vcpu *v, struct insn *insn)
     for (;;) {
         uint8_t vector = 0;
         enum vapic_sil_result result = vapic_sil_boundary(v->cpu, &vector);
-        bool look_again = v->injected == VAPIC_INJECT_NMI && v->entry.nmi_window;
+        bool look_again = v->injected != VAPIC_INJECT_NONE && v->entry.nmi_window;
         enum next what;
 
         if (result == VAPIC_SIL_EXIT)
