@@ -5,7 +5,7 @@
 #   make build        install what is missing, fetch the host kernel, build everything
 #   make run          boot Debian's stock cloud kernel with 4 vCPUs through libvapic
 #   make test         every test, ending in a line `N passed, N failed`
-#   make check        explore the interleavings of every scenario (CHECK_FLAGS: see docs/checking.md)
+#   make check        explore interleavings of every scenario (CHECK_FLAGS="all --schedules 10000")
 #   make check-long   tests that take too long for `make test`
 #   make fuzz T=60    fuzz every target for T seconds, print a table; FUZZ=share, coverage, afl
 #   make bench        count instructions and locked operations of the hot paths

@@ -340,6 +340,9 @@ int main(int argc, char **argv)
     } else if (options.action == CHECK_LIST_PROPERTIES) {
         check_list_properties(options.json);
         status = CHECK_OK;
+    } else if (options.action == CHECK_LIST_RACES) {
+        check_list_races(options.json);
+        status = CHECK_OK;
     } else {
         status = options.list ? list(&options) : run(&options);
     }

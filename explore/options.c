@@ -23,6 +23,7 @@ const char *const check_memory_names[] = {[EX_SC] = "sc", [EX_TSO] = "tso", [EX_
 enum key {
     KEY_LIST = 256,
     KEY_LIST_PROPERTIES,
+    KEY_LIST_RACES,
     KEY_MUTANTS,
     KEY_MECHANICAL,
     KEY_ONLY,
@@ -50,6 +51,8 @@ static const struct argp_option option_table[] = {
     {NULL, 0, NULL, 0, "What to do, instead of exploring:", 1},
     {"list", KEY_LIST, NULL, 0, "List the scenarios, or those that are named", 0},
     {"list-properties", KEY_LIST_PROPERTIES, NULL, 0, "List the properties that must hold", 0},
+    {"list-races", KEY_LIST_RACES, NULL, 0,
+     "List the races of docs/races.md, each with the scenarios that stand for it", 0},
     {"mutants", KEY_MUTANTS, NULL, 0,
      "Switch on each known bug and look which scenario finds it; with --list, list them", 0},
     {"mechanical", KEY_MECHANICAL, NULL, 0,
@@ -197,8 +200,8 @@ static void set_action(struct argp_state *state, struct check_options *o, enum c
 {
     if (o->action != CHECK_RUN && o->action != action) {
         argp_failure(state, CHECK_USAGE, 0,
-                     "two things to do: give one of --list-properties, --mutants, --merge and "
-                     "--replay");
+                     "two things to do: give one of --list-properties, --list-races, --mutants, "
+                     "--merge and --replay");
     }
     o->action = action;
 }
@@ -254,6 +257,7 @@ static bool parse_action(int key, char *arg, struct argp_state *state, struct ch
         enum check_action action;
     } actions[] = {
         {KEY_LIST_PROPERTIES, CHECK_LIST_PROPERTIES},
+        {KEY_LIST_RACES, CHECK_LIST_RACES},
         {KEY_MUTANTS, CHECK_MUTANTS},
         {KEY_MERGE, CHECK_MERGE},
         {KEY_REPLAY, CHECK_REPLAY},

@@ -18,6 +18,7 @@ enum check_action {
     CHECK_REPLAY,
     CHECK_MERGE,
     CHECK_LIST_PROPERTIES,
+    CHECK_LIST_RACES,
     CHECK_MUTANTS,
 };
 

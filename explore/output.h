@@ -61,6 +61,7 @@ bool check_draw(const json_t *document, const char *file, bool verbose, char *er
 
 void check_list_scenarios(const bool *selected, bool json);
 void check_list_properties(bool json);
+void check_list_races(bool json);
 
 /* ---- Pieces of a timeline that text and picture share (output_steps.c) ---- */
 

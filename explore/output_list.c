@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* `vapic check --list` and `--list-properties`. */
+/* `vapic check --list`, `--list-properties`, `--list-races`. */
+#include <string.h>
+
 #include "output.h"
 #include "properties.h"
 
@@ -93,6 +95,77 @@ void check_list_properties(bool json)
         }
     }
     document = json_pack("{s:o}", "properties", list);
+    if (json) {
+        check_print_json(document);
+    }
+    json_decref(document);
+}
+
+/* ---- Races ---- */
+
+#define RACES_MOST 99u /* of one letter */
+
+static bool names_race(const char *races, const char *race)
+{
+    size_t length = strlen(race);
+
+    for (const char *word = races; word != NULL && *word != '\0';) {
+        size_t size = strcspn(word, " ");
+
+        if (size == length && memcmp(word, race, length) == 0) {
+            return true;
+        }
+        word += size + strspn(word + size, " ");
+    }
+    return false;
+}
+
+static json_t *scenarios_of(const char *race)
+{
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < ex_scenario_count; i++) {
+        if (names_race(ex_scenarios[i]->races, race)) {
+            json_array_append_new(list, json_string(ex_scenarios[i]->name));
+        }
+    }
+    return list;
+}
+
+static void print_race(const char *race, const json_t *scenarios)
+{
+    size_t i;
+    json_t *name;
+
+    printf("%-4s", race);
+    json_array_foreach((json_t *)scenarios, i, name)
+    {
+        printf(" %s", json_string_value(name));
+    }
+    putchar('\n');
+}
+
+void check_list_races(bool json)
+{
+    static const char letters[] = "SAPI"; /* in the order of docs/races.md */
+    json_t *races = json_object();
+    json_t *document;
+
+    for (unsigned n = 0; n < RACES_MOST * (sizeof(letters) - 1); n++) {
+        char race[8];
+        json_t *scenarios;
+
+        snprintf(race, sizeof(race), "%c%u", letters[n / RACES_MOST], n % RACES_MOST + 1);
+        scenarios = scenarios_of(race);
+        if (json_array_size(scenarios) != 0 && !json) {
+            print_race(race, scenarios);
+        }
+        if (json_array_size(scenarios) != 0) {
+            json_object_set(races, race, scenarios);
+        }
+        json_decref(scenarios);
+    }
+    document = json_pack("{s:o}", "races", races);
     if (json) {
         check_print_json(document);
     }

@@ -111,6 +111,16 @@ lists_properties()
     run 0 --list-properties --json && holds '"asleep" in {p["name"] for p in d["properties"]}'
 }
 
+# Every race that is written down has a scenario, and every scenario's races are written down.
+covers_the_races()
+{
+    run 0 --list-races --json || return 1
+    sed -n 's/^| \([A-Z][0-9]*\) |.*/\1/p' "$here/../docs/races.md" | sort >"$work/written"
+    python3 -c 'import json, sys
+print("\n".join(json.load(open(sys.argv[1]))["races"]))' "$work/out" | sort >"$work/covered"
+    [ -s "$work/written" ] && diff "$work/written" "$work/covered"
+}
+
 # ---- Exploring ----
 
 completes()
@@ -193,6 +203,11 @@ for word in ("vCPU 0", "device", "BROKEN asleep", "--replay"):
         sys.exit("the picture does not say " + word)' "$work/picture.svg"
 }
 
+undrawable()
+{
+    run 2 $small $bug --svg "$work/no/picture" && grep -q -- "--svg: cannot write" "$work/err"
+}
+
 documents()
 {
     run 1 $small $bug --json &&
@@ -250,10 +265,11 @@ check 'mutants and names' refused '--only PATTERN' all --mutants
 check 'replay of all' refused '--replay' all --replay 0
 check 'replay in no mode' refused '--accel' post-to-sleeper --replay 0
 check 'damaged schedule' refused 'schedule: character 3' $small --replay 0:x
-check 'picture that cannot be written' run 2 $small $bug --svg "$work/no/picture"
+check 'picture that cannot be written' undrawable
 check 'list' lists_scenarios
 check 'list of some' lists_some
 check 'list of properties' lists_properties
+check 'every race has a scenario' covers_the_races
 check 'a small scenario is complete' completes
 check 'two runs, more processes: the same document' repeats
 check 'sampling' samples
