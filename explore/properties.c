@@ -40,20 +40,23 @@ static uint8_t ppr_of(const struct reference *r)
     return (uint8_t)(isr & 0xF0);
 }
 
-static struct world_pin *pin_of(struct world_vcpu *v, uint8_t vector, const struct world_pin_spec **spec)
+/* The level-triggered pin with this vector, WORLD_PINS when there is none. */
+static uint32_t pin_of(const struct world *w, uint8_t vector)
 {
-    for (uint32_t i = 0; i < WORLD_PINS; i++) {
-        *spec = &v->w->spec->pin[i];
-        if ((*spec)->vector == vector && (*spec)->level && vector != 0)
-            return &v->w->pin[i];
-    }
-    return NULL;
+    uint32_t i = 0;
+
+    while (i < WORLD_PINS &&
+           !(vector != 0 && w->spec->pin[i].vector == vector && w->spec->pin[i].level))
+        i++;
+    return i;
 }
 
 void world_sent_to(struct world_vcpu *v, uint8_t vector, bool maybe)
 {
     struct reference *r = &v->ref;
 
+    if (v->repeats)
+        ex_add(&v->sends, 1, "a message");
     if (r->sent[vector] < 255)
         r->sent[vector]++;
     set_bit(maybe ? r->may : r->due, vector);
@@ -66,17 +69,26 @@ void world_sent(struct world *w, const struct world_op *op, uint8_t vector)
             world_sent_to(&w->v[n], vector, op->maybe);
 }
 
-/* One edge, one delivery; a level as long as the line is high. */
+/* A level is taken when its line is high, or has been since it was last taken. */
+static void account_for_level(struct world_vcpu *v, uint8_t vector, uint32_t pin)
+{
+    uint32_t line = ex_read(&v->w->line[pin], "line");
+
+    if (!(line & LINE_HIGH) && line == v->ref.line_seen[pin])
+        FAIL(INVENTED, "vCPU %u takes %02Xh, and its line has not been high", v->n, vector);
+    v->ref.line_seen[pin] = line;
+}
+
+/* One edge, one delivery. */
 static void account_for(struct world_vcpu *v, uint8_t vector)
 {
-    const struct world_pin_spec *spec;
-    struct world_pin *pin = pin_of(v, vector, &spec);
+    uint32_t pin = pin_of(v->w, vector);
     struct reference *r = &v->ref;
 
-    if (pin != NULL) {
-        if (!pin->high && !pin->was_high)
-            FAIL(INVENTED, "vCPU %u takes %02Xh, and its line has not been high", v->n, vector);
-        pin->was_high = pin->high;
+    if (v->repeats)
+        ex_read(&v->sends, "messages");
+    if (pin < WORLD_PINS) {
+        account_for_level(v, vector, pin);
         return;
     }
     if (r->sent[vector] == 0)
@@ -167,8 +179,7 @@ static void bitmap_at(const uint8_t *image, uint32_t base, uint32_t set[8])
 static void check_pending(struct world_vcpu *v, uint8_t vector, bool pending)
 {
     const struct reference *r = &v->ref;
-    const struct world_pin_spec *spec;
-    bool level = pin_of(v, vector, &spec) != NULL;
+    bool level = pin_of(v->w, vector) < WORLD_PINS;
 
     if (bit_of(r->due, vector) && !pending)
         FAIL(LOST, "vCPU %u never took %02Xh, and it is not pending", v->n, vector);
@@ -237,7 +248,7 @@ static void check_pin(struct world *w, uint32_t i)
     if (entry & RTE_REMOTE_IRR && !waits)
         FAIL(EOI, "pin %u waits for an EOI of %02Xh, which is neither pending nor in service", i,
              vector);
-    if (w->pin[i].high && !(entry & RTE_REMOTE_IRR))
+    if (w->line[i] & LINE_HIGH && !(entry & RTE_REMOTE_IRR))
         FAIL(LEVEL, "the line of pin %u is high, and it does not interrupt", i);
 }
 

@@ -156,7 +156,8 @@ const struct ex_scenario scenario_logical_and_ldr = {
     WORLD(&logical_and_ldr),
 };
 
-/* vCPU 1 gives up bit 1, then tells vCPU 0 by an IPI, which sends to the new bit: that must come. */
+/* vCPU 1 gives up bit 1, then tells vCPU 0 by an IPI, which sends to the new bit: that must come.
+ */
 static const struct world_op tells_ldr[] = {G_WRITE(APIC_LDR, 8u << 24), G_IPI(0, 0x51), {0}};
 static const struct world_op ipi_new_bit[] = {
     G_AWAIT(0x51, 1), {.kind = WORLD_ICR, .to = 2, .a = 0x41 | APIC_ICR_LOGICAL, .b = 8}, G_STOP};
@@ -335,8 +336,8 @@ const struct ex_scenario scenario_log_outlives_vm = {
     WORLD(&log_outlives_vm),
 };
 
-static const struct world_op touches_page[] = {G_WRITE(APIC_TPR, 0x20), G_WRITE(APIC_TPR, 0x10),
-                                               {0}};
+static const struct world_op touches_page[] = {
+    G_WRITE(APIC_TPR, 0x20), G_WRITE(APIC_TPR, 0x10), {0}};
 static const struct world_op inhibits_once[] = {H_INHIBIT(BLOCKIRQ, 1), {0}};
 
 static const struct world_spec page_fault_and_withdrawal = {

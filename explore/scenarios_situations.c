@@ -119,8 +119,8 @@ const struct ex_scenario scenario_wide_id = {
     WORLD(&wide_id),
 };
 
-static const struct world_op modifies_and_resets[] = {G_WRITE(APIC_ID, 0x99u << 24), G_RESET,
-                                                      G_WRITE(APIC_SVR, 0x1FF), {0}};
+static const struct world_op modifies_and_resets[] = {
+    G_WRITE(APIC_ID, 0x99u << 24), G_RESET, G_WRITE(APIC_SVR, 0x1FF), {0}};
 static const struct world_op post_1[] = {H_POST(1, 0x41), {0}};
 
 static const struct world_spec id_restored = {

@@ -65,8 +65,8 @@ static void make_silicon(struct world *w)
     };
 
     w->scratch = take(w, PAGE, PAGE);
-    world_require(
-        vapic_sil_init(&w->silicon, &config, &world_silicon, w, w->by_id, WORLD_CPUS), "silicon");
+    world_require(vapic_sil_init(&w->silicon, &config, &world_silicon, w, w->by_id, WORLD_CPUS),
+                  "silicon");
     for (uint32_t i = 0; i < WORLD_CPUS; i++) {
         world_require(vapic_sil_cpu_init(&w->cpu[i], &w->silicon, i), "a processor");
         vapic_pcpu_init(&w->pcpu[i], sizeof(w->pcpu[i]), i);
@@ -94,8 +94,8 @@ static void make_vm(struct world *w)
     struct vapic_vm_config config = {
         .max_vcpus = w->spec->vcpu_count,
         .max_gsis = has_pins(w->spec) ? 24 : 0,
-        .knobs = VAPIC_PROFILE_MANUAL |
-                 (w->spec->flags & WORLD_UNIQUE_ID ? VAPIC_KNOB_UNIQUE_ID : 0),
+        .knobs =
+            VAPIC_PROFILE_MANUAL | (w->spec->flags & WORLD_UNIQUE_ID ? VAPIC_KNOB_UNIQUE_ID : 0),
         .knobs_set = true,
     };
     size_t size = vapic_vm_memory(&config);
@@ -201,8 +201,7 @@ void world_create_vcpu(struct world_vcpu *v)
                   "a vCPU");
     if (w->vendor != NULL) {
         w->vendor->create(v);
-        world_require(vapic_accel_attach(&v->apic, &v->accel, sizeof(v->accel), &accel) ==
-                          VAPIC_OK,
+        world_require(vapic_accel_attach(&v->apic, &v->accel, sizeof(v->accel), &accel) == VAPIC_OK,
                       "a vCPU's back end");
     }
     make_pv(v);
@@ -270,13 +269,50 @@ static bool is_ordered(const struct world_spec *spec, uint32_t n)
     return false;
 }
 
-static void name_vcpu(struct world_vcpu *v)
+/* The vector with which a step sends to vCPU n, 0 if it does not. */
+static uint8_t sends(const struct world_spec *spec, const struct world_op *op, uint32_t n)
+{
+    if (op->kind == WORLD_DEVICE)
+        return spec->irte[op->a].vcpu == n ? spec->irte[op->a].vector : 0;
+    if (!(op->to >> n & 1))
+        return 0;
+    return (uint8_t)(op->kind == WORLD_WRITE ? op->mask : op->a);
+}
+
+static bool repeats_in(const struct world_spec *spec, const struct world_op *ops, uint32_t n,
+                       uint32_t seen[8])
+{
+    bool repeats = false;
+
+    for (const struct world_op *op = ops; op && op->kind != WORLD_END; op++) {
+        uint8_t vector = sends(spec, op, n);
+
+        repeats |= vector != 0 && bit_of(seen, vector);
+        set_bit(seen, vector);
+    }
+    return repeats;
+}
+
+static bool is_sent_twice(const struct world_spec *spec, uint32_t n)
+{
+    uint32_t seen[8] = {0};
+    bool repeats = false;
+
+    for (uint32_t i = 0; i < WORLD_VCPUS; i++)
+        repeats |= repeats_in(spec, spec->vcpu[i].ops, n, seen);
+    for (uint32_t i = 0; i < WORLD_ACTORS; i++)
+        repeats |= repeats_in(spec, spec->actor[i].ops, n, seen);
+    return repeats;
+}
+
+static void describe_vcpu(struct world_vcpu *v)
 {
     v->n = (uint32_t)(v - v->w->v);
     v->spec = &v->w->spec->vcpu[v->n];
     v->id = v->spec->id != 0 ? v->spec->id : v->n;
     v->op = v->spec->ops;
     v->guest_if = !(v->spec->flags & W_CLOSED);
+    v->repeats = is_sent_twice(v->w->spec, v->n);
     v->scheduled = is_ordered(v->w->spec, v->n) || v->spec->flags & W_PREEMPTED;
 }
 
@@ -284,7 +320,7 @@ static void make_vcpus(struct world *w)
 {
     for (uint32_t n = 0; n < w->spec->vcpu_count; n++) {
         w->v[n].w = w;
-        name_vcpu(&w->v[n]);
+        describe_vcpu(&w->v[n]);
         place_vcpu(&w->v[n]);
     }
     for (uint32_t n = 0; n < w->spec->vcpu_count; n++) {
@@ -338,9 +374,9 @@ static void name_registers(struct world_vcpu *v)
     static const struct {
         uint32_t offset;
         const char *name;
-    } names[] = {{APIC_TPR, "TPR"}, {APIC_PPR, "PPR"}, {APIC_SVR, "SVR"},   {APIC_LDR, "LDR"},
-                 {APIC_DFR, "DFR"}, {APIC_ID, "ID"},   {APIC_ICR, "ICR"},   {APIC_ICR2, "ICR2"},
-                 {APIC_EOI, "EOI"}};
+    } names[] = {{APIC_TPR, "TPR"}, {APIC_PPR, "PPR"},   {APIC_SVR, "SVR"},
+                 {APIC_LDR, "LDR"}, {APIC_DFR, "DFR"},   {APIC_ID, "ID"},
+                 {APIC_ICR, "ICR"}, {APIC_ICR2, "ICR2"}, {APIC_EOI, "EOI"}};
 
     ex_name_array(v->page + APIC_ISR, 0x80, 0x10, ex_text("v%u.ISR", v->n));
     ex_name_array(v->page + APIC_TMR, 0x80, 0x10, ex_text("v%u.TMR", v->n));
@@ -366,6 +402,7 @@ static void name_words(struct world_vcpu *v)
     ex_name(&v->order, 4, ex_text("v%u.orders", v->n));
     ex_name(&v->stopped, 4, ex_text("v%u.stopped", v->n));
     ex_name(&v->deliveries, 4, ex_text("v%u.taken", v->n));
+    ex_name(&v->sends, 4, ex_text("v%u.messages", v->n));
     ex_name(&v->armed, 4, ex_text("v%u.timer-armed", v->n));
 }
 
@@ -383,6 +420,7 @@ static void name_world(struct world *w)
     }
     for (uint32_t i = 0; i < WORLD_IRTES; i++)
         ex_name_array(w->irte_words[i], 16, 8, ex_text("IRTE%u", i));
+    ex_name_array(w->line, sizeof(w->line), 4, "line");
     ex_name(&w->lock, 4, "config-lock");
     ex_name(&w->page_mapped, 4, "access-page");
     ex_name(&w->time, 4, "time");
@@ -427,11 +465,11 @@ static void make_private(struct world *w)
     }
 }
 
-static bool removes(const struct world_spec *spec)
+static bool has_step(const struct world_spec *spec, enum world_op_kind kind)
 {
     for (uint32_t i = 0; i < WORLD_ACTORS; i++)
         for (const struct world_op *op = spec->actor[i].ops; op && op->kind != WORLD_END; op++)
-            if (op->kind == WORLD_REMOVE)
+            if (op->kind == kind)
                 return true;
     return false;
 }
@@ -445,7 +483,8 @@ void world_setup(const struct ex_scenario *scenario, void *memory, uint32_t mode
     w->features = modes[mode].features & ~w->spec->no_features;
     if (w->spec->flags & WORLD_XAPIC_HOST && modes[mode].kind == VAPIC_ACCEL_APICV)
         w->features |= VAPIC_ACCEL_XAPIC_HOST;
-    w->quiesces = removes(w->spec);
+    w->quiesces = has_step(w->spec, WORLD_REMOVE);
+    w->ends = has_step(w->spec, WORLD_END_VM);
     w->used = (sizeof(*w) + 63) & ~(size_t)63;
     if (modes[mode].kind != VAPIC_ACCEL_NONE)
         w->vendor = modes[mode].kind == VAPIC_ACCEL_AVIC ? &world_amd : &world_intel;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A small world for the explorer: a hypervisor on the library's public headers, its guests, devices,
- * administrator and scheduler, on the model of the silicon. A scenario is a table.
+ * A small world for the explorer: a hypervisor on the library's public headers, its guests,
+ * devices, administrator and scheduler, on the model of the silicon. A scenario is a table.
  *
  *      world.c          a world from its table; what must hold in the end
  *      world_vcpu.c     a vCPU's thread: the documented run loop, and its guest's program
@@ -101,79 +101,222 @@ struct world_op {
     uint32_t mask;
 };
 
-#define WORLD_BIT(n)            ((uint8_t)(1u << (n)))
+#define WORLD_BIT(n) ((uint8_t)(1u << (n)))
 
 /* Guests */
-#define G_WRITE(reg, value)     {.kind = WORLD_WRITE, .a = (reg), .b = (value)}
+#define G_WRITE(reg, value)                                                                        \
+    {                                                                                              \
+        .kind = WORLD_WRITE, .a = (reg), .b = (value)                                              \
+    }
 #define G_TIMER(n, vector, count)                                                                  \
-    {.kind = WORLD_WRITE, .to = WORLD_BIT(n), .a = APIC_TMICT, .b = (count), .mask = (vector)}
-#define G_READ(reg, bits, value) {.kind = WORLD_READ, .a = (reg), .b = (value), .mask = (bits)}
-#define G_WRMSR(msr, value)     {.kind = WORLD_WRMSR, .a = (msr), .b = (value)}
-#define G_IPI(n, vector)        {.kind = WORLD_ICR, .to = WORLD_BIT(n), .a = (vector), .b = (n)}
+    {                                                                                              \
+        .kind = WORLD_WRITE, .to = WORLD_BIT(n), .a = APIC_TMICT, .b = (count), .mask = (vector)   \
+    }
+#define G_READ(reg, bits, value)                                                                   \
+    {                                                                                              \
+        .kind = WORLD_READ, .a = (reg), .b = (value), .mask = (bits)                               \
+    }
+#define G_WRMSR(msr, value)                                                                        \
+    {                                                                                              \
+        .kind = WORLD_WRMSR, .a = (msr), .b = (value)                                              \
+    }
+#define G_IPI(n, vector)                                                                           \
+    {                                                                                              \
+        .kind = WORLD_ICR, .to = WORLD_BIT(n), .a = (vector), .b = (n)                             \
+    }
 #define G_IPI_MAYBE(n, vector)                                                                     \
-    {.kind = WORLD_ICR, .to = WORLD_BIT(n), .maybe = true, .a = (vector), .b = (n)}
+    {                                                                                              \
+        .kind = WORLD_ICR, .to = WORLD_BIT(n), .maybe = true, .a = (vector), .b = (n)              \
+    }
 /* The set is both flat LDR and `to`. */
 #define G_IPI_LOGICAL(set, vector)                                                                 \
-    {.kind = WORLD_ICR, .to = (set), .a = (vector) | APIC_ICR_LOGICAL, .b = (set)}
+    {                                                                                              \
+        .kind = WORLD_ICR, .to = (set), .a = (vector) | APIC_ICR_LOGICAL, .b = (set)               \
+    }
 #define G_IPI_SELF(n, vector)                                                                      \
-    {.kind = WORLD_ICR, .to = WORLD_BIT(n), .a = (vector) | APIC_ICR_SELF}
+    {                                                                                              \
+        .kind = WORLD_ICR, .to = WORLD_BIT(n), .a = (vector) | APIC_ICR_SELF                       \
+    }
 #define G_IPI_OTHERS(set, vector)                                                                  \
-    {.kind = WORLD_ICR, .to = (set), .a = (vector) | APIC_ICR_ALL_EXCL}
-#define G_IPI_ALL(set, vector)  {.kind = WORLD_ICR, .to = (set), .a = (vector) | APIC_ICR_ALL_INCL}
-#define G_SEND(low, dest)       {.kind = WORLD_ICR, .a = (low), .b = (dest)} /* NMI, INIT, SIPI */
-#define G_CR8(value)            {.kind = WORLD_CR8, .b = (value)}
-#define G_CLI                   {.kind = WORLD_IF, .b = 0}
-#define G_STI                   {.kind = WORLD_IF, .b = 1}
-#define G_HLT                   {.kind = WORLD_HLT}
-#define G_AWAIT(vector, count)  {.kind = WORLD_AWAIT, .a = (vector), .b = (count)}
-#define G_SPIN(vector, count)   {.kind = WORLD_SPIN, .a = (vector), .b = (count)}
-#define G_EOI                   {.kind = WORLD_EOI}
-#define G_X2APIC                {.kind = WORLD_MODE, .b = APIC_BASE_EN | APIC_BASE_EXTD}
-#define G_APIC_OFF              {.kind = WORLD_MODE, .b = 0}
-#define G_XAPIC                 {.kind = WORLD_MODE, .b = APIC_BASE_EN}
-#define G_PROBE(value)          {.kind = WORLD_PROBE, .a = (value)}
-#define G_L2                    {.kind = WORLD_L2}
-#define G_PV_IPI(set, vector)   {.kind = WORLD_PV_IPI, .to = (set), .a = (vector), .b = (set)}
-#define G_RESET                 {.kind = WORLD_RESET}
-#define G_STOP                  {.kind = WORLD_STOP}
+    {                                                                                              \
+        .kind = WORLD_ICR, .to = (set), .a = (vector) | APIC_ICR_ALL_EXCL                          \
+    }
+#define G_IPI_ALL(set, vector)                                                                     \
+    {                                                                                              \
+        .kind = WORLD_ICR, .to = (set), .a = (vector) | APIC_ICR_ALL_INCL                          \
+    }
+#define G_SEND(low, dest)                                                                          \
+    {                                                                                              \
+        .kind = WORLD_ICR, .a = (low), .b = (dest)                                                 \
+    } /* NMI, INIT, SIPI */
+#define G_CR8(value)                                                                               \
+    {                                                                                              \
+        .kind = WORLD_CR8, .b = (value)                                                            \
+    }
+#define G_CLI                                                                                      \
+    {                                                                                              \
+        .kind = WORLD_IF, .b = 0                                                                   \
+    }
+#define G_STI                                                                                      \
+    {                                                                                              \
+        .kind = WORLD_IF, .b = 1                                                                   \
+    }
+#define G_HLT                                                                                      \
+    {                                                                                              \
+        .kind = WORLD_HLT                                                                          \
+    }
+#define G_AWAIT(vector, count)                                                                     \
+    {                                                                                              \
+        .kind = WORLD_AWAIT, .a = (vector), .b = (count)                                           \
+    }
+#define G_SPIN(vector, count)                                                                      \
+    {                                                                                              \
+        .kind = WORLD_SPIN, .a = (vector), .b = (count)                                            \
+    }
+#define G_EOI                                                                                      \
+    {                                                                                              \
+        .kind = WORLD_EOI                                                                          \
+    }
+#define G_X2APIC                                                                                   \
+    {                                                                                              \
+        .kind = WORLD_MODE, .b = APIC_BASE_EN | APIC_BASE_EXTD                                     \
+    }
+#define G_APIC_OFF                                                                                 \
+    {                                                                                              \
+        .kind = WORLD_MODE, .b = 0                                                                 \
+    }
+#define G_XAPIC                                                                                    \
+    {                                                                                              \
+        .kind = WORLD_MODE, .b = APIC_BASE_EN                                                      \
+    }
+#define G_PROBE(value)                                                                             \
+    {                                                                                              \
+        .kind = WORLD_PROBE, .a = (value)                                                          \
+    }
+#define G_L2                                                                                       \
+    {                                                                                              \
+        .kind = WORLD_L2                                                                           \
+    }
+#define G_PV_IPI(set, vector)                                                                      \
+    {                                                                                              \
+        .kind = WORLD_PV_IPI, .to = (set), .a = (vector), .b = (set)                               \
+    }
+#define G_RESET                                                                                    \
+    {                                                                                              \
+        .kind = WORLD_RESET                                                                        \
+    }
+#define G_STOP                                                                                     \
+    {                                                                                              \
+        .kind = WORLD_STOP                                                                         \
+    }
 
 /* Others */
-#define H_POST(n, vector)       {.kind = WORLD_POST, .v = (n), .to = WORLD_BIT(n), .a = (vector)}
+#define H_POST(n, vector)                                                                          \
+    {                                                                                              \
+        .kind = WORLD_POST, .v = (n), .to = WORLD_BIT(n), .a = (vector)                            \
+    }
 #define H_POST_MAYBE(n, vector)                                                                    \
-    {.kind = WORLD_POST, .v = (n), .to = WORLD_BIT(n), .maybe = true, .a = (vector)}
+    {                                                                                              \
+        .kind = WORLD_POST, .v = (n), .to = WORLD_BIT(n), .maybe = true, .a = (vector)             \
+    }
 #define H_POST_LEVEL(n, vector)                                                                    \
-    {.kind = WORLD_POST, .v = (n), .to = WORLD_BIT(n), .a = (vector), .b = 1}
-#define H_MSI(n, vector)        {.kind = WORLD_MSI, .v = (n), .to = WORLD_BIT(n), .a = (vector)}
-#define H_DEVICE(irte)          {.kind = WORLD_DEVICE, .a = (irte)}
-#define H_PIN(pin, level)       {.kind = WORLD_PIN, .a = (pin), .b = (level)}
-#define H_ROUTE(pin, n, low)    {.kind = WORLD_ROUTE, .v = (n), .a = (pin), .b = (low)}
-#define H_INHIBIT(name, set)    {.kind = WORLD_INHIBIT, .a = VAPIC_INHIBIT_##name, .b = (set)}
-#define H_LINT0(n, vector)      {.kind = WORLD_LINT0, .v = (n), .a = (vector)}
-#define H_NMI(n)                {.kind = WORLD_NMI, .v = (n)}
-#define H_POKE(n)               {.kind = WORLD_POKE, .v = (n)}
-#define H_TIME(n, ns)           {.kind = WORLD_TIME, .v = (n), .b = (ns)}
-#define H_MOVE(n, cpu)          {.kind = WORLD_MOVE, .v = (n), .a = (cpu)}
-#define H_PREEMPT(n)            {.kind = WORLD_PREEMPT, .v = (n)}
-#define H_RESUME(n, cpu)        {.kind = WORLD_RESUME, .v = (n), .a = (cpu)}
-#define H_ADD(n)                {.kind = WORLD_ADD, .v = (n)}
-#define H_REMOVE(n)             {.kind = WORLD_REMOVE, .v = (n)}
-#define H_ATTACH(irte)          {.kind = WORLD_ATTACH, .a = (irte)}
-#define H_DETACH(irte)          {.kind = WORLD_DETACH, .a = (irte)}
-#define H_AFTER(n, vector, cnt) {.kind = WORLD_AFTER, .v = (n), .a = (vector), .b = (cnt)}
-#define H_GA_LOG                {.kind = WORLD_GA_LOG}
-#define H_GA_LATE(n)            {.kind = WORLD_GA_LATE, .v = (n)}
-#define H_END_VM                {.kind = WORLD_END_VM}
-#define H_SERVE(cpu)            {.kind = WORLD_SERVE, .a = (cpu)}
+    {                                                                                              \
+        .kind = WORLD_POST, .v = (n), .to = WORLD_BIT(n), .a = (vector), .b = 1                    \
+    }
+#define H_MSI(n, vector)                                                                           \
+    {                                                                                              \
+        .kind = WORLD_MSI, .v = (n), .to = WORLD_BIT(n), .a = (vector)                             \
+    }
+#define H_DEVICE(irte)                                                                             \
+    {                                                                                              \
+        .kind = WORLD_DEVICE, .a = (irte)                                                          \
+    }
+#define H_PIN(pin, level)                                                                          \
+    {                                                                                              \
+        .kind = WORLD_PIN, .a = (pin), .b = (level)                                                \
+    }
+#define H_ROUTE(pin, n, low)                                                                       \
+    {                                                                                              \
+        .kind = WORLD_ROUTE, .v = (n), .a = (pin), .b = (low)                                      \
+    }
+#define H_INHIBIT(name, set)                                                                       \
+    {                                                                                              \
+        .kind = WORLD_INHIBIT, .a = VAPIC_INHIBIT_##name, .b = (set)                               \
+    }
+#define H_LINT0(n, vector)                                                                         \
+    {                                                                                              \
+        .kind = WORLD_LINT0, .v = (n), .a = (vector)                                               \
+    }
+#define H_NMI(n)                                                                                   \
+    {                                                                                              \
+        .kind = WORLD_NMI, .v = (n)                                                                \
+    }
+#define H_POKE(n)                                                                                  \
+    {                                                                                              \
+        .kind = WORLD_POKE, .v = (n)                                                               \
+    }
+#define H_TIME(n, ns)                                                                              \
+    {                                                                                              \
+        .kind = WORLD_TIME, .v = (n), .b = (ns)                                                    \
+    }
+#define H_MOVE(n, cpu)                                                                             \
+    {                                                                                              \
+        .kind = WORLD_MOVE, .v = (n), .a = (cpu)                                                   \
+    }
+#define H_PREEMPT(n)                                                                               \
+    {                                                                                              \
+        .kind = WORLD_PREEMPT, .v = (n)                                                            \
+    }
+#define H_RESUME(n, cpu)                                                                           \
+    {                                                                                              \
+        .kind = WORLD_RESUME, .v = (n), .a = (cpu)                                                 \
+    }
+#define H_ADD(n)                                                                                   \
+    {                                                                                              \
+        .kind = WORLD_ADD, .v = (n)                                                                \
+    }
+#define H_REMOVE(n)                                                                                \
+    {                                                                                              \
+        .kind = WORLD_REMOVE, .v = (n)                                                             \
+    }
+#define H_ATTACH(irte)                                                                             \
+    {                                                                                              \
+        .kind = WORLD_ATTACH, .a = (irte)                                                          \
+    }
+#define H_DETACH(irte)                                                                             \
+    {                                                                                              \
+        .kind = WORLD_DETACH, .a = (irte)                                                          \
+    }
+#define H_AFTER(n, vector, cnt)                                                                    \
+    {                                                                                              \
+        .kind = WORLD_AFTER, .v = (n), .a = (vector), .b = (cnt)                                   \
+    }
+#define H_GA_LOG                                                                                   \
+    {                                                                                              \
+        .kind = WORLD_GA_LOG                                                                       \
+    }
+#define H_GA_LATE(n)                                                                               \
+    {                                                                                              \
+        .kind = WORLD_GA_LATE, .v = (n)                                                            \
+    }
+#define H_END_VM                                                                                   \
+    {                                                                                              \
+        .kind = WORLD_END_VM                                                                       \
+    }
+#define H_SERVE(cpu)                                                                               \
+    {                                                                                              \
+        .kind = WORLD_SERVE, .a = (cpu)                                                            \
+    }
 
 /* ---- The table ---- */
 
 enum world_vcpu_flag {
-    W_X2APIC = 1u << 0,  /* starts in x2APIC mode */
-    W_SPINS = 1u << 1,   /* idles in the guest, not by HLT */
-    W_BY_HAND = 1u << 2, /* the program writes its EOIs, the handlers do not */
-    W_CLOSED = 1u << 3,  /* starts with RFLAGS.IF = 0 */
-    W_ABSENT = 1u << 4,  /* is created by H_ADD */
-    W_OFF_CPU = 1u << 5, /* loses its processor whenever it sleeps, and wakes on the free one */
+    W_X2APIC = 1u << 0,    /* starts in x2APIC mode */
+    W_SPINS = 1u << 1,     /* idles in the guest, not by HLT */
+    W_BY_HAND = 1u << 2,   /* the program writes its EOIs, the handlers do not */
+    W_CLOSED = 1u << 3,    /* starts with RFLAGS.IF = 0 */
+    W_ABSENT = 1u << 4,    /* is created by H_ADD */
+    W_OFF_CPU = 1u << 5,   /* loses its processor whenever it sleeps, and wakes on the free one */
     W_PREEMPTED = 1u << 6, /* has no processor at first */
     W_PV = 1u << 7,        /* has KVM's paravirtual IPIs and EOIs (the word is enabled) */
 };
@@ -228,7 +371,8 @@ struct world_spec {
     uint32_t inhibited;   /* reasons set before the start, by vapic_set_inhibit() */
     uint32_t no_features; /* VAPIC_ACCEL_ masks that this processor lacks */
     bool quirk_1235;      /* the silicon has the erratum */
-    /* What this scenario demands beside the properties; may be NULL. Single-threaded, at the end. */
+    /* What this scenario demands beside the properties; may be NULL. Single-threaded, at the end.
+     */
     void (*check)(struct world *w);
 };
 
@@ -240,8 +384,7 @@ void world_check(const struct ex_scenario *scenario, void *memory);
 /* The five members of struct ex_scenario that are the same for every scenario of a world. */
 #define WORLD(spec) .data = (spec), .setup = world_setup, .check = world_check
 
-#define MODES_AMD                                                                                  \
-    (EX_MODE(EX_AVIC) | EX_MODE(EX_AVIC_NOIPIV) | EX_MODE(EX_X2AVIC))
+#define MODES_AMD   (EX_MODE(EX_AVIC) | EX_MODE(EX_AVIC_NOIPIV) | EX_MODE(EX_X2AVIC))
 #define MODES_INTEL (EX_MODE(EX_APICV) | EX_MODE(EX_APICV_IPIV))
 #define MODES_ACCEL (MODES_AMD | MODES_INTEL)
 #define MODES_ALL   (MODES_ACCEL | EX_MODE(EX_NONE))

@@ -70,7 +70,7 @@ static void end_vm(struct world *w)
     static const uint64_t something_else[8];
 
     vapic_accel_fini(&w->accel);
-    w->gone = true;
+    ex_write(&w->gone, 1, "gone");
     ex_write_block(&w->accel, something_else, sizeof(something_else), "other use");
 }
 
@@ -114,19 +114,26 @@ static void device(struct world *w, const struct world_op *op)
         world_act(v, vapic_post(&v->apic, spec->vector, false, NULL));
 }
 
+/* A device has a lock: its line and what the I/O APIC was told of it are one. */
+void world_line(struct world *w, uint32_t pin, bool high)
+{
+    uint32_t before;
+
+    ex_lock(&w->line_lock[pin], "device's lock");
+    before = ex_read(&w->line[pin], "line");
+    ex_write(&w->line[pin], ((before & ~LINE_HIGH) + LINE_STEP) | (high ? LINE_HIGH : 0), "line");
+    vapic_gsi_set(&w->vm, pin, 0, high);
+    ex_unlock(&w->line_lock[pin], "device's lock");
+}
+
 static void pin(struct world *w, const struct world_op *op)
 {
     const struct world_pin_spec *spec = &w->spec->pin[op->a];
-    struct world_pin *p = &w->pin[op->a];
+    bool was_high = (ex_read(&w->line[op->a], "line") & LINE_HIGH) != 0;
 
-    if (op->b != 0) {
-        if (!spec->level && !p->high)
-            world_sent_to(&w->v[spec->vcpu], spec->vector, spec->masked);
-        p->high = p->was_high = true;
-    }
-    vapic_gsi_set(&w->vm, op->a, 0, op->b != 0);
-    if (op->b == 0)
-        p->high = false;
+    if (op->b != 0 && !spec->level && !was_high)
+        world_sent_to(&w->v[spec->vcpu], spec->vector, spec->masked);
+    world_line(w, op->a, op->b != 0);
 }
 
 static void route(struct world *w, const struct world_op *op)

@@ -139,8 +139,7 @@ static void amd_create_l2(struct world_vcpu *v)
                vmcb_get64(v->vmcb02, VMCB_INT_CTL) & ~(VMCB_V_AVIC | VMCB_V_X2AVIC));
     vmcb_set32(v->vmcb02, VMCB_CLEAN, 0);
     vmcb_set64(v->vmcb02, VMCB_EVENTINJ, 0);
-    vmcb_set32(v->vmcb02, VMCB_INTERCEPT3,
-               vmcb_get32(v->vmcb02, VMCB_INTERCEPT3) | VMCB_I3_INTR);
+    vmcb_set32(v->vmcb02, VMCB_INTERCEPT3, vmcb_get32(v->vmcb02, VMCB_INTERCEPT3) | VMCB_I3_INTR);
 }
 
 /* ---- At the end ---- */

@@ -187,7 +187,9 @@ static struct world_vcpu *vcpu_of(struct vapic *v)
 
 static void host_notify(void *ctx, struct vapic *target, enum vapic_action action)
 {
-    if (((struct world *)ctx)->gone)
+    struct world *w = ctx;
+
+    if (w->ends && ex_read(&w->gone, "gone?"))
         ex_fail(ex_properties[EX_PROPERTY_CRASH].name, "a vCPU of a VM that is gone is notified");
     world_act(vcpu_of(target), action);
 }

@@ -13,18 +13,18 @@
 #include "vapic/silicon.h"
 #include "world.h"
 
-#define FIRST_HPA     0x100000000ull
-#define START_NS      1000000ull /* the clock at the start */
-#define PAGE          4096u
-#define KICK_VECTOR   0xF0u /* makes a processor leave the guest */
-#define NOTIFY_VECTOR 0xF1u
-#define WAKEUP_VECTOR 0xF2u
-#define GA_LOG_SIZE   8u
-#define LENGTH        3u /* of a guest's instruction */
+#define FIRST_HPA      0x100000000ull
+#define START_NS       1000000ull /* the clock at the start */
+#define PAGE           4096u
+#define KICK_VECTOR    0xF0u /* makes a processor leave the guest */
+#define NOTIFY_VECTOR  0xF1u
+#define WAKEUP_VECTOR  0xF2u
+#define GA_LOG_SIZE    8u
+#define LENGTH         3u /* of a guest's instruction */
 #define RTE_MASKED     (1u << 16)
 #define RTE_LEVEL      (1u << 15)
 #define RTE_REMOTE_IRR (1u << 14)
-#define NOWHERE       0u /* world_vcpu.where: no processor; else processor + 1 */
+#define NOWHERE        0u /* world_vcpu.where: no processor; else processor + 1 */
 
 enum insn_kind { INSN_MMIO, INSN_MSR, INSN_CR8, INSN_HLT };
 
@@ -45,13 +45,18 @@ enum handled {
 
 struct world;
 
-/* The sequential reference of one vCPU, and its accounts. Invisible: it decides nothing. */
+/*
+ * The sequential reference of one vCPU, and its accounts. Invisible, so what it says must follow
+ * from what its actors have read and written visibly: two ways to one visible state are one.
+ */
 struct reference {
     uint8_t sent[256], taken[256];
-    uint32_t due[8];   /* sent since it was last taken: must still come */
-    uint32_t may[8];   /* the same, of messages that may be dropped */
+    uint32_t due[8]; /* sent since it was last taken: must still come */
+    uint32_t may[8]; /* the same, of messages that may be dropped */
     uint32_t isr[8];
     uint8_t tpr;
+    uint32_t line_seen[WORLD_PINS]; /* when its vector was last taken */
+    uint32_t served[WORLD_PINS];    /* runs of its handler since the line was last lowered */
     uint32_t nmis, extints;
     uint32_t eois_of_level, eois_seen; /* levels ended by the guest; host.eoi() */
 };
@@ -70,12 +75,14 @@ struct world_vcpu {
     uint32_t exists;
     uint32_t stopped;
     uint32_t deliveries; /* grows when `ref.taken` does */
+    uint32_t sends;      /* grows with each message to it; only with `repeats` */
     uint32_t armed;      /* its timer: when, after START_NS; 0: not */
     /* Constant */
     struct world *w;
     const struct world_vcpu_spec *spec;
     uint32_t n, id;
     bool scheduled; /* the scheduler gives orders to it */
+    bool repeats;   /* a vector is sent to it twice: what came between matters */
     uint8_t *page, *vmcb, *vmcb02;
     uint8_t *msrs; /* MSR permission map or bitmap */
     /* Owner */
@@ -93,17 +100,16 @@ struct world_vcpu {
     struct reference ref;
 };
 
-struct world_pin {
-    bool high, was_high; /* now; since the vector was last taken */
-    uint32_t served;
-};
+/* Lines of devices: bit 0 the level, above it the number of changes. */
+#define LINE_HIGH 1u
+#define LINE_STEP 2u
 
 /* What differs between the vendors. */
 struct world_vendor {
     enum vapic_sil_vendor silicon;
-    void (*create)(struct world_vcpu *v);              /* the host's part of the control block */
+    void (*create)(struct world_vcpu *v); /* the host's part of the control block */
     enum vapic_sil_result (*enter)(struct world_vcpu *v);
-    uint8_t (*cr8)(struct world_vcpu *v);              /* after an exit */
+    uint8_t (*cr8)(struct world_vcpu *v);                          /* after an exit */
     enum handled (*exit)(struct world_vcpu *v, struct insn *insn); /* after vapic_exit() */
     void (*flush)(struct world_vcpu *v);
     void (*intercept)(struct world_vcpu *v, const struct vapic_msr_pass *pass);
@@ -131,20 +137,19 @@ struct world {
     uint64_t ga_log[GA_LOG_SIZE];
     /* Any actor, by ex_ functions */
     uint32_t lock, page_lock, page_mapped, time;
-    uint32_t messages; /* of devices through the AMD IOMMU: odd: one is under way */
+    uint32_t line[WORLD_PINS], line_lock[WORLD_PINS];
+    uint32_t gone;                 /* vapic_accel_fini() has returned; only with `ends` */
+    uint32_t messages;             /* of devices through the AMD IOMMU: odd: one is under way */
     uint32_t calls[EX_MAX_ACTORS]; /* odd: in the library; only with `quiesces` */
     /* Constant */
     const struct world_spec *spec;
     const struct world_vendor *vendor; /* NULL: the library alone */
     uint32_t mode, features;
-    bool quiesces;
+    bool quiesces, ends;
     uint8_t *scratch; /* the APIC access page */
     uint64_t *table;  /* what vapic_accel_init() was given */
     uint32_t level_vectors[8];
     size_t used;
-    /* Invisible accounts */
-    struct world_pin pin[WORLD_PINS];
-    bool gone; /* vapic_accel_fini() has returned */
 };
 
 #define ORDER_PUT UINT32_MAX
@@ -201,6 +206,9 @@ void world_leave(struct world_vcpu *v);
 
 /* ---- world_actor.c ---- */
 
+/* The device behind a pin moves its line. */
+void world_line(struct world *w, uint32_t pin, bool high);
+
 struct world_actor_arg {
     struct world *w;
     const struct world_op *ops;
@@ -213,10 +221,10 @@ void world_actor_main(void *arg);
 void world_sent(struct world *w, const struct world_op *op, uint8_t vector);
 void world_sent_to(struct world_vcpu *v, uint8_t vector, bool maybe);
 void world_delivered(struct world_vcpu *v, uint8_t vector);
-void world_ended(struct world_vcpu *v);                   /* the guest wrote EOI */
+void world_ended(struct world_vcpu *v);                    /* the guest wrote EOI */
 void world_eoi_seen(struct world_vcpu *v, uint8_t vector); /* host.eoi() */
-void world_forgotten(struct world_vcpu *v);               /* INIT, RESET: all but NMIs */
-void world_check_entry(struct world_vcpu *v);             /* before VMRUN */
+void world_forgotten(struct world_vcpu *v);                /* INIT, RESET: all but NMIs */
+void world_check_entry(struct world_vcpu *v);              /* before VMRUN */
 void world_check_end(struct world *w);
 
 #endif

@@ -293,13 +293,10 @@ enum handled world_emulate(struct world_vcpu *v, struct insn *insn)
 static void serve_devices(struct world_vcpu *v)
 {
     for (uint32_t i = 0; i < WORLD_PINS; i++) {
-        struct world_pin *pin = &v->w->pin[i];
-
-        if (!(v->service >> i & 1) || ++pin->served < v->w->spec->pin[i].services)
+        if (!(v->service >> i & 1) || ++v->ref.served[i] < v->w->spec->pin[i].services)
             continue;
-        pin->served = 0;
-        vapic_gsi_set(&v->w->vm, i, 0, false);
-        pin->high = false;
+        v->ref.served[i] = 0;
+        world_line(v->w, i, false);
     }
     v->service = 0;
 }
@@ -499,7 +496,8 @@ static enum exited in_guest(struct world_vcpu *v, struct insn *insn)
     }
 }
 
-/* ---- The same without silicon: what is injected is delivered, what concerns the APIC exits ---- */
+/* ---- The same without silicon: what is injected is delivered, what concerns the APIC exits ----
+ */
 
 static enum exited in_software(struct world_vcpu *v, struct insn *insn)
 {
@@ -649,8 +647,8 @@ static bool leave_l2(struct world_vcpu *v)
 }
 
 /*
- * The host's interrupts go off here. What came before was taken by the host: a kick is over, and its
- * sender waits for this vCPU to be outside; a notification did nothing. What comes from here on
+ * The host's interrupts go off here. What came before was taken by the host: a kick is over, and
+ * its sender waits for this vCPU to be outside; a notification did nothing. What comes from here on
  * stays pending for the guest.
  */
 static bool entry_is_stale(struct world_vcpu *v)
