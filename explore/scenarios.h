@@ -105,12 +105,14 @@
     X(id_is_shared)                                                                                \
     X(apic_off_and_on)                                                                             \
     X(tpr_by_msr)                                                                                  \
+    X(page_under_a_peer)                                                                           \
     X(page_stays_away)                                                                             \
     X(window_and_reset)                                                                            \
     X(window_is_closed)                                                                            \
     X(reason_of_both)                                                                              \
     X(pv_eoi_of_level)                                                                             \
-    X(pv_eoi_and_poke)
+    X(pv_eoi_and_poke)                                                                             \
+    X(list_left_twice)
 
 #define X(name) extern const struct ex_scenario scenario_##name;
 EX_SCENARIOS(X)

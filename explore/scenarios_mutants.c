@@ -364,13 +364,33 @@ const struct ex_scenario scenario_tpr_by_msr = {
     WORLD(&tpr_by_msr),
 };
 
-static const struct world_op probe_when_told[] = {G_AWAIT(0x41, 1), G_PROBE(0x55), {0}};
+/* Without a logical ID the two modes can be mixed; it tells 0 of it. */
+static const struct world_op has_no_ldr[] = {G_WRITE(APIC_LDR, 0), G_IPI(0, 0x51), {0}};
+static const struct world_op switches_and_probes[] = {G_AWAIT(0x51, 1), G_X2APIC, G_PROBE(0x70),
+                                                      G_STOP};
+
+static const struct world_spec page_under_a_peer = {
+    .vcpu_count = 2,
+    .vcpu = {{.ops = switches_and_probes}, {.ops = has_no_ldr}},
+};
+
+const struct ex_scenario scenario_page_under_a_peer = {
+    .name = "page-under-a-peer",
+    .text = "a vCPU enters x2APIC mode and reaches for the page; its peer stays accelerated",
+    .races = "A16 I12 I21",
+    .modes = MODES_ACCEL,
+    .bound = 1,
+    WORLD(&page_under_a_peer),
+};
+
+static const struct world_op probe_when_told[] = {
+    G_AWAIT(0x51, 1), G_AWAIT(0x41, 1), G_PROBE(0x55), {0}};
 static const struct world_op toggle_then_post[] = {
-    H_INHIBIT(BLOCKIRQ, 1), H_INHIBIT(BLOCKIRQ, 0), H_POST(0, 0x41), {0}};
+    H_AFTER(0, 0x51, 1), H_INHIBIT(BLOCKIRQ, 1), H_INHIBIT(BLOCKIRQ, 0), H_POST(0, 0x41), {0}};
 
 static const struct world_spec page_stays_away = {
     .vcpu_count = 2,
-    .vcpu = {{.ops = probe_when_told, .flags = W_X2APIC}, {.ops = NULL}},
+    .vcpu = {{.ops = probe_when_told, .flags = W_X2APIC}, {.ops = has_no_ldr}},
     .actor = {{"administrator", toggle_then_post}},
 };
 
@@ -481,4 +501,36 @@ const struct ex_scenario scenario_pv_eoi_and_poke = {
     .modes = EX_MODE(EX_NONE) | EX_MODE(EX_AVIC) | EX_MODE(EX_APICV),
     .bound = 2,
     WORLD(&pv_eoi_and_poke),
+};
+
+/* ---- The list of vCPUs that sleep on a processor ---- */
+
+static void handles_wakeup(void *arg)
+{
+    struct world *w = arg;
+
+    vapic_wakeup(&w->vm, &w->pcpu[0]);
+}
+
+static void setup_with_handler(const struct ex_scenario *scenario, void *memory, uint32_t mode)
+{
+    world_setup(scenario, memory, mode);
+    ex_actor("processor 0", handles_wakeup, memory);
+}
+
+static const struct world_spec list_left_twice = {
+    .vcpu_count = 1,
+    .vcpu = {{.flags = W_OFF_CPU}},
+    .actor = {{"device", post_one}},
+};
+
+const struct ex_scenario scenario_list_left_twice = {
+    .name = "list-left-twice",
+    .text = "a sleeper leaves the list of its old processor, whose wake-up handler looks at it",
+    .races = "P7 P4",
+    .modes = EX_MODE(EX_APICV_IPIV),
+    .bound = 2,
+    .data = &list_left_twice,
+    .setup = setup_with_handler,
+    .check = world_check,
 };

@@ -242,8 +242,7 @@ static void avic_identity(struct vapic *v)
 {
     struct vapic_accel_vcpu *av = v->accel;
 
-    if (!MUTANT(LOGICAL_NOT_UPDATED))
-        vapic_avic_update_logical(v);
+    vapic_avic_update_logical(v);
     if ((av->entry & AVIC_PHYSICAL_VALID) == validity(v))
         return;
     avic_lock(v);

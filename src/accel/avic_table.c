@@ -155,6 +155,8 @@ void vapic_avic_update_logical(struct vapic *v)
     struct vapic_accel *accel = v->vm->accel;
     int slot = wanted_slot(v);
 
+    if (MUTANT(LOGICAL_NOT_UPDATED) && v->accel->logical_slot != 0)
+        return;
     if (slot >= 0 && v->accel->logical_slot == (uint32_t)slot + 1 &&
         vapic_avic_logical_id(accel, (uint32_t)slot) == (int)v->id)
         return;
