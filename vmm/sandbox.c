@@ -8,6 +8,7 @@
 #include "sandbox.h"
 
 #include <errno.h>
+#include <jansson.h>
 #include <linux/kvm.h>
 #include <seccomp.h>
 #include <signal.h>
@@ -276,6 +277,14 @@ int vmm_sandbox_no_new_privs(struct vmm_err *err)
     return 0;
 }
 
+/* What libraries would read at first use: the time zone's file, and jansson, for its hashes,
+ * random bytes. */
+static void open_lazily_opened_files(void)
+{
+    tzset();
+    json_object_seed(0);
+}
+
 int vmm_sandbox_enter(enum vmm_sandbox kind, struct vmm_err *err)
 {
     scmp_filter_ctx ctx;
@@ -284,8 +293,7 @@ int vmm_sandbox_enter(enum vmm_sandbox kind, struct vmm_err *err)
     if (!vmm_sandbox_possible()) {
         return 0;
     }
-    /* The C library would read the time zone's file at the first conversion of a date. */
-    tzset();
+    open_lazily_opened_files();
     ctx = seccomp_init(SCMP_ACT_TRAP);
     if (ctx == NULL) {
         return vmm_fail(err, "sandbox: no memory for the filter: use --no-sandbox");
