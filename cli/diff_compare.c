@@ -105,7 +105,12 @@ static bool side_fits(const struct diff_side *side, const struct diff_record *r)
 
 static bool what_fits(const struct diff_rule *rule, const struct diff_record *r)
 {
-    return r->kind == DIFF_NOTHING || (r->what >= rule->first && r->what <= rule->last);
+    bool any = rule->ranges == 0 || r->kind == DIFF_NOTHING;
+
+    for (unsigned i = 0; i < rule->ranges && !any; i++) {
+        any = r->what >= rule->what[i].first && r->what <= rule->what[i].last;
+    }
+    return any;
 }
 
 /* Is `word` one of the words of `list`? An empty list has them all. */

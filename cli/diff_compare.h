@@ -16,6 +16,7 @@
 
 #define DIFF_RULES_MAX      96u
 #define DIFF_CONDITIONS_MAX 6u
+#define DIFF_RANGES_MAX     12u
 
 /* Two records that should be the same; DIFF_NOTHING: one log has none here. */
 struct diff_difference {
@@ -37,6 +38,10 @@ struct diff_pattern {
     bool cpu;    /* it is of the processor that shows the difference */
 };
 
+struct diff_range {
+    uint32_t first, last;
+};
+
 /* What one side says: a kind of record, and perhaps a value. */
 struct diff_side {
     uint32_t kinds; /* mask by enum diff_kind */
@@ -49,7 +54,8 @@ struct diff_rule {
     struct diff_pattern op;       /* the operation that shows the difference */
     struct diff_pattern after[3]; /* each was done before, by any processor */
     unsigned afters;
-    uint32_t first, last; /* of the record's `what` */
+    struct diff_range what[DIFF_RANGES_MAX]; /* that the record is about; none: any */
+    unsigned ranges;
     struct diff_side kernel, vapic;
     uint64_t bits; /* values differ in these only */
     char modes[64], profile[16], hosts[64];

@@ -118,7 +118,7 @@ static uint32_t any_value(struct source *s, uint32_t reg)
     case APIC_SVR:
         return any_svr(s);
     case APIC_LDR:
-        return (one_in(s, 4) ? below(s, 256) : 1u << below(s, 8)) << 24;
+        return (s->odd && one_in(s, 3) ? below(s, 256) : 1u << s->cpu) << 24;
     case APIC_DFR:
         return one_in(s, 2) ? 0xffffffffu : one_in(s, 6) ? (uint32_t)next(s) : 0x0fffffffu;
     case APIC_ICR2:
@@ -324,9 +324,7 @@ static void use_ioapic(struct source *s)
         emit(s, DIFF_OP_IO_WR, (uint16_t)(0x10 + 2 * pin), entry(s), 0);
         break;
     case 5:
-        if (s->odd) {
-            emit(s, DIFF_OP_IO_RD, (uint16_t)below(s, 0x50), 0, 0);
-        }
+        emit(s, DIFF_OP_IO_RD, (uint16_t)below(s, s->odd ? 0x50 : 0x40), 0, 0);
         break;
     default:
         emit(s, DIFF_OP_LINE, pin, one_in(s, 3) ? 0 : 1, 0);

@@ -86,7 +86,7 @@ static bool parse_after(struct diff_rule *rule, char *text)
     return parse_pattern(&rule->after[rule->afters++], text);
 }
 
-static bool parse_what(struct diff_rule *rule, char *text)
+static bool parse_range(struct diff_range *range, char *text)
 {
     char *dash = strchr(text, '-');
     uint64_t first, last;
@@ -97,9 +97,20 @@ static bool parse_what(struct diff_rule *rule, char *text)
     if (!number(text, &first) || !number(dash != NULL ? dash + 1 : text, &last)) {
         return false;
     }
-    rule->first = (uint32_t)first;
-    rule->last = (uint32_t)last;
+    *range = (struct diff_range){(uint32_t)first, (uint32_t)last};
     return true;
+}
+
+static bool parse_what(struct diff_rule *rule, char *text)
+{
+    char *rest = NULL;
+
+    for (char *w = strtok_r(text, " ", &rest); w != NULL; w = strtok_r(NULL, " ", &rest)) {
+        if (rule->ranges == DIFF_RANGES_MAX || !parse_range(&rule->what[rule->ranges++], w)) {
+            return false;
+        }
+    }
+    return rule->ranges != 0;
 }
 
 static bool parse_side(struct diff_side *side, char *text)
@@ -200,7 +211,6 @@ static void begin_rule(struct diff_rule *rule)
 {
     *rule = (struct diff_rule){
         .op = {.ops = UINT64_MAX},
-        .last = UINT32_MAX,
         .kernel = {.kinds = UINT32_MAX},
         .vapic = {.kinds = UINT32_MAX},
         .bits = UINT64_MAX,
