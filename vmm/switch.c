@@ -16,6 +16,8 @@
 #include "kvm_state.h"
 #include "machine.h"
 
+#define RFLAGS_IF 0x200u
+
 struct saved {
     struct vmm_cpu_state *cpu;
     struct vmm_apic_state *apic;
@@ -49,13 +51,15 @@ static int save(struct vmm_machine *m, struct saved *s, struct vmm_err *err)
     return rc == 0 ? vmm_chips_save(m, &s->chips, err) : rc;
 }
 
-/* What libvapic itself knows of a processor, KVM is not told, and the other way round. */
+/* Where libvapic has the APIC, the run loop keeps what KVM does otherwise. */
 static void set_activity(struct vmm_vcpu *v, struct vmm_cpu_state *cpu,
                          const struct vmm_apic_state *apic)
 {
     bool kernel = v->machine->irqchip == VMM_IRQCHIP_KERNEL;
 
     cpu->mp.mp_state = kernel ? vmm_mp_state_of(apic->activity) : KVM_MP_STATE_RUNNABLE;
+    v->interrupt_flag = (cpu->regs.regs.rflags & RFLAGS_IF) != 0; /* a halted one does not run */
+    v->nmi_masked = !kernel && apic->activity == VAPIC_HALTED && cpu->events.nmi.masked != 0;
     v->nmi_given = cpu->events.nmi.masked != 0 || cpu->events.nmi.pending != 0;
 }
 
