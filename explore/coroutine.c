@@ -28,6 +28,22 @@ __asm__(".text\n"
         "    ret\n"
         ".size coroutine_switch, . - coroutine_switch\n");
 
+__asm__(".text\n"
+        ".p2align 4\n"
+        ".globl coroutine_registers\n"
+        ".type coroutine_registers, @function\n"
+        "coroutine_registers:\n"
+        "    movq %rbx, 0(%rdi)\n"
+        "    movq %rbp, 8(%rdi)\n"
+        "    movq %r12, 16(%rdi)\n"
+        "    movq %r13, 24(%rdi)\n"
+        "    movq %r14, 32(%rdi)\n"
+        "    movq %r15, 40(%rdi)\n"
+        "    leaq 8(%rsp), %rax\n"
+        "    movq %rax, 48(%rdi)\n"
+        "    ret\n"
+        ".size coroutine_registers, . - coroutine_registers\n");
+
 void *coroutine_prepare(uintptr_t top, void (*entry)(void))
 {
     uintptr_t *stack = (uintptr_t *)(top & ~(uintptr_t)15);

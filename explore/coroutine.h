@@ -16,4 +16,10 @@ void *coroutine_prepare(uintptr_t top, void (*entry)(void));
 /* Saves the caller in *from and goes on where `to` was saved. */
 void coroutine_switch(void **from, void *to);
 
+/* What the caller's callers keep in registers across calls, and the stack pointer. */
+struct coroutine_registers {
+    uint64_t rbx, rbp, r12, r13, r14, r15, rsp;
+};
+void coroutine_registers(struct coroutine_registers *registers);
+
 #endif

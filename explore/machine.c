@@ -225,7 +225,7 @@ void machine_await(bool (*is_ready)(void *arg), void *arg, const char *what)
     struct machine_actor *actor = &machine.actors[self];
     bool asked = false;
 
-    machine_settle(actor);
+    steps_finish(actor);
     actor->ready = is_ready;
     actor->ready_arg = arg;
     actor->ready_epoch = UINT64_MAX;
@@ -252,7 +252,7 @@ static void actor_main(void)
     struct machine_actor *actor = &machine.actors[machine.current];
 
     actor->run(actor->arg);
-    machine_settle(actor);
+    steps_finish(actor);
     actor->status = MACHINE_ENDED;
     for (;;)
         move_on(machine.current, false);

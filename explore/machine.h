@@ -79,9 +79,17 @@ struct machine_actor {
     uint64_t ready_epoch; /* machine.epoch for which `is_ready` was found */
     uint64_t ready_hash;
     bool is_ready;
-    uint64_t history; /* hash of all that it has read that others write */
-    uint32_t steps;   /* that it had made when it was left last */
+    uint64_t history;              /* hash of all that it has read that others write */
+    uint32_t steps;                /* that it had made when it was left last */
     struct machine_access pending; /* the step before which it stands */
+    /* The last atomic access, for finding out that it is made again and again. */
+    struct {
+        uintptr_t pc, address;
+        uint64_t value, local; /* read; the actor's own state, 0 if it was not looked at */
+    } last;
+    /* A store that a mutation holds back until the actor has made another. */
+    bool has_delayed, delays_plain;
+    struct machine_access delayed;
     /* A store of plain code that is about to be made, or was: its value is in memory only at the
      * actor's next call of the run-time. */
     bool unsettled;
@@ -136,7 +144,7 @@ struct machine {
     uint32_t actor_count;
     struct machine_actor actors[EX_MAX_ACTORS];
     uint32_t step, max_steps;
-    uint32_t resumed; /* the step at which the current actor went on */
+    uint32_t resumed;      /* the step at which the current actor went on */
     uint32_t consult_from; /* points before this step need no driver */
     bool watchful;         /* each access is looked at; not only those of shared memory */
     bool every_step;       /* each step is a point, and each drain a move, conflict or not */

@@ -10,7 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "coroutine.h"
 #include "memory.h"
+#include "mutation.h"
 #include "shadow.h"
 #include "tso.h"
 
@@ -182,7 +184,8 @@ static inline bool make_quietly(const struct machine_access *access)
     size_t offset = offset_of(access->address);
     bool write = access->kind != MACHINE_LOAD;
 
-    if (machine.watchful || machine.step >= machine.max_steps)
+    if (machine.watchful || machine.step >= machine.max_steps ||
+        machine.actors[machine.current].has_delayed)
         return false;
     if (write ? steps_shared(access->address, access->size, machine.current)
               : shadow_conflicts(offset, access->size, false, others_of(machine.current)))
@@ -248,63 +251,6 @@ static bool uninteresting(uintptr_t address, size_t size, bool write, uintptr_t 
     return false;
 }
 
-/* ---- Plain accesses ---- */
-
-void machine_settle(struct machine_actor *actor)
-{
-    if (!actor->unsettled)
-        return;
-    actor->unsettled = false;
-    if (machine.memory == EX_TSO)
-        tso_settle(actor->unsettled_at, actor->unsettled_size);
-    else if (actor->unsettled_shared)
-        steps_hash_in(actor->unsettled_at, actor->unsettled_size);
-    if (machine.tracing)
-        machine.trace[actor->unsettled_step].value =
-            memory_value(actor->unsettled_at, actor->unsettled_size);
-}
-
-/* The compiled code makes this store as soon as we return. */
-static void leave_store(struct machine_actor *actor, const struct machine_access *access)
-{
-    actor->unsettled = true;
-    actor->unsettled_at = access->address;
-    actor->unsettled_size = access->size;
-    actor->unsettled_step = machine.trace_count - 1;
-    actor->unsettled_shared = steps_shared(access->address, access->size, machine.current);
-    if (machine.memory == EX_TSO)
-        tso_before_store(access->address, access->size);
-    else if (actor->unsettled_shared)
-        steps_hash_out(access->address, access->size);
-}
-
-void machine_plain(uintptr_t address, size_t size, bool write, uintptr_t pc)
-{
-    struct machine_actor *actor = running();
-    struct machine_access access = {
-        .address = address,
-        .size = size,
-        .kind = write ? MACHINE_STORE : MACHINE_LOAD,
-        .order = MACHINE_PLAIN,
-        .pc = pc,
-    };
-
-    if (uninteresting(address, size, write, pc))
-        return;
-    machine_settle(actor);
-    shadow_note(offset_of(address), size, write, machine.current);
-    if (make_quietly(&access))
-        return;
-    begin(actor, &access);
-    access.value = memory_value(address, size);
-    trace_access(&access);
-    memory_plain(&access);
-    if (write)
-        leave_store(actor, &access);
-    else if (shadow_conflicts(offset_of(address), size, false, others_of(machine.current)))
-        steps_fold(actor, contents(address, size));
-}
-
 /* ---- Atomic accesses ---- */
 
 static uint64_t combine(enum machine_op op, uint64_t old, uint64_t operand)
@@ -356,14 +302,188 @@ static void perform_shared(struct machine_access *access)
     }
     if (hashed)
         steps_hash_out(access->address, access->size);
-    if (machine.memory == EX_C11)
+    if (access->order == MACHINE_PLAIN)
+        memory_plain(access);
+    if (machine.memory == EX_C11 && access->order != MACHINE_PLAIN)
         memory_atomic(access);
     else
         perform(access);
     if (hashed)
         steps_hash_in(access->address, access->size);
-    if (machine.memory != EX_C11)
+    if (machine.memory != EX_C11 && access->order != MACHINE_PLAIN)
         memory_observe(access);
+}
+
+/* ---- Stores that a mutation holds back ---- */
+
+/* The actor has made another store, or comes to where no store may be left behind. */
+static void make_delayed(struct machine_actor *actor)
+{
+    struct machine_access access = actor->delayed;
+
+    actor->has_delayed = false;
+    begin(actor, &access);
+    perform_shared(&access);
+    trace_access(&access);
+}
+
+/* The compiled code makes this store as soon as we return; it is taken back at its next call. */
+static void hold_back_plain(struct machine_actor *actor, const struct machine_access *access)
+{
+    actor->delays_plain = true;
+    actor->delayed = *access;
+    actor->delayed.value = memory_value(access->address, access->size);
+}
+
+static void take_back(struct machine_actor *actor)
+{
+    uintptr_t address = actor->delayed.address;
+    uint64_t old = actor->delayed.value;
+
+    actor->delays_plain = false;
+    actor->has_delayed = true;
+    actor->delayed.operand = memory_value(address, actor->delayed.size);
+    memcpy((void *)address, &old, actor->delayed.size);
+}
+
+/* ---- Plain accesses ---- */
+
+void machine_settle(struct machine_actor *actor)
+{
+    if (actor->delays_plain)
+        take_back(actor);
+    if (!actor->unsettled)
+        return;
+    actor->unsettled = false;
+    if (machine.memory == EX_TSO)
+        tso_settle(actor->unsettled_at, actor->unsettled_size);
+    else if (actor->unsettled_shared)
+        steps_hash_in(actor->unsettled_at, actor->unsettled_size);
+    if (machine.tracing)
+        machine.trace[actor->unsettled_step].value =
+            memory_value(actor->unsettled_at, actor->unsettled_size);
+    if (actor->has_delayed)
+        make_delayed(actor);
+}
+
+/* The compiled code makes this store as soon as we return. */
+static void leave_store(struct machine_actor *actor, const struct machine_access *access)
+{
+    actor->unsettled = true;
+    actor->unsettled_at = access->address;
+    actor->unsettled_size = access->size;
+    actor->unsettled_step = machine.trace_count - 1;
+    actor->unsettled_shared = steps_shared(access->address, access->size, machine.current);
+    if (machine.memory == EX_TSO)
+        tso_before_store(access->address, access->size);
+    else if (actor->unsettled_shared)
+        steps_hash_out(access->address, access->size);
+}
+
+void machine_plain(uintptr_t address, size_t size, bool write, uintptr_t pc)
+{
+    struct machine_actor *actor = running();
+    struct machine_access access = {
+        .address = address,
+        .size = size,
+        .kind = write ? MACHINE_STORE : MACHINE_LOAD,
+        .order = MACHINE_PLAIN,
+        .pc = pc,
+    };
+
+    if (uninteresting(address, size, write, pc))
+        return;
+    machine_settle(actor);
+    shadow_note(offset_of(address), size, write, machine.current);
+    if (write && !actor->has_delayed && mutation_delay(pc) && size <= sizeof access.operand) {
+        hold_back_plain(actor, &access);
+        return;
+    }
+    if (make_quietly(&access))
+        return;
+    begin(actor, &access);
+    access.value = memory_value(address, size);
+    trace_access(&access);
+    memory_plain(&access);
+    if (write)
+        leave_store(actor, &access);
+    else if (shadow_conflicts(offset_of(address), size, false, others_of(machine.current)))
+        steps_fold(actor, contents(address, size));
+}
+
+/* ---- Loops that wait ---- */
+
+/* Hash of the actor's registers and stack: with memory it decides what it does next. */
+static uint64_t local_state(void)
+{
+    struct coroutine_registers registers;
+    uintptr_t top = MACHINE_STACKS + machine.current * MACHINE_STRIDE + MACHINE_STACK;
+    uintptr_t from;
+
+    coroutine_registers(&registers);
+    from = (uintptr_t)__builtin_frame_address(0);
+    return contents(from, top - from) ^ steps_mix(registers.rbx + steps_mix(registers.r12)) ^
+           steps_mix(registers.r13 + steps_mix(registers.r14 + steps_mix(registers.r15)));
+}
+
+/* Not by machine_atomic(): that would order the actor behind whoever made the change. */
+static bool has_changed(void *arg)
+{
+    const struct machine_actor *actor = arg;
+    const struct machine_access *access = &actor->pending;
+
+    machine.ready_hash = memory_value(access->address, access->size);
+    shadow_note(offset_of(access->address), access->size, false, ex_self());
+    return machine.ready_hash != actor->last.value;
+}
+
+/* Whether the access leaves memory as it is. */
+static bool changes_nothing(const struct machine_access *access, uint64_t value)
+{
+    switch (access->kind) {
+    case MACHINE_LOAD:
+        return true;
+    case MACHINE_RMW:
+        return ((combine(access->op, value, access->operand) ^ value) &
+                (~0ull >> (64 - 8 * access->size))) == 0;
+    case MACHINE_CAS:
+        return value != access->expected;
+    case MACHINE_STORE:
+    case MACHINE_FENCE:
+        break;
+    }
+    return false;
+}
+
+/* An actor that makes the same access in the same state as the last time and finds the same will
+ * do so until somebody else writes: it is taken for one that waits for that. (A lock taken by a
+ * loop around an exchange; without this, a schedule that never lets its owner go on would be a
+ * livelock.) */
+static void wait_if_spinning(struct machine_actor *actor, const struct machine_access *access)
+{
+    uint64_t value = memory_value(access->address, access->size);
+    uint64_t local = changes_nothing(access, value) ? local_state() : 0;
+
+    if (local != 0 && local == actor->last.local && value == actor->last.value) {
+        actor->pending = *access;
+        machine_await(has_changed, actor, "a word on which it spins");
+        local = 0;
+    }
+    actor->last.value = value;
+    actor->last.local = local;
+}
+
+static inline void look_for_spinning(struct machine_actor *actor,
+                                     const struct machine_access *access)
+{
+    if (access->pc == actor->last.pc && access->address == actor->last.address && access->pc != 0 &&
+        machine.memory != EX_C11) {
+        wait_if_spinning(actor, access);
+    } else {
+        actor->last.pc = access->pc;
+        actor->last.address = access->address;
+        actor->last.local = 0;
+    }
 }
 
 uint64_t machine_atomic(struct machine_access *access)
@@ -377,18 +497,28 @@ uint64_t machine_atomic(struct machine_access *access)
         return access->value;
     }
     machine_settle(actor);
+    if (access->kind == MACHINE_STORE && !actor->has_delayed && mutation_delay(access->pc)) {
+        actor->has_delayed = true;
+        actor->delayed = *access;
+        return 0;
+    }
     if (!fence) {
+        look_for_spinning(actor, access);
         shadow_note(offset_of(access->address), access->size, write, machine.current);
         if (make_quietly(access)) {
             perform(access);
             return access->value;
         }
     }
+    if (actor->has_delayed && fence)
+        make_delayed(actor);
     begin(actor, access);
     perform_shared(access);
     trace_access(access);
     if (!fence && access->kind != MACHINE_STORE)
         steps_fold(actor, access->value);
+    if (actor->has_delayed && write)
+        make_delayed(actor);
     return access->value;
 }
 
@@ -462,6 +592,8 @@ void ex_write_block(void *to, const void *from, size_t size, const char *what)
         return;
     }
     machine_settle(actor);
+    if (actor->has_delayed)
+        make_delayed(actor);
     shadow_note(offset_of(access.address), size, true, machine.current);
     begin(actor, &access);
     if (machine.memory == EX_TSO)
@@ -471,6 +603,13 @@ void ex_write_block(void *to, const void *from, size_t size, const char *what)
 }
 
 /* ---- Waits, locks, choices, notes ---- */
+
+void steps_finish(struct machine_actor *actor)
+{
+    machine_settle(actor);
+    if (actor->has_delayed)
+        make_delayed(actor);
+}
 
 void steps_waited(struct machine_actor *actor)
 {

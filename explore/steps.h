@@ -19,6 +19,9 @@ static inline void steps_fold(struct machine_actor *actor, uint64_t value)
     actor->history = steps_mix(actor->history * 3 + value);
 }
 
+/* The current actor makes what stores it has left undone: it is about to wait, or ends. */
+void steps_finish(struct machine_actor *actor);
+
 /* A wait of the current actor has ended. */
 void steps_waited(struct machine_actor *actor);
 

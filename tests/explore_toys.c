@@ -148,6 +148,17 @@ void toy_spin(struct toys *t)
         ;
 }
 
+void toy_lock(struct toys *t)
+{
+    while (vapic_xchg32(&t->lock.value, 1, VAPIC_ACQUIRE) != 0)
+        ;
+}
+
+void toy_unlock(struct toys *t)
+{
+    vapic_store32(&t->lock.value, 0, VAPIC_RELEASE);
+}
+
 void toy_for_ever(struct toys *t)
 {
     for (;;)

@@ -53,6 +53,8 @@ void toy_random(struct toys *t, uint32_t self, uint32_t seed, uint32_t length);
 
 void toy_wild(void);
 void toy_spin(struct toys *t); /* until x is not 0 */
+void toy_lock(struct toys *t); /* by exchanges of `lock` */
+void toy_unlock(struct toys *t);
 void toy_for_ever(struct toys *t);
 
 #endif

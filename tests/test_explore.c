@@ -123,6 +123,22 @@ static void wild(struct toys *t, uint32_t self)
     toy_wild();
 }
 
+static void spins_on_x(struct toys *t, uint32_t self)
+{
+    if (self == 0)
+        toy_spin(t);
+    else
+        toy_add_atomic(t);
+}
+
+static void locks_by_spinning(struct toys *t, uint32_t self)
+{
+    (void)self;
+    toy_lock(t);
+    toy_add_plain(t);
+    toy_unlock(t);
+}
+
 static void for_ever(struct toys *t, uint32_t self)
 {
     (void)self;
@@ -191,6 +207,13 @@ static const struct row rows[] = {
      NULL},
     {"choices", {{{chooses}}, results_of, NULL}, 6, {0, 100, 1000, 1100, 2000, 2100}, NULL},
     {"crash", {{{wild}, {does_nothing}}, NULL, NULL}, 0, {0}, "crash"},
+    {"spinning", {{{spins_on_x}, {spins_on_x}}, x_of, NULL}, 1, {1}, NULL},
+    {"spinning alone", {{{spins_on_x}, {does_nothing}}, x_of, NULL}, 0, {0}, "deadlock"},
+    {"spin lock",
+     {{{locks_by_spinning}, {locks_by_spinning}, {locks_by_spinning}}, x_of, NULL},
+     1,
+     {3},
+     NULL},
     {"livelock", {{{for_ever}}, NULL, NULL}, 0, {0}, "livelock"},
     {"race of blocks", {{{fills_stack}, {fills_stack}}, NULL, NULL}, 0, {0}, "race"},
 };
