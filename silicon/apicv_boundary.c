@@ -46,11 +46,15 @@ static enum vapic_sil_result inject(struct vapic_sil_cpu *cpu, uint8_t *vector)
     return start_delivery(cpu, event, vector);
 }
 
-/* Exit 43 wakes HLT, waits in shutdown until that ends, and does not come in wait-for-SIPI, whose
- * end is no affair of this model: there and in shutdown it just stays due. */
+/*
+ * Exits of the boundary come out of HLT, too. The processor becomes active only when the exit is
+ * complete: HLT is what is saved [SDM3 29.1].
+ *
+ * Exit 43 waits in shutdown until that ends, and does not come in wait-for-SIPI, whose end is no
+ * affair of this model: there and in shutdown it just stays due.
+ */
 static enum vapic_sil_result trap_below_threshold(struct vapic_sil_cpu *cpu)
 {
-    cpu->guest.halted = false;
     return vapic_sil_apicv_trap(cpu, VMX_EXIT_TPR_THRESHOLD, 0);
 }
 
@@ -61,10 +65,8 @@ static enum vapic_sil_result virtual_interrupts(struct vapic_sil_cpu *cpu, uint8
 
     if (!window_open(cpu))
         return VAPIC_SIL_NOTHING;
-    if (apicv_primary(cpu, VMX_PRI_INTERRUPT_WINDOW)) {
-        cpu->guest.halted = false;
+    if (apicv_primary(cpu, VMX_PRI_INTERRUPT_WINDOW))
         return vapic_sil_apicv_trap(cpu, VMX_EXIT_INTERRUPT_WINDOW, 0);
-    }
     if (!cpu->recognized)
         return VAPIC_SIL_NOTHING;
     event = VMX_INFO_VALID | VMX_INFO_TYPE_EXTERNAL | vapic_sil_apicv_deliver(cpu);

@@ -748,9 +748,12 @@ unsigned case_groups(void)
     return ARRAY_COUNT(groups);
 }
 
+/* The checks of VM entry are in every share. */
 bool case_in_share(uint32_t n, uint32_t shares)
 {
-    return shares < 2 || hash(n) % shares == 0;
+    const uint32_t whole = groups[0].count + groups[1].count + groups[2].count;
+
+    return shares < 2 || n < whole || hash(n) % shares == 0;
 }
 
 static uint32_t in_set(const uint8_t vectors[3], uint32_t word)

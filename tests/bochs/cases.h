@@ -121,7 +121,7 @@ void case_make(uint32_t n, struct apicv_case *c);
 const char *case_group_name(unsigned group);
 unsigned case_groups(void);
 
-/* Is case n in share 1 of `shares`? */
+/* Is case n in the one of `shares` shares that is run? */
 bool case_in_share(uint32_t n, uint32_t shares);
 
 /* The word at `offset` of the virtual-APIC page at the beginning; of the APIC-access page, which
@@ -136,7 +136,7 @@ uint32_t case_access_word(uint32_t offset);
  *      !N           it raised exception N
  *      XR:Q         exit R with qualification Q, hexadecimal, then
  *         f t ?     ... before, behind, at neither end of the instruction
- *         l         ... with its length
+ *         l         ... with its length;  h: out of HLT, which was saved
  *         iN        ... interruption information N;  vN: IDT-vectoring information N
  *         gN        ... guest-physical address N, less that of the APIC-access page
  *      DN           the guest took interrupt N
@@ -161,6 +161,7 @@ struct outcome_exit {
     uint64_t qualification, rip;
     uint64_t before, behind; /* of the operation's instruction; 0 where none was begun */
     uint64_t gpa;            /* less the APIC-access page's address */
+    bool halted;             /* activity state HLT was saved */
 };
 void outcome_exit(struct outcome *o, const struct outcome_exit *exit);
 void outcome_status(struct outcome *o, uint16_t status);

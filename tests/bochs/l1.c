@@ -468,6 +468,7 @@ static void note_exit(uint32_t reason)
         .rip = vmread(VMCS_GUEST_RIP),
         .before = run.before,
         .behind = run.behind,
+        .halted = vmread(VMCS_GUEST_ACTIVITY) == VMX_ACTIVITY_HLT,
         .gpa = vmread(VMCS_GUEST_PHYSICAL_ADDRESS) - ACCESS_PAGE,
     };
 

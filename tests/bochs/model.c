@@ -212,6 +212,9 @@ static void imitate_exit(const struct model *model, struct outcome_exit *exit)
         exit->qualification = (model->walked & APICV_QUAL_OFFSET) |
                               (type == APICV_ACCESS_PHYS_EVENT ? APICV_ACCESS_EVENT : 0)
                                   << APICV_QUAL_TYPE_SHIFT;
+    if (quirk(model, QUIRK_HALT_SAVED) &&
+        (exit->reason == VMX_EXIT_EXTINT || exit->reason == VMX_EXIT_INTERRUPT_WINDOW))
+        exit->halted = false;
     if (quirk(model, QUIRK_RMW_TYPE) && model->modifies && type == APICV_ACCESS_WRITE)
         exit->qualification &= APICV_QUAL_OFFSET;
     if (quirk(model, QUIRK_RMW_EPT) && model->modifies && exit->reason == VMX_EXIT_EPT_VIOLATION)
@@ -229,6 +232,7 @@ static enum step note_exit(struct model *model)
         .rip = get(model, VMCS_GUEST_RIP),
         .before = model->before,
         .behind = model->behind,
+        .halted = get(model, VMCS_GUEST_ACTIVITY) == VMX_ACTIVITY_HLT,
         .gpa = get(model, VMCS_GUEST_PHYSICAL_ADDRESS) - HPA(PAGE_ACCESS),
     };
 

@@ -22,6 +22,7 @@
     X(ODD_OFFSET, "odd-offset")       /* bytes 1 to 3 of EOI and ICR without ARV */                \
     X(HALT_VIRTUAL, "halt-virtual")   /* a virtual interrupt does not end HLT */                   \
     X(HALT_WINDOW, "halt-window")     /* an open interrupt window does not end HLT */              \
+    X(HALT_SAVED, "halt-saved")       /* exits 1 and 7 out of HLT save the state active */         \
     X(EXTERNAL_IF, "external-if")     /* exit 1 after VM entry waits for IF */
 
 #define QUIRK_ENUM(name, text) QUIRK_##name,

@@ -100,6 +100,8 @@ void outcome_exit(struct outcome *o, const struct outcome_exit *exit)
         put(o, exit->rip == exit->before ? 'f' : exit->rip == exit->behind ? 't' : '?');
     if (exit->before && has_length(basic) && exit->length == exit->behind - exit->before)
         put(o, 'l');
+    if (exit->halted)
+        put(o, 'h');
     if (basic == EXIT_EPT) {
         put(o, 'g');
         hex(o, exit->gpa);
