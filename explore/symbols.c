@@ -165,11 +165,24 @@ static bool is_atomic_h(const char *path)
     return path != NULL && strstr(path, "arch/atomic.h") != NULL;
 }
 
+/* The scopes around an address from the innermost on. libdw's search by address goes on behind an
+ * inlined function where that was defined, not where it was called; its search by DIE does. */
+static int scopes_of(Dwarf_Die *unit, Dwarf_Addr address, Dwarf_Die **scopes)
+{
+    Dwarf_Die *innermost = NULL;
+    int count = dwarf_getscopes(unit, address, &innermost);
+
+    if (count > 0)
+        count = dwarf_getscopes_die(&innermost[0], scopes);
+    free(innermost);
+    return count;
+}
+
 /* Walks out of inlined functions until one is not of atomic.h. */
 static void walk_out(Dwarf_Die *unit, Dwarf_Addr address, struct symbols_place *place)
 {
     Dwarf_Die *scopes = NULL;
-    int count = dwarf_getscopes(unit, address, &scopes);
+    int count = scopes_of(unit, address, &scopes);
 
     for (int i = 0; i < count; i++) {
         int tag = dwarf_tag(&scopes[i]);
