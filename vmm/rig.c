@@ -11,7 +11,11 @@
  *   sent PORT BYTES        after the command's end: how much it wrote to that port in all
  *   status N               the command's exit status, after all the `sent` lines
  *
- * and to the host: `kill TERM`, sent to the command. The ports are separate queues without any
+ * and to the host: `kill TERM`, sent to the command, and `ping`, which does nothing but interrupt
+ * the host. QEMU's TCG changes a processor's set of pending interrupts at VMRUN and #VMEXIT without
+ * its lock; when its other thread adds one at that moment, that one is forgotten until the next
+ * arrives. If it was the timer's, and the host sleeps, none does: everything stands still. So a
+ * silent host is poked before it is given up. The ports are separate queues without any
  * order between them: only the counts of the `sent` lines tell when all output has arrived.
  */
 #include "rig.h"
@@ -27,6 +31,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "rig_evidence.h"
 #include "rig_host.h"
 #include "rig_pack.h"
 #include "rig_qemu.h"
@@ -36,6 +41,7 @@
 #define BOOT_ATTEMPTS   2u
 #define BOOT_SECONDS    90
 #define SILENCE_SECONDS 90
+#define PING_SECONDS    15
 #define NO_LIMIT        (365 * 24 * 3600) /* repeatable time gives no sign of life in real time */
 #define GRACE_SECONDS   10
 #define DRAIN_SECONDS   30
@@ -57,6 +63,8 @@ struct rig {
     struct stream stream[VMM_RIG_CHANNELS_MAX];
     enum state state;
     time_t deadline; /* of the state; monotonic */
+    time_t ping_at;  /* when a silent host is poked next */
+    unsigned pings;  /* since its last sign of life */
     bool frozen;     /* failed before /init ran, so another start is worth while */
     int status;
     char line[LINE_MAX_SIZE];
@@ -90,6 +98,8 @@ static void enter(struct rig *rig, enum state state, int seconds)
 {
     rig->state = state;
     rig->deadline = now() + seconds;
+    rig->ping_at = now() + PING_SECONDS;
+    rig->pings = 0;
 }
 
 __attribute__((format(printf, 2, 3))) static void fail(struct rig *rig, const char *fmt, ...)
@@ -194,8 +204,11 @@ static void on_fail(struct rig *rig, const char *rest)
 static void on_alive(struct rig *rig, const char *rest)
 {
     (void)rest;
-    if (rig->state == RUNNING)
-        enter(rig, RUNNING, silence_seconds(rig));
+    if (rig->state != RUNNING)
+        return;
+    if (rig->pings > 0)
+        dprintf(rig->machine.log, "rig: a sign of life after %u pokes\n", rig->pings);
+    enter(rig, RUNNING, silence_seconds(rig));
 }
 
 static void on_sent(struct rig *rig, const char *rest)
@@ -344,8 +357,21 @@ static void check_signals(struct rig *rig)
         stop_command(rig);
 }
 
+/* Not with repeatable time, which an interrupt from outside would end. */
+static void poke(struct rig *rig)
+{
+    static const char order[] = "ping\n";
+
+    if (rig->state != RUNNING || rig->cfg->icount || now() < rig->ping_at)
+        return;
+    rig->ping_at = now() + PING_SECONDS;
+    rig->pings++;
+    write_all(rig, rig->machine.channel[VMM_RIG_PORT_CONTROL - 1], order, strlen(order));
+}
+
 static void check_deadline(struct rig *rig)
 {
+    poke(rig);
     if (now() < rig->deadline)
         return;
     switch (rig->state) {
@@ -354,7 +380,9 @@ static void check_deadline(struct rig *rig)
         fail(rig, "the host kernel did not reach /init in %d s", BOOT_SECONDS);
         break;
     case RUNNING:
-        fail(rig, "the host stopped answering for %d s", SILENCE_SECONDS);
+        vmm_rig_evidence(&rig->machine);
+        fail(rig, "the emulator froze: no sign of life for %d s, after %u pokes", SILENCE_SECONDS,
+             rig->pings);
         break;
     case STOPPING:
         fail(rig, "stopped by a signal; the command did not end within %d s", GRACE_SECONDS);

@@ -113,7 +113,7 @@ static void add_channels(struct args *args, const int *fds, unsigned channels)
 }
 
 static void build_args(struct args *args, const struct vmm_rig_boot *boot, const int *fds,
-                       unsigned channels, int log)
+                       unsigned channels, int monitor, int log)
 {
     add(args, "%s", boot->host->qemu);
     add_words(args, "-nodefaults -no-user-config -no-reboot -display none -machine pc,hpet=off");
@@ -128,6 +128,8 @@ static void build_args(struct args *args, const struct vmm_rig_boot *boot, const
     add(args, "%s", HOST_COMMAND_LINE);
     add_words(args, "-serial chardev:log -chardev");
     add(args, "file,id=log,append=on,path=/proc/self/fd/%d", log);
+    add_words(args, "-mon chardev=mon,mode=control -chardev");
+    add(args, "socket,id=mon,fd=%d", monitor);
     add_channels(args, fds, channels);
 }
 
@@ -152,13 +154,13 @@ static void execute(struct args *args, int log, pid_t parent)
 }
 
 static int spawn(struct vmm_rig_machine *machine, const struct vmm_rig_boot *boot, const int *fds,
-                 struct vmm_err *err)
+                 int monitor, struct vmm_err *err)
 {
     struct args args = {0};
     pid_t parent = getpid();
     sigset_t none;
 
-    build_args(&args, boot, fds, machine->channels, machine->log);
+    build_args(&args, boot, fds, machine->channels, monitor, machine->log);
     if (args.failed) {
         free_args(&args);
         return vmm_fail(err, "rig: cannot build the emulator's command line: out of memory");
@@ -177,18 +179,26 @@ static int spawn(struct vmm_rig_machine *machine, const struct vmm_rig_boot *boo
 }
 
 /* The emulator's ends are inherited; ours are not, so that each side sees the other's end. */
-static int open_channels(struct vmm_rig_machine *machine, int *fds, struct vmm_err *err)
+static int open_channel(int *ours, int *theirs, struct vmm_err *err)
 {
-    for (unsigned i = 0; i < machine->channels; i++) {
-        int pair[2];
+    int pair[2];
 
-        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair))
-            return vmm_fail(err, "rig: cannot create a channel: %s", strerror(errno));
-        machine->channel[i] = pair[0];
-        fds[i] = pair[1];
-        fcntl(fds[i], F_SETFD, 0);
-    }
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair))
+        return vmm_fail(err, "rig: cannot create a channel: %s", strerror(errno));
+    *ours = pair[0];
+    *theirs = pair[1];
+    fcntl(*theirs, F_SETFD, 0);
     return 0;
+}
+
+static int open_channels(struct vmm_rig_machine *machine, int *fds, int *monitor,
+                         struct vmm_err *err)
+{
+    int result = open_channel(&machine->monitor, monitor, err);
+
+    for (unsigned i = 0; i < machine->channels && result == 0; i++)
+        result = open_channel(&machine->channel[i], &fds[i], err);
+    return result;
 }
 
 static int open_log(struct vmm_err *err)
@@ -222,9 +232,11 @@ int vmm_rig_qemu_start(struct vmm_rig_machine *machine, const struct vmm_rig_boo
                        struct vmm_err *err)
 {
     int fds[VMM_RIG_CHANNELS_MAX];
+    int monitor = -1;
     int result;
 
-    *machine = (struct vmm_rig_machine){.pid = -1, .channels = VMM_RIG_PORT_CONTROL, .log = -1};
+    *machine = (struct vmm_rig_machine){
+        .pid = -1, .channels = VMM_RIG_PORT_CONTROL, .monitor = -1, .log = -1};
     for (size_t i = 0; i < boot->cfg->nargs; i++)
         machine->channels += boot->cfg->args[i].kind == VMM_RIG_OUT;
     if (machine->channels > VMM_RIG_CHANNELS_MAX)
@@ -233,10 +245,11 @@ int vmm_rig_qemu_start(struct vmm_rig_machine *machine, const struct vmm_rig_boo
         machine->channel[i] = fds[i] = -1;
 
     machine->log = open_log(err);
-    result = machine->log < 0 ? -1 : open_channels(machine, fds, err);
+    result = machine->log < 0 ? -1 : open_channels(machine, fds, &monitor, err);
     if (result == 0)
-        result = spawn(machine, boot, fds, err);
+        result = spawn(machine, boot, fds, monitor, err);
     close_all(fds, machine->channels);
+    close_all(&monitor, 1);
     if (result)
         vmm_rig_qemu_stop(machine);
     return result;
@@ -253,8 +266,7 @@ int vmm_rig_qemu_stop(struct vmm_rig_machine *machine)
         machine->pid = -1;
     }
     close_all(machine->channel, machine->channels);
-    if (machine->log >= 0)
-        close(machine->log);
-    machine->log = -1;
+    close_all(&machine->monitor, 1);
+    close_all(&machine->log, 1);
     return status;
 }

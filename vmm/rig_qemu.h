@@ -20,7 +20,8 @@ struct vmm_rig_machine {
     pid_t pid;
     int channel[VMM_RIG_CHANNELS_MAX]; /* our ends, non-blocking, by port number - 1 */
     unsigned channels;
-    int log; /* what the host kernel said on its serial port, then what the emulator said */
+    int monitor; /* our end of QEMU's, in QMP */
+    int log;     /* what the host kernel said on its serial port, then what the emulator said */
 };
 
 /* What to boot: the descriptor and size of the initramfs are vmm_rig_pack()'s. */
