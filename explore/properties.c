@@ -224,6 +224,32 @@ static void check_registers(struct world_vcpu *v)
              r->eois_of_level, r->eois_seen);
 }
 
+/* Of several NMIs some may become one. */
+static void check_events(const struct world_vcpu *v)
+{
+    const struct reference *r = &v->ref;
+
+    if (r->nmis > r->nmis_sent + r->nmis_may)
+        FAIL(TWICE, "vCPU %u took %u NMIs of %u", v->n, r->nmis, r->nmis_sent + r->nmis_may);
+    if (r->nmis == 0 && r->nmis_sent != 0 && !v->stopped)
+        FAIL(LOST, "vCPU %u never took its NMI", v->n);
+    if (r->extints > r->extints_sent)
+        FAIL(TWICE, "vCPU %u took %u ExtINTs of %u", v->n, r->extints, r->extints_sent);
+    if (r->extints < r->extints_sent && v->guest_if && !v->stopped && !v->off)
+        FAIL(LOST, "vCPU %u never took its ExtINT", v->n);
+}
+
+/* Windows are closed when nobody waits for one any more: with the next entry. */
+static void check_windows(const struct world *w)
+{
+    bool waits = false;
+
+    for (uint32_t n = 0; n < w->spec->vcpu_count; n++)
+        waits |= w->v[n].ref.extints < w->v[n].ref.extints_sent || w->v[n].spinning;
+    if (!waits && vapic_inhibits(&w->vm).bits & 1u << VAPIC_INHIBIT_IRQWIN)
+        FAIL(SERVED, "the VM ends inhibited by a window that nobody waits for");
+}
+
 static bool anywhere(const struct world_vcpu *v, uint8_t vector)
 {
     uint32_t irr[8], isr[8];
@@ -263,7 +289,9 @@ void world_check_end(struct world *w)
             w->vendor->check(v);
         world_leave(v);
         check_registers(v);
+        check_events(v);
     }
+    check_windows(w);
     for (uint32_t i = 0; i < WORLD_PINS; i++)
         check_pin(w, i);
 }

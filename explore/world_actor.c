@@ -151,6 +151,7 @@ static void lint0(struct world *w, const struct world_op *op)
     struct world_vcpu *v = &w->v[op->v];
 
     v->lint0 = (uint8_t)op->a;
+    v->ref.extints_sent++;
     world_act(v, vapic_set_lint(&v->apic, 0, true));
 }
 
@@ -288,6 +289,7 @@ static void step(struct world *w, const struct world_op *op)
         lint0(w, op);
         break;
     case WORLD_NMI:
+        v->ref.nmis_sent++;
         world_act(v, vapic_nmi(&v->apic));
         break;
     case WORLD_POKE:

@@ -57,7 +57,8 @@ struct reference {
     uint8_t tpr;
     uint32_t line_seen[WORLD_PINS]; /* when its vector was last taken */
     uint32_t served[WORLD_PINS];    /* runs of its handler since the line was last lowered */
-    uint32_t nmis, extints;
+    uint32_t nmis, extints;         /* taken */
+    uint32_t nmis_sent, nmis_may, extints_sent;
     uint32_t eois_of_level, eois_seen; /* levels ended by the guest; host.eoi() */
 };
 

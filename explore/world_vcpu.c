@@ -150,6 +150,18 @@ static enum next next(struct world_vcpu *v, struct insn *insn)
     }
 }
 
+/* Whom a shorthand means may just be changing. */
+static void nmi_sent(struct world_vcpu *v, const struct world_op *op)
+{
+    uint32_t shorthand = op->a & APIC_ICR_SHORTHAND;
+
+    for (uint32_t n = 0; n < v->w->spec->vcpu_count; n++)
+        if (shorthand && n != v->n)
+            v->w->v[n].ref.nmis_may++;
+        else if (!shorthand && op->b == n)
+            v->w->v[n].ref.nmis_sent++;
+}
+
 /* Before the instruction: whatever it sends may arrive from now on. */
 static void begin_insn(struct world_vcpu *v)
 {
@@ -158,6 +170,8 @@ static void begin_insn(struct world_vcpu *v)
     if (v->eois != 0)
         return;
     if (op->kind == WORLD_ICR && v->phase == 1) {
+        if ((op->a & APIC_ICR_DM) == APIC_DM_NMI)
+            nmi_sent(v, op);
         world_sent(v->w, op, (uint8_t)op->a);
         v->phase = 2; /* sent; a retry sends nothing new */
     } else if (op->kind == WORLD_WRITE && op->to != 0 && v->phase == 0) {
