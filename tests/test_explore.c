@@ -522,11 +522,11 @@ static void test_bounded_brute_force(void **state)
         {{random_program}, {random_program}, {random_program}}, everything, NULL};
 
     (void)state;
-    for (random_seed = 0; random_seed < 40; random_seed++) {
+    for (random_seed = 0; random_seed < 30; random_seed++) {
         preemptions = random_seed % 3;
-        random_length = 8;
+        random_length = 7;
         compare_with_brute_force(&two, EX_SC);
-        random_length = 4;
+        random_length = 3;
         compare_with_brute_force(&three, EX_SC);
     }
 }
