@@ -60,10 +60,34 @@ static bool keeps_pending_debug(uint32_t reason)
            reason == VMX_EXIT_APIC_WRITE;
 }
 
+/* The basic exit reasons that stand for an instruction, which did not happen: CPUID to WRMSR;
+ * MWAIT; MONITOR, PAUSE; GDTR, LDTR; INVEPT, RDTSCP; INVVPID to XSETBV; RDRAND to RDSEED; XSAVES,
+ * XRSTORS. */
+static bool by_instruction(uint32_t reason)
+{
+    static const struct {
+        uint8_t first, last;
+    } ranges[] = {{10, 32}, {36, 36}, {39, 40}, {46, 47}, {50, 51}, {53, 55}, {57, 61}, {63, 64}};
+
+    for (unsigned i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++)
+        if (reason >= ranges[i].first && reason <= ranges[i].last)
+            return true;
+    return false;
+}
+
+/* Whatever RF was, an exit for an instruction saves 0, a fault-like one by an access 1; others, and
+ * those in the delivery of an event, what it was [SDM3 29.3.3]. */
+static bool saved_resume(const struct vapic_sil_cpu *cpu, const struct apicv_exit *exit)
+{
+    if (by_instruction(exit->reason))
+        return false;
+    return cpu->apicv.resume || (exit->fault && !cpu->apicv.vectoring);
+}
+
 enum vapic_sil_result vapic_sil_apicv_exit(struct vapic_sil_cpu *cpu, const struct apicv_exit *exit)
 {
     uint64_t entry_info = apicv_get(cpu, FIELD_ENTRY_INTR_INFO);
-    bool resume = cpu->apicv.resume || (exit->fault && !cpu->apicv.vectoring);
+    bool resume = saved_resume(cpu, exit);
 
     save_guest(cpu);
     save_rflags(cpu, resume);

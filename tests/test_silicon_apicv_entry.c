@@ -427,11 +427,15 @@ static void guest_state(void **state)
     vapic_sil_leave(&x.cpu[0], 10, 0x55, 2);
     vmx_assert_exit(&x, 0, 10, 0x55);
     assert_int_equal(vmx_get(&x, 0, 0x440C), 2);
-    assert_int_equal(vmx_get(&x, 0, 0x6820), 0x10202); /* RF: no instruction was completed */
+    assert_int_equal(vmx_get(&x, 0, 0x6820), 0x202); /* RF: 0 by an instruction that exits */
     assert_int_equal(vmx_get(&x, 0, 0x4818), 0xC0F3);
     assert_int_equal(vmx_get(&x, 0, 0x4824), 0x2 | 0x8);
     assert_int_equal(vmx_get(&x, 0, 0x4826), 0);
     assert_int_equal(vmx_get(&x, 0, 0x6822), 0);
+    vmx_set(&x, 0, 0x6820, 0x10202);
+    vmx_enter(&x, 0);
+    vapic_sil_leave(&x.cpu[0], 52, 0, 0);
+    assert_int_equal(vmx_get(&x, 0, 0x6820), 0x10202); /* RF: as it was, by the timer */
 
     vmx_enter(&x, 0);
     x.cpu[0].guest = (struct vapic_sil_guest){.rip = 0x77, .cpl = 1, .shadow = false};

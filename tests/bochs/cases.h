@@ -136,7 +136,8 @@ uint32_t case_access_word(uint32_t offset);
  *      !N           it raised exception N
  *      XR:Q         exit R with qualification Q, hexadecimal, then
  *         f t ?     ... before, behind, at neither end of the instruction
- *         l         ... with its length;  h: out of HLT, which was saved
+ *         l         ... with its length;  h: HLT was saved;  r: RFLAGS.RF = 1 was saved
+ *         bN        ... guest interruptibility N was saved
  *         iN        ... interruption information N;  vN: IDT-vectoring information N
  *         gN        ... guest-physical address N, less that of the APIC-access page
  *      DN           the guest took interrupt N
@@ -161,6 +162,8 @@ struct outcome_exit {
     uint64_t qualification, rip;
     uint64_t before, behind; /* of the operation's instruction; 0 where none was begun */
     uint64_t gpa;            /* less the APIC-access page's address */
+    uint8_t blocking;        /* guest interruptibility that was saved */
+    bool resume;             /* RFLAGS.RF that was saved */
     bool halted;             /* activity state HLT was saved */
 };
 void outcome_exit(struct outcome *o, const struct outcome_exit *exit);

@@ -384,6 +384,7 @@ static void set_entry(const struct apicv_case *c)
     set(VMCS_GUEST_RIP, (uint64_t)l2_start);
     set(GUEST_RSP, (uint64_t)l2_stack_top);
     set_privilege(c->user);
+    set(VMCS_GUEST_RFLAGS, vmread(VMCS_GUEST_RFLAGS) & ~(uint64_t)VMX_RFLAGS_RF);
     set(VMCS_GUEST_INTERRUPTIBILITY, c->blocking);
     set(VMCS_ENTRY_INTR_INFO, c->inject ? VMX_INFO_VALID | c->inject : 0);
     set(VMCS_GUEST_PENDING_DEBUG, 0);
@@ -468,6 +469,8 @@ static void note_exit(uint32_t reason)
         .rip = vmread(VMCS_GUEST_RIP),
         .before = run.before,
         .behind = run.behind,
+        .blocking = (uint8_t)vmread(VMCS_GUEST_INTERRUPTIBILITY),
+        .resume = vmread(VMCS_GUEST_RFLAGS) & VMX_RFLAGS_RF,
         .halted = vmread(VMCS_GUEST_ACTIVITY) == VMX_ACTIVITY_HLT,
         .gpa = vmread(VMCS_GUEST_PHYSICAL_ADDRESS) - ACCESS_PAGE,
     };

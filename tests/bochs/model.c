@@ -188,6 +188,7 @@ static void set_entry(struct model *model)
     set_controls(model);
     set(model, VMCS_TPR_THRESHOLD, model->c.threshold);
     set(model, VMCS_GUEST_RIP, RIP_START);
+    set(model, VMCS_GUEST_RFLAGS, get(model, VMCS_GUEST_RFLAGS) & ~(uint64_t)VMX_RFLAGS_RF);
     set(model, VMCS_GUEST_SS_RIGHTS, model->c.user ? 0xC0F3 : 0xC093);
     set(model, VMCS_GUEST_INTERRUPTIBILITY, model->c.blocking);
     set(model, VMCS_ENTRY_INTR_INFO, model->c.inject ? VMX_INFO_VALID | model->c.inject : 0);
@@ -206,6 +207,8 @@ static void imitate_exit(const struct model *model, struct outcome_exit *exit)
 {
     unsigned type = exit->reason == VMX_EXIT_APIC_ACCESS ? APICV_QUAL_TYPE(exit->qualification) : 0;
 
+    if (quirk(model, QUIRK_FRAME_RF) && exit->vectoring >> 31)
+        exit->resume = true;
     if (quirk(model, QUIRK_FRAME_VECTOR))
         exit->vectoring &= ~(uint32_t)VMX_INFO_VECTOR;
     if (quirk(model, QUIRK_WALK_TYPE) && type >= APICV_ACCESS_PHYS_EVENT)
@@ -232,6 +235,8 @@ static enum step note_exit(struct model *model)
         .rip = get(model, VMCS_GUEST_RIP),
         .before = model->before,
         .behind = model->behind,
+        .blocking = (uint8_t)get(model, VMCS_GUEST_INTERRUPTIBILITY),
+        .resume = get(model, VMCS_GUEST_RFLAGS) & VMX_RFLAGS_RF,
         .halted = get(model, VMCS_GUEST_ACTIVITY) == VMX_ACTIVITY_HLT,
         .gpa = get(model, VMCS_GUEST_PHYSICAL_ADDRESS) - HPA(PAGE_ACCESS),
     };

@@ -17,6 +17,7 @@
     X(RMW_EPT, "rmw-ept")             /* exit 48 of a read-modify-write says "write" only */       \
     X(WALK_TYPE, "walk-type")         /* exit 44 of a page walk: as of a linear access */          \
     X(FRAME_VECTOR, "frame-vector")   /* IDT-vectoring information of a virtual interrupt */       \
+    X(FRAME_RF, "frame-rf")           /* an exit during event delivery saves RFLAGS.RF = 1 */      \
     X(SELF_IPI_PAGE, "self-ipi-page") /* WRMSR 83Fh does not store its value */                    \
     X(EOI_PAGE, "eoi-page")           /* WRMSR 80Bh stores four bytes, not eight */                \
     X(ODD_OFFSET, "odd-offset")       /* bytes 1 to 3 of EOI and ICR without ARV */                \

@@ -102,6 +102,12 @@ void outcome_exit(struct outcome *o, const struct outcome_exit *exit)
         put(o, 'l');
     if (exit->halted)
         put(o, 'h');
+    if (exit->resume)
+        put(o, 'r');
+    if (exit->blocking) {
+        put(o, 'b');
+        hex(o, exit->blocking);
+    }
     if (basic == EXIT_EPT) {
         put(o, 'g');
         hex(o, exit->gpa);
