@@ -6,8 +6,8 @@
  * A mutant is tried first where it is known to be found, then on everything that may reach it:
  * quickly by sampling, then with more samples, then systematically, until it is found or its time
  * is over. Mechanical mutants of a place are tried only on scenarios that reach the place; these
- * are found by profiling. Changed orders are looked for in the memory of C11, and only in scenarios
- * that pass there without them.
+ * are found by profiling. Changed orders are looked for in the memory of C11. What fails without
+ * the mutation too finds nothing.
  */
 #include "mutants.h"
 
@@ -39,7 +39,6 @@ static struct mutant *mutants;
 static size_t mutant_count;
 
 static const struct ex_mutants_options *options;
-static bool *sound; /* by scenario * EX_MODES + mode: passes in the memory of C11; NULL: unknown */
 
 static size_t pairs(void)
 {
@@ -106,11 +105,9 @@ static int by_name(const void *a, const void *b)
     return order != 0 ? order : strcmp(x->name, y->name);
 }
 
-/* ---- Profiling: a job per scenario ---- */
+/* ---- Profiling: a job per process, for names of places are looked up once per process ---- */
 
-#define PROFILE_SCHEDULES  30u
-#define BASELINE_SCHEDULES 1500u
-#define BASELINE_SECONDS   4.0
+#define PROFILE_SCHEDULES 12u
 
 static json_t *profiled; /* of the mode that runs: names */
 
@@ -142,87 +139,69 @@ static json_t *profile_mode(const struct ex_scenario *scenario, uint32_t mode, c
     return NULL;
 }
 
-static bool passes(const struct ex_scenario *scenario, uint32_t mode)
+static unsigned processes(void)
 {
-    struct ex_options o = {.mode = mode,
-                           .memory = EX_C11,
-                           .strategy = EX_SAMPLED,
-                           .max_schedules = BASELINE_SCHEDULES,
-                           .max_seconds = BASELINE_SECONDS,
-                           .seed = 1};
-    struct ex_result result = {0};
-    char error[256];
-    bool failed = ex_explore(scenario, &o, &result, error, sizeof(error)) != 0 || result.failed;
-
-    if (failed)
-        fprintf(stderr, "%s (%s, c11) fails without a mutation, and is left out: %s: %s\n",
-                scenario->name, check_mode_names[mode],
-                result.property != NULL ? result.property : "-", result.message);
-    ex_result_free(&result);
-    return !failed;
+    return options->jobs != 0 ? options->jobs : 1;
 }
 
-static json_t *profile_scenario(const struct check_job *job, char *error, size_t error_size)
+/* Every n-th scenario. The names in pairs of scenario and mode: [[pair, [name, ...]], ...]. */
+static json_t *profile_share(const struct check_job *job, char *error, size_t error_size)
 {
-    const struct ex_scenario *scenario = job->arg;
-    json_t *modes = json_object();
+    const size_t *first = job->arg;
+    json_t *all = json_array();
 
-    for (uint32_t mode = 0; mode < EX_MODES; mode++) {
-        json_t *names;
+    for (size_t s = *first; s < ex_scenario_count; s += processes()) {
+        for (uint32_t mode = 0; mode < EX_MODES; mode++) {
+            json_t *names;
 
-        if (!(scenario->modes & EX_MODE(mode)))
-            continue;
-        names = profile_mode(scenario, mode, error, error_size);
-        if (names == NULL) {
-            json_decref(modes);
-            return NULL;
+            if (!(ex_scenarios[s]->modes & EX_MODE(mode)))
+                continue;
+            names = profile_mode(ex_scenarios[s], mode, error, error_size);
+            if (names == NULL) {
+                json_decref(all);
+                return NULL;
+            }
+            json_array_append_new(all,
+                                  json_pack("[I, o]", (json_int_t)(s * EX_MODES + mode), names));
         }
-        json_object_set_new(
-            modes, check_mode_names[mode],
-            json_pack("{s:o, s:b}", "names", names, "sound", passes(scenario, mode)));
     }
-    return modes;
+    return all;
 }
 
-static void take_profile(size_t scenario, const json_t *modes)
+static void take_profile(const json_t *all)
 {
-    for (uint32_t mode = 0; mode < EX_MODES; mode++) {
-        const json_t *one = json_object_get(modes, check_mode_names[mode]);
-        size_t pair = scenario * EX_MODES + mode, i;
-        json_t *name;
+    size_t i, j;
+    json_t *row, *name;
 
-        sound[pair] = json_is_true(json_object_get(one, "sound"));
-        json_array_foreach(json_object_get(one, "names"), i, name)
-            add_place(json_string_value(name), pair);
-    }
+    json_array_foreach(all, i, row) json_array_foreach(json_array_get(row, 1), j, name)
+        add_place(json_string_value(name), (size_t)json_integer_value(json_array_get(row, 0)));
 }
 
 static bool add_mechanical(void)
 {
-    struct check_job *jobs = calloc(ex_scenario_count, sizeof(*jobs));
-    struct check_jobs run = {.job = jobs,
-                             .count = ex_scenario_count,
-                             .parallel = options->jobs != 0 ? options->jobs : 1,
-                             .quiet = true};
+    size_t *first = calloc(processes(), sizeof(*first));
+    struct check_job *jobs = calloc(processes(), sizeof(*jobs));
+    struct check_jobs run = {
+        .job = jobs, .count = processes(), .parallel = processes(), .quiet = true};
     bool good = true;
 
-    sound = calloc(pairs(), sizeof(*sound));
-    if (jobs == NULL || sound == NULL)
+    if (jobs == NULL || first == NULL)
         abort();
-    for (size_t i = 0; i < ex_scenario_count; i++)
-        jobs[i] = (struct check_job){
-            .title = ex_scenarios[i]->name, .work = profile_scenario, .arg = ex_scenarios[i]};
+    for (size_t i = 0; i < run.count; i++) {
+        first[i] = i;
+        jobs[i] = (struct check_job){.title = "places", .work = profile_share, .arg = &first[i]};
+    }
     check_jobs_run(&run);
-    for (size_t i = 0; i < ex_scenario_count; i++) {
-        if (jobs[i].result == NULL) {
-            fprintf(stderr, "profiling %s: %s\n", jobs[i].title, jobs[i].error);
-            good = false;
-            continue;
-        }
-        take_profile(i, jobs[i].result);
+    for (size_t i = 0; i < run.count; i++) {
+        good = good && jobs[i].result != NULL;
+        if (jobs[i].result == NULL)
+            fprintf(stderr, "looking for places: %s\n", jobs[i].error);
+        else
+            take_profile(jobs[i].result);
         json_decref(jobs[i].result);
     }
     free(jobs);
+    free(first);
     if (mutant_count != 0)
         qsort(mutants, mutant_count, sizeof(*mutants), by_name);
     return good;
@@ -331,6 +310,25 @@ static json_t *describe(const struct hunt *h, const struct attempt *a,
                      "property", result->property, "message", result->message);
 }
 
+/* Does the scenario fail in the same way without the mutation? Asked of samples only. */
+static bool fails_anyway(const struct ex_scenario *scenario, struct ex_options o,
+                         uint64_t schedules)
+{
+    struct ex_result result = {0};
+    char error[256];
+    bool fails;
+
+    o.mutant = NULL;
+    o.max_schedules = 4 * schedules + 200;
+    fails = ex_explore(scenario, &o, &result, error, sizeof(error)) != 0 || result.failed;
+    if (fails)
+        fprintf(stderr, "%s (%s, %s) fails without any mutation: %s: %s\n", scenario->name,
+                check_mode_names[o.mode], check_memory_names[o.memory],
+                result.property != NULL ? result.property : "", result.message);
+    ex_result_free(&result);
+    return fails;
+}
+
 /* False: there is no use in going on. */
 static bool try(struct hunt *h, const struct attempt *a, char *error, size_t error_size)
 {
@@ -352,22 +350,18 @@ static bool try(struct hunt *h, const struct attempt *a, char *error, size_t err
     if (ex_explore(scenario, &o, &result, error, error_size) != 0)
         return false;
     h->schedules += result.schedules;
-    if (result.failed)
+    if (result.failed &&
+        (a->strategy != EX_SAMPLED || !fails_anyway(scenario, o, result.schedules)))
         h->found = describe(h, a, &result);
     ex_result_free(&result);
     return h->found == NULL;
 }
 
-static bool reaches(const struct mutant *m, size_t scenario, uint32_t mode,
-                    enum ex_memory_model memory)
+static bool reaches(const struct mutant *m, size_t scenario, uint32_t mode)
 {
-    size_t pair = scenario * EX_MODES + mode;
-
     if (!(ex_scenarios[scenario]->modes & EX_MODE(mode)))
         return false;
-    if (memory == EX_C11 && sound != NULL && !sound[pair])
-        return false;
-    return m->reached == NULL || m->reached[pair];
+    return m->reached == NULL || m->reached[scenario * EX_MODES + mode];
 }
 
 static bool try_phase(struct hunt *h, const struct phase *p, char *error, size_t error_size)
@@ -376,7 +370,7 @@ static bool try_phase(struct hunt *h, const struct phase *p, char *error, size_t
         for (uint32_t mode = 0; mode < EX_MODES; mode++) {
             struct attempt a = {s, mode, p->memory, p->strategy, p->schedules, p->seconds};
 
-            if (reaches(h->mutant, s, mode, p->memory) && !try(h, &a, error, error_size))
+            if (reaches(h->mutant, s, mode) && !try(h, &a, error, error_size))
                 return false;
         }
     }
@@ -515,7 +509,7 @@ static bool is_chosen(const struct mutant *m, size_t number)
 static struct check_jobs make_jobs(void)
 {
     struct check_jobs jobs = {.job = calloc(mutant_count + 1, sizeof(*jobs.job)),
-                              .parallel = options->jobs != 0 ? options->jobs : 1};
+                              .parallel = processes()};
 
     if (jobs.job == NULL)
         abort();
@@ -578,7 +572,6 @@ static void forget(struct check_jobs *jobs)
         free(mutants[i].argued);
     }
     free(mutants);
-    free(sound);
 }
 
 int ex_mutants_run(const struct ex_mutants_options *o)

@@ -9,12 +9,19 @@
 
 /* ---- Messages ---- */
 
+/* What a call of the library asks its caller to do. */
+static void act(struct world_vcpu *v, enum vapic_action action, const char *what)
+{
+    if (!ex_dropped(what))
+        world_act(v, action);
+}
+
 static void post(struct world *w, const struct world_op *op)
 {
     struct world_vcpu *v = &w->v[op->v];
 
     world_sent(w, op, (uint8_t)op->a);
-    world_act(v, vapic_post(&v->apic, (uint8_t)op->a, op->b != 0, NULL));
+    act(v, vapic_post(&v->apic, (uint8_t)op->a, op->b != 0, NULL), "result of vapic_post");
 }
 
 static void msi(struct world *w, const struct world_op *op)
@@ -89,7 +96,7 @@ static void amd_message(struct world *w, uint32_t i, struct world_vcpu *v)
             read_ga_log(w);
         break;
     case VAPIC_SIL_MSI_REMAPPED: /* the handler of the host's vector posts */
-        world_act(v, vapic_post(&v->apic, vector, false, NULL));
+        act(v, vapic_post(&v->apic, vector, false, NULL), "result of vapic_post");
         break;
     case VAPIC_SIL_MSI_BLOCKED:
     case VAPIC_SIL_MSI_FAULT:
@@ -111,7 +118,7 @@ static void device(struct world *w, const struct world_op *op)
     else if (w->vendor == &world_intel)
         vapic_sil_vtd_msi(&w->silicon, w->irte_words[op->a], (uint16_t)op->a);
     else
-        world_act(v, vapic_post(&v->apic, spec->vector, false, NULL));
+        act(v, vapic_post(&v->apic, spec->vector, false, NULL), "result of vapic_post");
 }
 
 /* A device has a lock: its line and what the I/O APIC was told of it are one. */
@@ -152,7 +159,7 @@ static void lint0(struct world *w, const struct world_op *op)
 
     v->lint0 = (uint8_t)op->a;
     v->ref.extints_sent++;
-    world_act(v, vapic_set_lint(&v->apic, 0, true));
+    act(v, vapic_set_lint(&v->apic, 0, true), "result of vapic_set_lint");
 }
 
 /* ---- Time ---- */
@@ -183,7 +190,7 @@ static void pass_time(struct world *w, const struct world_op *op)
     for (;;) {
         ex_wait(is_due, v, "until the timer is due");
         ex_swap(&v->armed, 0, "timer fires");
-        world_act(v, vapic_timer_expired(&v->apic));
+        act(v, vapic_timer_expired(&v->apic), "result of vapic_timer_expired");
     }
 }
 
@@ -290,10 +297,10 @@ static void step(struct world *w, const struct world_op *op)
         break;
     case WORLD_NMI:
         v->ref.nmis_sent++;
-        world_act(v, vapic_nmi(&v->apic));
+        act(v, vapic_nmi(&v->apic), "result of vapic_nmi");
         break;
     case WORLD_POKE:
-        world_act(v, vapic_poke(&v->apic));
+        act(v, vapic_poke(&v->apic), "result of vapic_poke");
         break;
     case WORLD_TIME:
         pass_time(w, op);

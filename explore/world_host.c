@@ -274,12 +274,14 @@ static void host_access_page(void *ctx, bool mapped)
 
 static void host_flush(void *ctx, struct vapic *v)
 {
-    ((struct world *)ctx)->vendor->flush(vcpu_of(v));
+    if (!ex_dropped("flush"))
+        ((struct world *)ctx)->vendor->flush(vcpu_of(v));
 }
 
 static void host_intercept(void *ctx, struct vapic *v, const struct vapic_msr_pass *pass)
 {
-    ((struct world *)ctx)->vendor->intercept(vcpu_of(v), pass);
+    if (!ex_dropped("intercept"))
+        ((struct world *)ctx)->vendor->intercept(vcpu_of(v), pass);
 }
 
 static struct vapic_sil_vmcs *current(struct world_vcpu *v)
