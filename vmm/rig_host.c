@@ -109,8 +109,8 @@ static int read_release(const char *kernel, char release[RELEASE_MAX], struct vm
 
     if (fd < 0 && errno == ENOENT)
         return vmm_fail(err,
-                        "rig: there is no host kernel '%.200s': run 'make build', or set "
-                        "VAPIC_RIG_DIR",
+                        "rig: there is no host kernel '%.160s': run 'make build', for another "
+                        "suite's 'tools/deps.sh --suite SUITE', or set VAPIC_RIG_DIR",
                         kernel);
     if (fd < 0)
         return vmm_fail(err, "rig: cannot read the host kernel '%.200s': %s", kernel,

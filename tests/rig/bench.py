@@ -42,6 +42,9 @@ class Tap:
         sys.stdout.flush()
 
     def end(self):
+        for name in frozen:
+            print(f"# the emulator froze in: {name}")
+        print(f"# the emulator froze {len(frozen)} times")
         print(f"1..{self.count}")
         return 1 if self.failed else 0
 
@@ -58,11 +61,25 @@ def contents(file):
     return file.read()
 
 
+# How the rig says that its emulator stands still, which is no verdict on what ran there.
+FROZE = "rig: the emulator froze"
+frozen = []  # the names of the runs to which that happened
+
+
 class Run:
     """One finished command: exit status, both outputs, seconds. `keep` names files that hold the
-    outputs afterwards and can be watched meanwhile."""
+    outputs afterwards and can be watched meanwhile. When the emulator froze: once more."""
 
     def __init__(self, words, timeout, keep=None, **options):
+        self.execute(words, timeout, keep, **options)
+        if FROZE in self.errors:
+            frozen.append(" ".join(map(str, words))[:200])
+            evidence = [line for line in self.errors.splitlines() if line.startswith("rig")]
+            print("\n".join(f"# {line}" for line in ["the emulator froze, once more", *evidence]))
+            sys.stdout.flush()
+            self.execute(words, timeout, keep, **options)
+
+    def execute(self, words, timeout, keep, **options):
         start = time.monotonic()
         options = {"stdin": subprocess.DEVNULL, **options}
         words = [str(word) for word in words]

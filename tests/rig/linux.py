@@ -15,6 +15,11 @@ LATE = {"LOC": 40, "RES": 2}
 
 TIMER = {"tsc-deadline": "lapic-deadline", "oneshot": "lapic"}
 
+SWITCH_PERIOD = "300ms"
+
+# What Linux says when an interrupt was lost, or came that should not have.
+COMPLAINTS = r"lockup|nobody cared|rcu.*stall|spurious|No irq handler|Unexpected|^(ERR|MIS): +[1-9]"
+
 EXACT = "vapic.load=2 vapic.exact"
 REBOOTS = "vapic.load=0 vapic.reboots=kbd,pci,triple"
 
@@ -30,11 +35,22 @@ class Row(NamedTuple):
     pv_eoi: bool = True  # whether it is offered
     repeatable: bool = False  # the host has one processor whose time is counted in instructions
     limit: int = 300  # seconds
+    irqchip: str = "vapic"  # what the machine boots with
+    switches: int = 0  # so many times at least it changes to the other one, under way
+    host: str = ""  # the Debian suite whose kernel the host runs; this machine's own
 
 
 def accelerated(kind, more, accel, apic, timer, disturbance=silicon.CALM, limit=600):
     name = f"linux-{kind}-4-{apic}-{timer}-{accel}"
     return Row(name, 4, apic, timer, more, accel, disturbance, limit=limit)
+
+
+def kernels(name, *mode, switches=0, seconds=3, host="", limit=300):
+    """On KVM's own interrupt controllers, all the time or in turns with the library's."""
+    irqchip = "vapic" if switches else "kernel"
+    name = "-".join(["linux", name, "4", *mode, *([host] if host else [])])
+    more = f"vapic.load={seconds}"
+    return Row(name, 4, *mode, more, limit=limit, irqchip=irqchip, switches=switches, host=host)
 
 
 ALL = [(accel, *mode) for accel in silicon.MODES for mode in MODES]
@@ -53,12 +69,21 @@ ROWS = [
     Row("linux-exact", 1, "x2apic", "tsc-deadline", "vapic.load=1 vapic.exact", repeatable=True),
     Row("linux-no-pv-eoi", 2, "x2apic", "tsc-deadline", EXACT, pv_eoi=False),
     Row("linux-reboots", 2, "x2apic", "auto", REBOOTS),
+    kernels("kernel", "x2apic", "tsc-deadline"),
+    kernels("switch", "xapic", "oneshot", switches=8),
+    kernels("switch", "x2apic", "tsc-deadline", switches=8),
     *(accelerated("accel", EXACT, *mode) for mode in SHORT),
     *(accelerated("toggled", "vapic.load=4", *mode, silicon.OVERLAPPING) for mode in ONCE),
     *(accelerated("reboots", REBOOTS, *mode) for mode in ONCE),
 ]
 
 LONG_ROWS = [
+    *(
+        kernels("switch-long", *mode, switches=40, seconds=30, host=host, limit=900)
+        for host in ("", "trixie", "sid")
+        for mode in MODES
+    ),
+    *(kernels("kernel", *mode, host=host) for host in ("trixie", "sid") for mode in MODES),
     *(accelerated("accel", EXACT, *mode) for mode in ALL if mode not in SHORT),
     *(
         accelerated("toggled", "vapic.load=30", *mode, silicon.OVERLAPPING, limit=1800)
@@ -81,6 +106,9 @@ def words_of(row):
     words += ["--apic", row.apic, "--timer", row.timer, "--stats", "json", "--append", append]
     words += silicon.words_of(row.accel, row.disturbance)
     words += [] if row.pv_eoi else ["--no-pv-eoi"]
+    words += ["--irqchip", row.irqchip] if row.irqchip != "vapic" else []
+    words += ["--switch-irqchip", SWITCH_PERIOD] if row.switches else []
+    words += ["--rig-kernel", DEPS / f"vmlinuz-{row.host}"] if row.host else []
     return words + (["--rig-icount"] if row.repeatable else [])
 
 
@@ -122,6 +150,19 @@ def check_pv_eoi(row, done):
         print(f"# vCPU {cpu}: {lazy} of {ends} EOIs by the shared word")
 
 
+def check_kernels(row, done):
+    """That the load found its interrupts on every processor the guest has said itself."""
+    stats = stats_of(done.errors)
+    complaint = re.search(COMPLAINTS, done.console, re.MULTILINE)
+    expect(complaint is None, f"Linux complains: {complaint and complaint[0]}")
+    expect(stats["switches"] >= row.switches, f"{stats['switches']} switches, not {row.switches}")
+    injected = sum(cpu["injected_vectors"] for cpu in stats["cpus"])
+    expect((injected > 0) == (row.switches > 0), f"the library injected {injected} vectors")
+    if row.switches:
+        longest = 1000 * stats["switch_seconds_max"]
+        print(f"# {stats['switches']} switches, the longest took {longest:.0f} ms")
+
+
 def check_silicon(row, done):
     stats = stats_of(done.errors)
     print(silicon.summary(stats))
@@ -141,7 +182,9 @@ def report(bench, row, done):
         bench.check(
             f"{row.name}: counts equal the library's", lambda: check_counts(row, done), done
         )
-    if row.accel == "none":
+    if row.switches or row.irqchip == "kernel":
+        bench.check(f"{row.name}: no interrupt lost or invented", lambda: check_kernels(row, done))
+    elif row.accel == "none":
         title = f"{row.name}: PV EOI {'used' if row.pv_eoi else 'absent'}"
         bench.check(title, lambda: check_pv_eoi(row, done))
     else:
