@@ -135,7 +135,7 @@ static bool same_results(const struct shards *s, size_t n)
 
 static bool place(struct shards *s, size_t n, size_t wanted)
 {
-    size_t index, count;
+    size_t index = 0, count = 0;
 
     if (!shard_of(s, n, &index, &count)) {
         return false;
@@ -175,7 +175,7 @@ static bool none_missing(const struct shards *s, size_t wanted)
 
 static bool complete_set(struct shards *s)
 {
-    size_t index, wanted;
+    size_t index = 0, wanted = 0;
     bool good = true;
 
     if (!shard_of(s, 0, &index, &wanted)) {
