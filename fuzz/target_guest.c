@@ -24,7 +24,7 @@ static pid_t toggler_of; /* the toggles' thread does not survive a fork server's
 
 struct head {
     uint8_t mode;
-    uint8_t flags; /* 0: starts in x2APIC mode, 1: toggles and moves */
+    uint8_t flags; /* 0: starts in x2APIC mode, 1: toggles and moves, 2: the page may move */
     uint8_t unused[2];
     uint32_t seed;
 };
@@ -167,9 +167,20 @@ static struct eq_op of_device(const struct fuzz_op *op, struct eq_op to)
     return to;
 }
 
+/* One that the equivalence test would choose in this situation, by a seed. */
+static struct eq_op of_stream(const struct fuzz_op *op, struct eq_op to)
+{
+    equiv.stream.state = (uint64_t)to.vcpu << 48 | (uint64_t)op->where << 32 | op->value;
+    if (op->who & 4)
+        equiv.epoch.target_x2 = op->who & 8;
+    return eq_draw(&equiv);
+}
+
 static struct eq_op (*const decoders[])(const struct fuzz_op *op, struct eq_op to) = {
-    of_register, of_register, of_register, of_mmio, of_msr,    of_base,   of_ipi,    of_ipi,
-    of_eoi,      of_cr8,      of_cpu,      of_cpu,  of_device, of_device, of_device, of_register,
+    of_register, of_register, of_register, of_mmio,   of_msr,    of_base,   of_ipi,    of_ipi,
+    of_eoi,      of_cr8,      of_cpu,      of_cpu,    of_device, of_device, of_device, of_register,
+    of_stream,   of_stream,   of_stream,   of_stream, of_stream, of_stream, of_stream, of_stream,
+    of_stream,   of_stream,   of_stream,   of_stream, of_stream, of_stream, of_stream, of_stream,
 };
 
 static struct eq_op decode(const struct fuzz_op *op)
@@ -191,7 +202,10 @@ static void begin(const struct head *h)
     }
     memset(&equiv, 0, sizeof(equiv));
     equiv.mode = (enum ax_mode_index)(AX_MODE_AVIC + h->mode % (AX_MODES - AX_MODE_AVIC));
-    equiv.epoch.x2apic = h->flags & 1;
+    equiv.epoch = (struct eq_epoch){.x2apic = h->flags & 1,
+                                    .target_x2 = h->flags & 1,
+                                    .switch_at = OPS_MAX,
+                                    .move_at = h->flags & 4 ? 0 : OPS_MAX};
     equiv.toggling = h->flags & 2;
     equiv.other.state = h->seed;
     equiv.silent = true;

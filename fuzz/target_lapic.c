@@ -133,6 +133,7 @@ static void op_step(struct state *s)
 {
     uint32_t can = s->op->value & 0x7F;
 
+    s->m->clears = s->op->where & 1;
     fuzz_step(s->m, s->n,
               s->op->who & 0x80
                   ? can
@@ -151,9 +152,11 @@ static void op_aborted_step(struct state *s)
         return;
     if (entry.inject != VAPIC_INJECT_NONE)
         vapic_commit(s->v, &entry);
-    vapic_exit(s->v, (uint8_t)s->op->value & 15, s->op->who & 0x40);
-    if (s->op->who & 0x20)
-        vapic_not_delivered(s->v);
+    vapic_exit(s->v, entry.cr8, s->op->who & 0x40);
+    if (s->op->who & 0x20 && vapic_not_delivered(s->v) && entry.inject == VAPIC_INJECT_VECTOR)
+        fuzz_check(fuzz_bit(s->m, s->n, APIC_IRR, entry.vector) &&
+                       !fuzz_bit(s->m, s->n, APIC_ISR, entry.vector),
+                   "vector %#x was not delivered and is not pending again", entry.vector);
 }
 
 static void op_halt(struct state *s)
@@ -315,6 +318,17 @@ static void op_hyperv(struct state *s)
         vapic_hv_write_sint(s->v, s->op->where & 31, value64(s));
 }
 
+/* The words that the guest shares, where the library is told of them. */
+static void op_pv_word(struct state *s)
+{
+    uint64_t word = 0x100u * s->n + 4u * (s->op->where & 7);
+
+    if (s->op->where & 8)
+        vapic_pv_msr_write(s->v, VAPIC_MSR_HV_VP_ASSIST, 0x1000 | (s->op->value & 1));
+    else
+        vapic_pv_msr_write(s->v, VAPIC_MSR_KVM_EOI, word | (s->op->value & 1));
+}
+
 static void op_guest_word(struct state *s)
 {
     uint32_t at = s->op->where % (FUZZ_RAM - 4);
@@ -331,11 +345,11 @@ static void op_ioapic(struct state *s)
 }
 
 static void (*const ops[])(struct state *s) = {
-    op_read,       op_write,        op_read,   op_write,      op_write,   op_mmio_read,
-    op_mmio_write, op_rdmsr,        op_wrmsr,  op_wide,       op_cr8,     op_step,
-    op_step,       op_aborted_step, op_halt,   op_post,       op_send,    op_msi,
-    op_line,       op_time,         op_reset,  op_eoi,        op_hotplug, op_load_base,
-    op_state,      op_hypercall,    op_hyperv, op_guest_word, op_ioapic,  op_step,
+    op_read,   op_write,   op_read,      op_write, op_write,     op_mmio_read, op_mmio_write,
+    op_rdmsr,  op_wrmsr,   op_wide,      op_cr8,   op_step,      op_step,      op_aborted_step,
+    op_halt,   op_post,    op_send,      op_msi,   op_line,      op_time,      op_reset,
+    op_eoi,    op_hotplug, op_load_base, op_state, op_hypercall, op_hyperv,    op_guest_word,
+    op_ioapic, op_step,    op_pv_word,
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -200,7 +200,7 @@ int fuzz_highest(const struct fuzz_vm *m, uint32_t n, uint32_t base)
     return -1;
 }
 
-static bool bit(const struct fuzz_vm *m, uint32_t n, uint32_t base, uint8_t vector)
+bool fuzz_bit(const struct fuzz_vm *m, uint32_t n, uint32_t base, uint8_t vector)
 {
     return fuzz_page(m, n, base + 16u * (vector / 32u)) >> vector % 32 & 1;
 }
@@ -258,10 +258,36 @@ static void commit(struct fuzz_vm *m, uint32_t n, const struct vapic_entry *entr
     vapic_commit(&m->v[n], entry);
     if (entry->inject != VAPIC_INJECT_VECTOR)
         return;
-    fuzz_check(!bit(m, n, APIC_IRR, entry->vector), "vCPU %u: %#x acknowledged, still in IRR", n,
-               entry->vector);
-    fuzz_check(auto_eoi || bit(m, n, APIC_ISR, entry->vector),
+    fuzz_check(!fuzz_bit(m, n, APIC_IRR, entry->vector), "vCPU %u: %#x acknowledged, still in IRR",
+               n, entry->vector);
+    fuzz_check(auto_eoi || fuzz_bit(m, n, APIC_ISR, entry->vector),
                "vCPU %u: %#x acknowledged, not in ISR", n, entry->vector);
+}
+
+/*
+ * In the guest. A set bit of the paravirtual EOI's word says that the vector in service concerns
+ * nobody else and that nothing waits behind it (pv.h); the guest may clear it, and that is its EOI.
+ */
+static void run_guest(struct fuzz_vm *m, uint32_t n, uint8_t cr8)
+{
+    uint32_t *word = m->pv[n].word;
+    bool set = word != NULL && *word & 1;
+    int highest = fuzz_highest(m, n, APIC_ISR);
+    bool clear = set && m->clears;
+
+    if (set) {
+        fuzz_check(highest >= 0 && !fuzz_bit(m, n, APIC_TMR, (uint8_t)highest),
+                   "vCPU %u: the word is set for vector %#x", n, (unsigned)highest);
+        fuzz_check(highest_enabled(m, n) < 0, "vCPU %u: the word is set, and %#x waits", n,
+                   (unsigned)highest_enabled(m, n));
+    }
+    if (clear)
+        *word &= ~1u;
+    vapic_exit(&m->v[n], cr8, true);
+    fuzz_check(!set || !(*word & 1), "vCPU %u: the word is set outside of the guest", n);
+    fuzz_check(!set || clear != fuzz_bit(m, n, APIC_ISR, (uint8_t)highest),
+               "vCPU %u: vector %#x after the guest %s it by the word", n, (unsigned)highest,
+               clear ? "ended" : "did not end");
 }
 
 int fuzz_step(struct fuzz_vm *m, uint32_t n, uint32_t can)
@@ -287,7 +313,7 @@ int fuzz_step(struct fuzz_vm *m, uint32_t n, uint32_t can)
     fuzz_check(entry.cr8 == (fuzz_page(m, n, APIC_TPR) & 0xFF) >> 4, "vCPU %u: CR8", n);
     if (entry.inject != VAPIC_INJECT_NONE)
         commit(m, n, &entry);
-    vapic_exit(v, entry.cr8, true);
+    run_guest(m, n, entry.cr8);
     return entry.inject == VAPIC_INJECT_VECTOR ? entry.vector : -1;
 }
 

@@ -44,6 +44,7 @@ struct fuzz_vm {
     bool locked;
     bool blocked[FUZZ_VCPUS], woken[FUZZ_VCPUS];
     bool present[FUZZ_VCPUS];
+    bool clears;   /* the guest uses the paravirtual EOI */
     bool resample; /* raise the line again when its EOI is acknowledged */
     uint32_t acks, eois, pauses;
     uint32_t paused_pin;
@@ -61,6 +62,7 @@ void fuzz_sent(struct fuzz_vm *m, struct vapic_sent sent);
 
 /* A word of the register page; the highest vector of ISR, IRR or TMR, -1: none. */
 uint32_t fuzz_page(const struct fuzz_vm *m, uint32_t n, uint32_t offset);
+bool fuzz_bit(const struct fuzz_vm *m, uint32_t n, uint32_t base, uint8_t vector);
 int fuzz_highest(const struct fuzz_vm *m, uint32_t n, uint32_t base);
 
 /* What is true of every vCPU whatever the guest did: registers hold what they can hold. */
