@@ -7,6 +7,8 @@
 
 #include "output.h"
 
+#define STALE_LOOK 4096u /* steps back from a load to the store that it might have missed */
+
 static const char *const kinds[] = {
     [EX_STEP_READ] = "read",     [EX_STEP_WRITE] = "write",
     [EX_STEP_RMW] = "rmw",       [EX_STEP_CAS_FAILED] = "cas-failed",
@@ -72,6 +74,27 @@ static json_t *step_json(const struct ex_step *step, size_t number)
     return json;
 }
 
+static bool writes(enum ex_step_kind kind)
+{
+    return kind == EX_STEP_WRITE || kind == EX_STEP_RMW;
+}
+
+/* In the memory of C11 a load may see an older store: the store that it did not see. */
+static const struct ex_step *missed_store(const struct ex_result *result, size_t reader)
+{
+    const struct ex_step *step = &result->trace[reader];
+    size_t first = reader > STALE_LOOK ? reader - STALE_LOOK : 0;
+
+    for (size_t i = reader; step->kind == EX_STEP_READ && i-- > first;) {
+        const struct ex_step *other = &result->trace[i];
+
+        if (writes(other->kind) && other->address == step->address && other->size == step->size) {
+            return other->value != step->value ? other : NULL;
+        }
+    }
+    return NULL;
+}
+
 static json_t *actors_json(void)
 {
     json_t *actors = json_array();
@@ -83,22 +106,29 @@ static json_t *actors_json(void)
     return actors;
 }
 
-static json_t *timeline_json(const struct ex_result *result, bool all)
+static json_t *timeline_json(const struct ex_result *result, bool stale, bool all)
 {
     json_t *steps = json_array();
 
     for (size_t i = 0; i < result->trace_count; i++) {
         const struct ex_step *step = &result->trace[i];
 
+        const struct ex_step *missed = stale ? missed_store(result, i) : NULL;
+
         if (all || step->decisive || !is_access(step->kind)) {
-            json_array_append_new(steps, step_json(step, i + 1));
+            json_t *json = step_json(step, i + 1);
+
+            if (missed != NULL) {
+                json_object_set_new(json, "missed", hex(missed->value));
+            }
+            json_array_append_new(steps, json);
         }
     }
     return steps;
 }
 
 /* What was broken is null for a replay that went well. */
-static json_t *failure_json(const struct ex_result *result, bool all)
+static json_t *failure_json(const struct ex_result *result, bool stale, bool all)
 {
     json_t *failure = json_object();
     const char *schedule = result->schedule != NULL ? result->schedule : "";
@@ -109,7 +139,7 @@ static json_t *failure_json(const struct ex_result *result, bool all)
     json_object_set_new(failure, "schedule", json_string(schedule));
     json_object_set_new(failure, "steps", json_integer((json_int_t)result->trace_count));
     json_object_set_new(failure, "actors", actors_json());
-    json_object_set_new(failure, "timeline", timeline_json(result, all));
+    json_object_set_new(failure, "timeline", timeline_json(result, stale, all));
     return failure;
 }
 
@@ -144,7 +174,9 @@ json_t *check_outcome_new(const struct ex_scenario *scenario, const struct ex_op
     json_object_set_new(json, "steps", json_integer((json_int_t)result->steps));
     json_object_set_new(json, "blocked", json_integer((json_int_t)result->blocked));
     json_object_set_new(json, "seconds", json_real(result->seconds));
-    json_object_set_new(json, "failure", traced ? failure_json(result, verbose) : json_null());
+    json_object_set_new(json, "failure",
+                        traced ? failure_json(result, options->memory == EX_C11, verbose)
+                               : json_null());
     json_object_set_new(json, "error", json_null());
     return json;
 }

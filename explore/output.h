@@ -73,7 +73,8 @@ struct check_step {
     const char *place; /* in the code; "": none */
     const char *order; /* "plain", "relaxed", ... */
     const char *value, *old;
-    const char *text; /* of a note, wait, choice; NULL */
+    const char *missed; /* the newest value, of a load that saw an older one; NULL */
+    const char *text;   /* of a note, wait, choice; NULL */
     bool decisive;
 };
 

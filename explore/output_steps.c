@@ -5,22 +5,35 @@
 
 #include "output.h"
 
+static bool is_access(const char *kind)
+{
+    static const char *const kinds[] = {"read", "write", "rmw", "cas-failed", "drain"};
+
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+        if (strcmp(kinds[i], kind) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool check_step_parse(json_t *json, struct check_step *step)
 {
     json_int_t number, actor;
     int decisive;
 
     *step = (struct check_step){.name = NULL, .place = "", .order = "", .value = "", .old = ""};
-    if (json_unpack(json, "{s:I, s:I, s:s, s:b, s?s, s?s, s?s, s?s, s?s, s?s}", "step", &number,
-                    "actor", &actor, "kind", &step->kind, "decisive", &decisive, "name",
+    if (json_unpack(json, "{s:I, s:I, s:s, s:b, s?s, s?s, s?s, s?s, s?s, s?s, s?s}", "step",
+                    &number, "actor", &actor, "kind", &step->kind, "decisive", &decisive, "name",
                     &step->name, "place", &step->place, "order", &step->order, "value",
-                    &step->value, "old", &step->old, "text", &step->text) != 0) {
+                    &step->value, "old", &step->old, "text", &step->text, "missed",
+                    &step->missed) != 0) {
         return false;
     }
     step->number = number;
     step->actor = actor;
     step->decisive = decisive != 0;
-    return true;
+    return is_access(step->kind) == (step->name != NULL);
 }
 
 void check_step_say(const struct check_step *s, char *to, size_t size)
@@ -39,6 +52,8 @@ void check_step_say(const struct check_step *s, char *to, size_t size)
         snprintf(to, size, "choice %s: %s", s->value, text);
     } else if (strcmp(s->kind, "fail") == 0) {
         snprintf(to, size, "BROKEN: %s", text);
+    } else if (s->missed != NULL && s->name != NULL) {
+        snprintf(to, size, "read %s = %s, not yet %s", s->name, s->value, s->missed);
     } else if (s->name == NULL) {
         snprintf(to, size, "* %s", text);
     } else {

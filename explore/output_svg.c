@@ -209,6 +209,7 @@ static bool changes(const struct check_step *step)
 static const struct card *source_of(const struct picture *p, size_t reader)
 {
     const struct card *card = &p->card[reader];
+    const char *seen = strcmp(card->step.kind, "rmw") == 0 ? card->step.old : card->step.value;
 
     if (card->step.name == NULL || strcmp(card->step.kind, "write") == 0 ||
         strcmp(card->step.kind, "drain") == 0) {
@@ -219,7 +220,7 @@ static const struct card *source_of(const struct picture *p, size_t reader)
 
         if (other->step.name != NULL && changes(&other->step) &&
             strcmp(other->step.name, card->step.name) == 0) {
-            return other->lane != card->lane ? other : NULL;
+            return other->lane != card->lane && strcmp(other->step.value, seen) == 0 ? other : NULL;
         }
     }
     return NULL;
