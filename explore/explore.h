@@ -84,6 +84,8 @@ uint32_t ex_self(void);
  * consistent (a host is assumed to get its own locking right). `what` is for the timeline. */
 uint32_t ex_read(const uint32_t *word, const char *what);
 void ex_write(uint32_t *word, uint32_t value, const char *what);
+/* The same as a store with release order, which a store buffer may hold back. */
+void ex_release(uint32_t *word, uint32_t value, const char *what);
 uint32_t ex_add(uint32_t *word, uint32_t value, const char *what); /* the old value */
 uint32_t ex_swap(uint32_t *word, uint32_t value, const char *what);
 /* One write of `size` bytes (at most 64), indivisible: a CMPXCHG16B, a cache line from a device. */

@@ -3,6 +3,7 @@
 #include "mutants.h"
 
 const struct ex_mutant_hint ex_mutant_hints[] = {
+    {"SILENT_POST_FORGOTTEN", "silent-post-before-sleep", EX_APICV, EX_SC, EX_SYSTEMATIC},
     {"MODE_AFTER_PIR", "level-and-poke", EX_NONE, EX_SC, EX_SAMPLED},
     {"NMI_LATCHED_BY_STORE", "nmi-and-extint", EX_NONE, EX_SC, EX_SAMPLED},
     {"SIPI_CLEARED_LATE", "two-lives", EX_NONE, EX_SC, EX_SAMPLED},
@@ -89,9 +90,6 @@ const struct ex_mutant_hint ex_mutant_hints[] = {
     {"EOI_BITMAP_LATE", "route-and-service", EX_APICV, EX_SC, EX_SAMPLED},
     {"NDST_STALE", "ipi-and-move", EX_APICV, EX_SC, EX_SAMPLED},
     {"NDST_STALE", "device-and-move", EX_APICV, EX_SC, EX_SAMPLED},
-    {"SILENT_POST_FORGOTTEN", "iommu-and-preemption", EX_APICV, EX_SC, EX_SAMPLED},
-    {"SILENT_POST_FORGOTTEN", "device-and-move", EX_APICV, EX_SC, EX_SAMPLED},
-    {"SILENT_POST_FORGOTTEN", "ipi-and-preemption", EX_APICV_IPIV, EX_SC, EX_SAMPLED},
     {"SLEEPS_SILENTLY", "iommu-to-sleeper", EX_APICV, EX_SC, EX_SAMPLED},
     {"SLEEPS_SILENTLY", "ipi-to-sleeper", EX_APICV_IPIV, EX_SC, EX_SAMPLED},
     {"LIST_NOT_JOINED", "iommu-to-sleeper", EX_APICV, EX_SC, EX_SAMPLED},

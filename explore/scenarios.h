@@ -112,7 +112,8 @@
     X(reason_of_both)                                                                              \
     X(pv_eoi_of_level)                                                                             \
     X(pv_eoi_and_poke)                                                                             \
-    X(list_left_twice)
+    X(list_left_twice)                                                                             \
+    X(silent_post_before_sleep)
 
 #define X(name) extern const struct ex_scenario scenario_##name;
 EX_SCENARIOS(X)

@@ -534,3 +534,23 @@ const struct ex_scenario scenario_list_left_twice = {
     .setup = setup_with_handler,
     .check = world_check,
 };
+
+/* ---- Preempted between the last look and the sleep ---- */
+
+static const struct world_op preempts_0[] = {H_PREEMPT(0), H_RESUME(0, WORLD_CPUS - 1), {0}};
+static const struct world_op device_0[] = {H_DEVICE(0), {0}};
+
+static const struct world_spec silent_post_before_sleep = {
+    .vcpu_count = 1,
+    .actor = {{"device", device_0}, {"scheduler", preempts_0}},
+    .irte = {{.vector = 0x71}},
+};
+
+const struct ex_scenario scenario_silent_post_before_sleep = {
+    .name = "silent-post-before-sleep",
+    .text = "a device posts to a vCPU that is preempted while it is about to sleep",
+    .races = "P6 P5 A6 A18",
+    .modes = MODES_ACCEL,
+    .bound = 2,
+    WORLD(&silent_post_before_sleep),
+};

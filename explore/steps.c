@@ -100,28 +100,54 @@ static uint64_t contents(uintptr_t address, size_t size)
 
 /* ---- The beginning and the end of a step ---- */
 
+/* Of the actors in the mask, those that may still do what the access conflicts with. */
+static uint8_t still_to_come(const struct machine_access *access, bool write, uint8_t others)
+{
+    for (uint32_t i = 0; i < machine.actor_count; i++) {
+        if (others & 1u << i && !tso_waiting(i) &&
+            !shadow_ahead(offset_of(access->address), access->size, write, i,
+                          machine.actors[i].steps))
+            others &= (uint8_t)~(1u << i);
+    }
+    return others;
+}
+
 /* Whether somebody else might do something here that matters. */
 static bool worth_asking(uint32_t self, const struct machine_access *access)
 {
-    uint8_t others = living_others(self);
+    bool write = access->kind != MACHINE_LOAD;
+    uint8_t others;
 
     if (machine.every_step)
         return true;
     if (machine.memory == EX_TSO) {
         if (tso_buffers(access))
             return false;
-        if (access->kind != MACHINE_LOAD && tso_waiting(self))
+        if (write && tso_waiting(self))
             return true;
     }
-    return access->kind != MACHINE_FENCE &&
-           shadow_conflicts(offset_of(access->address), access->size, access->kind != MACHINE_LOAD,
-                            others);
+    if (access->kind == MACHINE_FENCE)
+        return false;
+    others = still_to_come(access, write, living_others(self));
+    return others != 0 &&
+           shadow_conflicts(offset_of(access->address), access->size, write, others);
+}
+
+/* The actor's own step that the current actor stands before. */
+static inline uint32_t own_step(uint32_t actor)
+{
+    uint32_t steps = machine.actors[actor].steps;
+
+    return actor == machine.current ? steps + machine.step - machine.resumed : steps;
 }
 
 /* The actor stands before this access; returns when it is to make it. */
 static void begin(struct machine_actor *actor, const struct machine_access *access)
 {
     actor->pending = *access;
+    if (access->kind != MACHINE_FENCE)
+        shadow_note_step(offset_of(access->address), access->size, access->kind != MACHINE_LOAD,
+                         machine.current, own_step(machine.current));
     if (machine.step >= machine.consult_from && worth_asking(machine.current, access))
         machine_point();
     if (machine.step >= machine.max_steps)
@@ -206,6 +232,7 @@ static void read_by_condition(uintptr_t address, size_t size, bool write)
         machine_fail("scenario", "%s: the condition of a wait writes to memory",
                      machine.actors[actor].name);
     shadow_note(offset_of(address), size, false, actor);
+    shadow_note_step(offset_of(address), size, false, actor, own_step(actor));
     machine.ready_hash = steps_mix(machine.ready_hash * 3 + contents(address, size));
     memory_condition(actor, address, size);
 }
@@ -434,6 +461,8 @@ static bool has_changed(void *arg)
 
     machine.ready_hash = memory_value(access->address, access->size);
     shadow_note(offset_of(access->address), access->size, false, ex_self());
+    shadow_note_step(offset_of(access->address), access->size, false, ex_self(),
+                     own_step(ex_self()));
     return machine.ready_hash != actor->last.value;
 }
 
@@ -550,6 +579,20 @@ void ex_write(uint32_t *word, uint32_t value, const char *what)
     own(word, MACHINE_STORE, MACHINE_XCHG, value, what);
 }
 
+void ex_release(uint32_t *word, uint32_t value, const char *what)
+{
+    struct machine_access access = {
+        .address = (uintptr_t)word,
+        .size = sizeof *word,
+        .kind = MACHINE_STORE,
+        .order = __ATOMIC_RELEASE,
+        .operand = value,
+        .what = what,
+    };
+
+    machine_atomic(&access);
+}
+
 uint32_t ex_add(uint32_t *word, uint32_t value, const char *what)
 {
     return (uint32_t)own(word, MACHINE_RMW, MACHINE_ADD, value, what);
@@ -643,6 +686,8 @@ void ex_lock(uint32_t *word, const char *what)
     if (!machine.active)
         return;
     shadow_note(offset_of((uintptr_t)word), sizeof *word, true, machine.current);
+    shadow_note_step(offset_of((uintptr_t)word), sizeof *word, true, machine.current,
+                     own_step(machine.current));
     machine_await(is_free, word, what);
     if (machine.memory == EX_TSO)
         tso_flush(machine.current);

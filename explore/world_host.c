@@ -60,7 +60,8 @@ static void host_spin_lock(void *ctx, uint32_t *word)
 static void host_spin_unlock(void *ctx, uint32_t *word)
 {
     (void)ctx;
-    ex_unlock(word, "spin lock");
+    /* As x86 kernels do it: no barrier. */
+    ex_release(word, 0, "spin lock");
 }
 
 /* ---- Grace periods ---- */

@@ -609,6 +609,7 @@ static void sleep_until_woken(struct world_vcpu *v)
 {
     bool off_cpu = (v->spec->flags & W_OFF_CPU) != 0;
 
+    obey_scheduler(v); /* preempted since it looked whether it may sleep */
     ex_write(&v->woken, 0, "not woken");
     if (!vapic_block(&v->apic))
         return;

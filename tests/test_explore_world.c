@@ -129,6 +129,11 @@ void ex_write(uint32_t *word, uint32_t value, const char *what)
     *word = value;
 }
 
+void ex_release(uint32_t *word, uint32_t value, const char *what)
+{
+    ex_write(word, value, what);
+}
+
 uint32_t ex_add(uint32_t *word, uint32_t value, const char *what)
 {
     uint32_t old;
