@@ -67,15 +67,7 @@ static int complain(const struct vmm_err *err)
 static bool run_on(struct diff *d, struct diff_machine *machine, const struct diff_program *p,
                    struct diff_log *log)
 {
-    struct timespec t0, t1;
-    clock_gettime(CLOCK_MONOTONIC, &t0);
-    int rc0 = diff_machine_run(machine, p, log, &d->err);
-    clock_gettime(CLOCK_MONOTONIC, &t1);
-    fprintf(stderr, "DBG run %s %d ops: %.3f s end %d pc %u %s\n",
-            machine == d->reference ? "ref" : "sub", p->count,
-            (t1.tv_sec - t0.tv_sec) + (t1.tv_nsec - t0.tv_nsec) / 1e9, log->end, log->pc,
-            log->text);
-    if (rc0 != 0) {
+    if (diff_machine_run(machine, p, log, &d->err) != 0) {
         d->stopped = true;
         return false;
     }
@@ -99,13 +91,6 @@ static bool differs(void *ctx, const struct diff_program *p)
         return false;
     }
     diff_compare(p, &d->kernel, &d->vapic, &d->rules, &search->s->totals.place, &search->verdict);
-    if (search->verdict.unexplained)
-        fprintf(stderr, "DBG differs: op %u cpu %u/%u kind %u/%u what %x/%x val %lx/%lx\n",
-                search->verdict.first.op, search->verdict.first.kernel.cpu,
-                search->verdict.first.vapic.cpu, search->verdict.first.kernel.kind,
-                search->verdict.first.vapic.kind, search->verdict.first.kernel.what,
-                search->verdict.first.vapic.what, search->verdict.first.kernel.value,
-                search->verdict.first.vapic.value);
     return search->verdict.unexplained;
 }
 
@@ -187,7 +172,8 @@ static void tell_progress(struct diff *d)
     d->told = now;
     rate = (double)d->done / (double)(now - d->begun);
     fprintf(stderr, "vapic diff: %" PRIu64 " of %" PRIu64 " operations, %.0f s to go\n", d->done,
-            d->o->ops, rate > 0 ? (double)(d->o->ops - d->done) / rate : 0.0);
+            d->o->ops,
+            rate > 0 && d->done < d->o->ops ? (double)(d->o->ops - d->done) / rate : 0.0);
 }
 
 static void run_program(struct diff *d)
