@@ -156,20 +156,23 @@ const struct ex_scenario scenario_logical_and_ldr = {
     WORLD(&logical_and_ldr),
 };
 
-/* vCPU 1 gives up bit 1, then tells vCPU 0 by an IPI, which sends to the new bit: that must come.
- */
+/* vCPU 1 goes from bit 1 to bit 3 and tells vCPU 0 by an IPI: the old name is nobody's then, and
+ * the new one reaches it. */
 static const struct world_op tells_ldr[] = {G_WRITE(APIC_LDR, 8u << 24), G_IPI(0, 0x51), {0}};
-static const struct world_op ipi_new_bit[] = {
-    G_AWAIT(0x51, 1), {.kind = WORLD_ICR, .to = 2, .a = 0x41 | APIC_ICR_LOGICAL, .b = 8}, G_STOP};
+static const struct world_op ipi_both_bits[] = {
+    G_AWAIT(0x51, 1),
+    G_SEND(0x45 | APIC_ICR_LOGICAL, 2),
+    {.kind = WORLD_ICR, .to = 2, .a = 0x41 | APIC_ICR_LOGICAL, .b = 8},
+    G_STOP};
 
 static const struct world_spec ldr_then_logical = {
     .vcpu_count = 2,
-    .vcpu = {{.ops = ipi_new_bit}, {.ops = tells_ldr}},
+    .vcpu = {{.ops = ipi_both_bits}, {.ops = tells_ldr}},
 };
 
 const struct ex_scenario scenario_ldr_then_logical = {
     .name = "ldr-then-logical",
-    .text = "a vCPU changes its LDR and says so; a logical IPI to the new one reaches it",
+    .text = "a vCPU changes its LDR and says so; logical IPIs to the old one and to the new one",
     .races = "A10",
     .modes = MODES_ALL,
     .bound = 1,

@@ -20,6 +20,7 @@ static const struct world_op uses_page[] = {G_WRITE(APIC_TPR, 0x20), G_READ(APIC
 static const struct world_spec page_in_x2apic_mode = {
     .vcpu_count = 2,
     .vcpu = {{.ops = switches_and_probes}, {.ops = uses_page}},
+    .flags = WORLD_NO_LDR,
 };
 
 const struct ex_scenario scenario_page_in_x2apic_mode = {

@@ -223,7 +223,7 @@ static void enable(struct world_vcpu *v)
     if (v->w->spec->flags & WORLD_SUPPRESS)
         svr |= APIC_SVR_EOI_SUPPRESS;
     set_register(v, APIC_SVR, svr);
-    if (!v->x2apic)
+    if (!v->x2apic && !(v->w->spec->flags & WORLD_NO_LDR))
         set_register(v, APIC_LDR, 1u << (24 + v->n % 8));
     if (v->spec->timer != 0)
         set_register(v, APIC_LVT_TIMER, v->spec->timer);

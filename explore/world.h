@@ -354,6 +354,7 @@ enum world_flag {
     WORLD_SUPPRESS = 1u << 1,   /* guests set SVR bit 12: EOIs are not broadcast */
     WORLD_XAPIC_HOST = 1u << 2, /* Intel: NDST in the 8-bit form */
     WORLD_UNIQUE_ID = 1u << 3,  /* knob UNIQUE_ID */
+    WORLD_NO_LDR = 1u << 7,     /* no vCPU has an LDR: the two modes may mix and stay accelerated */
     WORLD_LOG_APART = 1u << 4,  /* AMD: devices do not read the GA log, an actor does: H_GA_LOG */
     WORLD_LOG_OF_ONE = 1u << 5, /* AMD: the GA log has room for one entry */
     WORLD_MAPS_AT_FAULT = 1u << 6, /* the access page is mapped when a guest faults on it */
