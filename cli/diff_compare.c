@@ -26,9 +26,17 @@ static struct group group_at(const struct diff_log *log, uint32_t *at, uint32_t 
 /* Rules                                                                                          */
 /* ---------------------------------------------------------------------------------------------- */
 
+/* The register that an operation is about; an MSR of x2APIC mode by its offset in the page. */
+static uint64_t register_of(const struct diff_op *op)
+{
+    bool msr = op->code == DIFF_OP_RDMSR || op->code == DIFF_OP_WRMSR;
+
+    return msr && op->b >= 0x800 && op->b <= 0x8ff ? (op->b - 0x800) << 4 : op->a;
+}
+
 static bool holds(const struct diff_condition *c, const struct diff_op *op)
 {
-    uint64_t field = c->field == 'a' ? op->a : c->field == 'b' ? op->b : op->c;
+    uint64_t field = c->field == 'a' ? register_of(op) : c->field == 'b' ? op->b : op->c;
 
     switch (c->test) {
     case '&':

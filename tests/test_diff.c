@@ -341,6 +341,18 @@ static void rules_know_the_vector(void **state)
     assert_true(compare().unexplained);
 }
 
+static void rules_take_an_msr_for_its_register(void **state)
+{
+    (void)state;
+    parse("0 wrmsr 0x80f 0xff\n0 rd 0x280\n");
+    LOG(kernel_log, {1, 0, DIFF_VALUE, 0x280, 5});
+    LOG(vapic_log, {1, 0, DIFF_VALUE, 0x280, 6});
+    parse_rules(RULE("after: wrmsr a=0xf0 c!0x100\nthen: stop\n"));
+    assert_false(compare().unexplained);
+    parse_rules(RULE("after: wrmsr a=0xe0\nthen: stop\n"));
+    assert_true(compare().unexplained);
+}
+
 static void bad_rules_are_refused(void **state)
 {
     static const struct {
@@ -441,6 +453,7 @@ int main(void)
         cmocka_unit_test(rules_continue_or_stop),
         cmocka_unit_test(rules_are_narrow),
         cmocka_unit_test(rules_know_the_vector),
+        cmocka_unit_test(rules_take_an_msr_for_its_register),
         cmocka_unit_test(bad_rules_are_refused),
         cmocka_unit_test(the_list_is_well_formed),
         cmocka_unit_test(shortening_finds_the_two_that_matter),
