@@ -12,7 +12,8 @@
  *
  * Preemptions are tried only before a step that may conflict with one of another living actor
  * (shadow.h); a step that does not can as well be made before the switch. When an access shows that
- * there is a conflict nobody knew of, everything begins anew.
+ * there is a conflict that nobody knew of, the bound is begun anew: at once, or, where much was done
+ * already, at its end, when all that there is to learn is known.
  *
  * Bounds are explored one after the other, 0 first: the first failure has the fewest preemptions.
  *
@@ -34,6 +35,7 @@ struct seen {
     uint64_t left;
 };
 
+#define FEW_RUNS   200u             /* not worth finishing, when they must be made again */
 #define SEEN_LIMIT ((size_t)1 << 26) /* entries: 1 GiB; beyond, states are forgotten */
 
 static struct seen *table;
@@ -268,23 +270,23 @@ enum ended { ENDED_DONE, ENDED_GROWN, ENDED_EARLY };
 /* Everything within `bound`. */
 static enum ended pass_through(struct exploration *e)
 {
-    bool more = true;
+    uint32_t runs = 0;
 
     table_clear();
     node_count = 0;
-    while (more) {
+    machine.grown = false;
+    do {
         followed = 0;
         trunk = true;
-        machine.grown = false;
         follow();
         e->fraction = fraction();
         if (!exploration_run(e))
             return ENDED_EARLY;
-        if (machine.grown)
+        runs++;
+        if (machine.grown && runs < FEW_RUNS)
             return ENDED_GROWN;
-        more = next();
-    }
-    return ENDED_DONE;
+    } while (next());
+    return machine.grown ? ENDED_GROWN : ENDED_DONE;
 }
 
 static bool within(struct exploration *e)
