@@ -107,6 +107,21 @@ vm_exit:
     pop %rbx
     ret
 
+/* What compilers call for large objects. */
+    .global memset, memcpy
+memset:
+    mov %rdi, %r8
+    mov %esi, %eax
+    mov %rdx, %rcx
+    rep stosb
+    mov %r8, %rax
+    ret
+memcpy:
+    mov %rdi, %rax
+    mov %rdx, %rcx
+    rep movsb
+    ret
+
 /* 256 stubs, 16 bytes apart. Events with an error code come in the host only, which they end. */
     .balign 16
     .global interrupt_stubs

@@ -36,7 +36,7 @@ struct comparison {
     unsigned tests, failures;
 };
 
-#define QUIRK_NAME(name, text) [QUIRK_##name] = text,
+#define QUIRK_NAME(name, text) [QUIRK_##name] = (text),
 static const char *const quirk_names[QUIRKS] = {QUIRK_LIST(QUIRK_NAME)};
 #undef QUIRK_NAME
 
@@ -147,7 +147,7 @@ static unsigned read_header(struct comparison *x)
 {
     char line[LINE];
     const char *phys, *run;
-    unsigned end, shares;
+    unsigned end = 0, shares = 0;
 
     if (!fgets(line, sizeof(line), x->output) || strncmp(line, "vapic ", 6) != 0)
         fail("the program printed nothing in", x->options.output);

@@ -319,23 +319,20 @@ static void release_by_clearing(struct model *model)
 /* Pushes the frame and comes to the handler's first boundary, with interrupts disabled. */
 static enum step enter_handler(struct model *model)
 {
+    enum vapic_sil_result result;
     uint8_t vector;
 
-    if (!push_frame(model))
-        return note_exit(model);
-    if (model->walked)
-        return exception(model, VECTOR_PF);
-    model->cpu.guest.interrupt_flag = false;
-    model->cpu.guest.rip = RIP_HANDLER;
-    release_by_clearing(model);
-    switch (vapic_sil_boundary(&model->cpu, &vector)) {
-    case VAPIC_SIL_EXIT:
-        return note_exit(model);
-    case VAPIC_SIL_DELIVER: /* only where release_by_clearing() set IF */
-        return enter_handler(model);
-    default:
-        return STEP_DONE;
-    }
+    do {
+        if (!push_frame(model))
+            return note_exit(model);
+        if (model->walked)
+            return exception(model, VECTOR_PF);
+        model->cpu.guest.interrupt_flag = false;
+        model->cpu.guest.rip = RIP_HANDLER;
+        release_by_clearing(model);
+        result = vapic_sil_boundary(&model->cpu, &vector);
+    } while (result == VAPIC_SIL_DELIVER); /* only where release_by_clearing() set IF */
+    return result == VAPIC_SIL_EXIT ? note_exit(model) : STEP_DONE;
 }
 
 /* The handler's IRET enables interrupts again. */

@@ -9,6 +9,7 @@
     .code16
     .text
 rom:
+    .org 0xff00 /* within the reach of a short jump */
 start:
     cli
     cld
