@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <linux/kvm.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 
@@ -15,14 +16,9 @@
 #define PIT_PIN     2u
 #define ROUTES_MAX  (PIC_WIRES + VMM_IOAPIC_PINS)
 
-struct routes {
-    struct kvm_irq_routing head;
-    struct kvm_irq_routing_entry entry[ROUTES_MAX];
-};
-
-static void add_route(struct routes *routes, uint32_t wire, uint32_t chip, uint32_t pin)
+static void add_route(struct kvm_irq_routing *routes, uint32_t wire, uint32_t chip, uint32_t pin)
 {
-    routes->entry[routes->head.nr++] = (struct kvm_irq_routing_entry){
+    routes->entries[routes->nr++] = (struct kvm_irq_routing_entry){
         .gsi = wire,
         .type = KVM_IRQ_ROUTING_IRQCHIP,
         .u.irqchip = {.irqchip = chip, .pin = pin},
@@ -32,20 +28,26 @@ static void add_route(struct routes *routes, uint32_t wire, uint32_t chip, uint3
 /* Wire 2 has no device: its 8259 input is the cascade, its pin is wire 0's. */
 static int set_routes(int vm_fd)
 {
-    struct routes routes;
+    struct kvm_irq_routing *routes =
+        calloc(1, sizeof(*routes) + ROUTES_MAX * sizeof(routes->entries[0]));
+    int rc;
 
-    memset(&routes, 0, sizeof(routes));
+    if (routes == NULL) {
+        return -1;
+    }
     for (uint32_t wire = 0; wire < VMM_IOAPIC_PINS; wire++) {
         if (wire == PIC_CASCADE) {
             continue;
         }
         if (wire < PIC_WIRES) {
-            add_route(&routes, wire, wire < 8 ? KVM_IRQCHIP_PIC_MASTER : KVM_IRQCHIP_PIC_SLAVE,
+            add_route(routes, wire, wire < 8 ? KVM_IRQCHIP_PIC_MASTER : KVM_IRQCHIP_PIC_SLAVE,
                       wire % 8);
         }
-        add_route(&routes, wire, KVM_IRQCHIP_IOAPIC, wire == 0 ? PIT_PIN : wire);
+        add_route(routes, wire, KVM_IRQCHIP_IOAPIC, wire == 0 ? PIT_PIN : wire);
     }
-    return ioctl(vm_fd, KVM_SET_GSI_ROUTING, &routes);
+    rc = ioctl(vm_fd, KVM_SET_GSI_ROUTING, routes);
+    free(routes);
+    return rc;
 }
 
 int vmm_irqchip_create(int vm_fd)
