@@ -772,6 +772,8 @@ uint32_t case_page_word(const struct apicv_case *c, uint32_t offset)
         return c->vtpr;
     if (c->page == PAGE_PATTERN)
         return 0x10203040u + offset * 0x01010101u;
+    if (c->page == PAGE_PENDING && (offset & 15) == 4)
+        return 0x40000000u | offset;
     if (c->page == PAGE_PENDING && (offset & 15) == 0) {
         if (offset >= R_ISR && offset < R_ISR + 0x80)
             return in_set(c->isr, (offset - R_ISR) / 16);

@@ -68,7 +68,7 @@ struct case_op {
 enum case_page {
     PAGE_EMPTY,   /* zeros */
     PAGE_PATTERN, /* every word its own value; ISR and IRR empty, PPR and VTPR below */
-    PAGE_PENDING, /* as PAGE_EMPTY, with the bits of `irr` and `isr` set */
+    PAGE_PENDING, /* as PAGE_EMPTY, with the bits of `irr` and `isr` set, and upper halves */
 };
 
 /* What the extended page tables say of the APIC-access page. */
