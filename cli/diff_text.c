@@ -113,11 +113,11 @@ static const char *parse_op(struct diff_op *op, char *const *word, unsigned word
 static const char *parse_line(struct diff_program *p, char *line)
 {
     struct diff_op op = {0};
-    char *word[WORDS_MAX];
+    char *word[WORDS_MAX] = {NULL};
     unsigned words = split(line, word);
     const char *wrong;
 
-    if (words == 0) {
+    if (words == 0 || word[0] == NULL) {
         return NULL;
     }
     if (words > WORDS_MAX) {
