@@ -42,6 +42,9 @@ static bool number(const char *word, uint64_t *value)
 {
     char *end;
 
+    if (word == NULL) {
+        return false;
+    }
     errno = 0;
     *value = strtoull(word, &end, 0);
     return errno == 0 && end != word && *end == '\0' && *word != '-';
@@ -93,7 +96,7 @@ static const char *parse_op(struct diff_op *op, char *const *word, unsigned word
         return "a line begins with a processor, from 0 to 7";
     }
     op->cpu = (uint8_t)value;
-    code = words < 2 ? DIFF_OP_COUNT : diff_op_find(word[1]);
+    code = word[1] == NULL ? DIFF_OP_COUNT : diff_op_find(word[1]);
     if (code == DIFF_OP_COUNT) {
         return "there is no such operation: docs/differential.md lists them";
     }
