@@ -206,16 +206,101 @@ static void set_action(struct argp_state *state, struct check_options *o, enum c
     o->action = action;
 }
 
-static void check_shape(struct argp_state *state, struct check_options *o)
-{
-    bool explores = (o->action == CHECK_RUN && !o->list) || o->action == CHECK_MUTANTS;
+/* What the command is asked to do, as a bit, and how its user called it. */
+enum purpose {
+    TO_EXPLORE = 1 << 0,
+    TO_REPLAY = 1 << 1,
+    TO_MERGE = 1 << 2,
+    TO_MUTATE = 1 << 3,
+    TO_LIST = 1 << 4,
+};
 
-    if (o->list && o->action != CHECK_RUN && o->action != CHECK_MUTANTS) {
-        argp_failure(state, CHECK_USAGE, 0, "--list lists scenarios, and with --mutants bugs");
+static enum purpose purpose_of(const struct check_options *o, const char **called)
+{
+    static const struct {
+        enum purpose purpose;
+        const char *called;
+    } purposes[] = {
+        [CHECK_RUN] = {TO_EXPLORE, "an exploration"},
+        [CHECK_REPLAY] = {TO_REPLAY, "--replay"},
+        [CHECK_MERGE] = {TO_MERGE, "--merge"},
+        [CHECK_LIST_PROPERTIES] = {TO_LIST, "--list-properties"},
+        [CHECK_LIST_RACES] = {TO_LIST, "--list-races"},
+        [CHECK_MUTANTS] = {TO_MUTATE, "--mutants"},
+    };
+
+    if (o->list && o->action == CHECK_RUN) {
+        *called = "--list";
+        return TO_LIST;
     }
-    if ((o->mechanical || o->only != NULL) && o->action != CHECK_MUTANTS) {
-        argp_failure(state, CHECK_USAGE, 0, "--mechanical and --only go with --mutants");
+    *called = purposes[o->action].called;
+    return purposes[o->action].purpose;
+}
+
+/* For which purposes an option is there; the others: for all. */
+static const struct {
+    int key;
+    unsigned purposes;
+} uses[] = {
+    {KEY_ACCEL, TO_EXPLORE | TO_REPLAY},
+    {KEY_BOUND, TO_EXPLORE},
+    {KEY_TSO, TO_EXPLORE | TO_REPLAY},
+    {KEY_MEMORY, TO_EXPLORE | TO_REPLAY},
+    {KEY_SCHEDULES, TO_EXPLORE},
+    {KEY_SECONDS, TO_EXPLORE | TO_MUTATE},
+    {KEY_SEED, TO_EXPLORE},
+    {KEY_MUTANT, TO_EXPLORE | TO_REPLAY},
+    {KEY_SHRINK, TO_EXPLORE},
+    {KEY_NO_SHRINK, TO_EXPLORE},
+    {'j', TO_EXPLORE | TO_MUTATE},
+    {KEY_PARTS, TO_EXPLORE},
+    {KEY_SHARD, TO_EXPLORE | TO_MUTATE},
+    {KEY_TIMEOUT, TO_EXPLORE | TO_REPLAY},
+    {KEY_SVG, TO_EXPLORE | TO_REPLAY | TO_MERGE},
+    {KEY_VERBOSE, TO_EXPLORE | TO_REPLAY | TO_MERGE},
+    {KEY_LIST, TO_LIST | TO_MUTATE},
+    {KEY_MECHANICAL, TO_MUTATE},
+    {KEY_ONLY, TO_MUTATE},
+};
+
+#define USES (sizeof(uses) / sizeof(uses[0]))
+
+/* An option that was given, as a bit: where it stands in `uses`. */
+static uint32_t use_of(int key)
+{
+    for (size_t i = 0; i < USES; i++) {
+        if (uses[i].key == key) {
+            return 1u << i;
+        }
     }
+    return 0;
+}
+
+static const char *option_name(int key)
+{
+    size_t i = 0;
+
+    while (option_table[i].key != key) {
+        i++;
+    }
+    return option_table[i].name;
+}
+
+static void check_uses(struct argp_state *state, const struct check_options *o)
+{
+    const char *called;
+    enum purpose purpose = purpose_of(o, &called);
+
+    for (size_t i = 0; i < USES; i++) {
+        if (o->given >> i & 1 && !(uses[i].purposes & purpose)) {
+            argp_failure(state, CHECK_USAGE, 0, "--%s does not go with %s",
+                         option_name(uses[i].key), called);
+        }
+    }
+}
+
+static void check_shape(struct argp_state *state, const struct check_options *o)
+{
     if (o->action == CHECK_RUN && o->name_count == 0 && !o->list) {
         argp_failure(state, CHECK_USAGE, 0, "name scenarios (--list lists them), or all");
     }
@@ -225,13 +310,11 @@ static void check_shape(struct argp_state *state, struct check_options *o)
     if (o->action == CHECK_REPLAY && o->name_count != 1) {
         argp_failure(state, CHECK_USAGE, 0, "--replay: name the one scenario of the schedule");
     }
-    if (!explores && (o->shards != 0 || o->parts != 1)) {
-        argp_failure(state, CHECK_USAGE, 0, "--shard, --parts: there is nothing to split");
-    }
-    if (o->action == CHECK_MUTANTS && (o->mutant != NULL || o->name_count != 0)) {
+    if (o->action == CHECK_MUTANTS && o->name_count != 0) {
         argp_failure(state, CHECK_USAGE, 0,
-                     "--mutants chooses bugs and scenarios by itself: narrow it by --only PATTERN");
+                     "--mutants chooses its scenarios by itself: name bugs by --only PATTERN");
     }
+    check_uses(state, o);
 }
 
 static void complete_options(struct check_options *o)
@@ -281,13 +364,13 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 {
     struct check_options *o = state->input;
 
+    o->given |= use_of(key);
     if (parse_action(key, arg, state, o)) {
         return 0;
     }
     switch (key) {
     case KEY_ACCEL:
         o->modes = parse_modes(state, arg);
-        o->modes_given = true;
         break;
     case KEY_BOUND:
         o->bound = parse_bound(state, arg);

@@ -28,7 +28,6 @@ struct check_options {
     char **names; /* scenarios or files: as they stand in argv */
     size_t name_count;
     uint32_t modes; /* EX_MODE() of each */
-    bool modes_given;
     uint32_t bound; /* CHECK_OWN_BOUND: as the scenario says */
     enum ex_memory_model memory;
     enum ex_strategy strategy;
@@ -40,6 +39,7 @@ struct check_options {
     const char *mutant, *replay, *svg;
     const char *only; /* mutants of this name */
     bool mechanical, shrink, json, verbose;
+    uint32_t given; /* which options: options.c */
 };
 
 #define CHECK_OWN_BOUND (UINT32_MAX - 1)

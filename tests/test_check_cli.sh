@@ -258,9 +258,12 @@ check 'no seconds' refused '--seconds' all --seconds -1
 check 'unknown bug' refused 'NOBODY_KNOWS' all --mutant NOBODY_KNOWS
 check 'shard of none' refused '--shard' all --shard 1/0
 check 'shard beyond the last' refused '--shard' all --shard 3/2
-check 'nothing to split' refused 'nothing to split' --merge x --shard 1/2
+check 'nothing to split' refused '--shard does not go with --merge' --merge x --shard 1/2
+check 'list of one shard' refused '--shard does not go with --list' --list --shard 1/2
+check 'replay with a bound' refused '--bound does not go with --replay' $small --replay 0 --bound 1
+check 'mutants in a mode' refused '--accel does not go with --mutants' --mutants --accel avic
 check 'two things to do' refused 'two things to do' --merge x --replay 0
-check 'only without mutants' refused '--mutants' all --only A
+check 'only without mutants' refused '--only does not go with an exploration' all --only A
 check 'mutants and names' refused '--only PATTERN' all --mutants
 check 'replay of all' refused '--replay' all --replay 0
 check 'replay in no mode' refused '--accel' post-to-sleeper --replay 0
