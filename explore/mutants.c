@@ -377,6 +377,38 @@ static bool try_phase(struct hunt *h, const struct phase *p, char *error, size_t
     return true;
 }
 
+/* Where to look first for a mutant of a place in a file: the scenarios of what the file is for. */
+static const struct {
+    const char *file, *scenario;
+} suited[] = {
+    {"accel.c", "inhibit-a-runner"},     {"accel.c", "two-administrators"},
+    {"accel.c", "iommu-to-sleeper"},     {"apicv", "route-and-service"},
+    {"apicv", "on-while-in-service"},    {"avic_irte.c", "iommu-to-sleeper"},
+    {"avic_irte.c", "attach-and-move"},  {"avic_table.c", "ipi-to-sleeper"},
+    {"avic_table.c", "ldr-is-shared"},   {"fabric", "moves-between-chains"},
+    {"fabric", "hotplug-and-nmi"},       {"fabric", "remove-and-msi"},
+    {"flush", "apic-off-and-on"},
+    {"gsi.c", "level-served-twice"},     {"inhibit.c", "window-and-reason"},
+    {"inhibit.c", "inhibit-a-runner"},   {"inhibit.c", "page-fault-and-withdrawal"},
+    {"internal.h", "level-and-poke"},    {"internal.h", "nmi-to-sleeper"},
+    {"ioapic", "level-to-nobody"},       {"ioapic", "level-raised-again"},
+    {"lapic.c", "level-and-poke"},       {"lapic.c", "nmi-and-extint"},
+    {"lapic_run.c", "post-behind-post"}, {"lapic_run.c", "two-lives"},
+    {"post.c", "post-to-sleeper"},       {"post.c", "post-behind-post"},
+    {"post.c", "level-and-poke"},        {"posted.c", "post-and-device"},
+    {"posted.c", "list-left-twice"},     {"posted.c", "silent-post-before-sleep"},
+    {"posted.c", "attach-to-sleeper"},   {"pv.c", "pv-eoi-and-post"},
+};
+
+#define SUITED_SCHEDULES 600u
+
+static bool is_suited(const struct mutant *m, size_t row)
+{
+    const char *place = strchr(m->name, ':');
+
+    return place != NULL && strncmp(place + 1, suited[row].file, strlen(suited[row].file)) == 0;
+}
+
 static size_t scenario_named(const char *name)
 {
     size_t i = 0;
@@ -400,6 +432,22 @@ static bool try_hints(struct hunt *h, char *error, size_t error_size)
     return true;
 }
 
+static bool try_suited(struct hunt *h, char *error, size_t error_size)
+{
+    const struct phase *p = phases[h->mutant->kind];
+
+    for (size_t i = 0; i < sizeof(suited) / sizeof(suited[0]); i++) {
+        struct attempt a = {
+            scenario_named(suited[i].scenario), 0, p->memory, p->strategy, SUITED_SCHEDULES, 3};
+
+        for (; is_suited(h->mutant, i) && a.scenario < ex_scenario_count && a.mode < EX_MODES;
+             a.mode++)
+            if (reaches(h->mutant, a.scenario, a.mode) && !try(h, &a, error, error_size))
+                return false;
+    }
+    return true;
+}
+
 /* The result is empty for a mutant that survives. */
 static json_t *hunt(const struct check_job *job, char *error, size_t error_size)
 {
@@ -408,7 +456,7 @@ static json_t *hunt(const struct check_job *job, char *error, size_t error_size)
     struct hunt h = {.mutant = m, .job = job, .start = check_now(), .limit = limit};
 
     error[0] = '\0';
-    if (try_hints(&h, error, error_size))
+    if (try_hints(&h, error, error_size) && try_suited(&h, error, error_size))
         for (const struct phase *p = phases[m->kind]; p->seconds > 0; p++)
             if (!try_phase(&h, p, error, error_size))
                 break;
