@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The progress line on a terminal, and how numbers and times are written. */
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "jobs.h"
@@ -52,6 +53,14 @@ const char *check_duration(double seconds)
     return text;
 }
 
+/* What fits into one line of the terminal; a wrapped one could not be rewritten. */
+static size_t room(void)
+{
+    struct winsize size;
+
+    return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col - 1u : 79;
+}
+
 static bool shown;
 
 void check_progress_show(const struct check_progress *p)
@@ -60,6 +69,7 @@ void check_progress_show(const struct check_progress *p)
     double now = check_now();
     double rate = p->seconds > 0 ? (double)p->schedules / p->seconds : 0;
     char left[64] = "";
+    char line[256];
 
     if (!isatty(STDERR_FILENO) || now - last < LINE_SECONDS) {
         return;
@@ -70,9 +80,10 @@ void check_progress_show(const struct check_progress *p)
         snprintf(left, sizeof(left), ", about %s left",
                  check_duration(p->seconds * (1 - p->fraction) / p->fraction));
     }
-    fprintf(stderr, "\r\033[K%zu of %zu done, %s schedules, %s/s%s  %.40s", p->done, p->count,
-            check_number(p->schedules), check_number((uint64_t)rate), left,
-            p->title != NULL ? p->title : "");
+    snprintf(line, sizeof(line), "%zu of %zu done, %s schedules, %s/s%s  %s", p->done, p->count,
+             check_number(p->schedules), check_number((uint64_t)rate), left,
+             p->title != NULL ? p->title : "");
+    fprintf(stderr, "\r\033[K%.*s", (int)room(), line);
     fflush(stderr);
 }
 

@@ -36,7 +36,7 @@ static void print_row(const struct check_outcome *o, int widest)
     char extent[80];
 
     say_extent(o, extent, sizeof(extent));
-    printf("%-*s  %-11s  %14s  %-32s  %12s\n", widest, o->scenario, o->mode,
+    printf("%-*s  %-11s  %12s  %-29s  %11s\n", widest, o->scenario, o->mode,
            check_number((uint64_t)o->schedules), extent, check_duration(o->seconds));
     if (o->error != NULL) {
         printf("  %s\n", o->error);
@@ -81,7 +81,7 @@ void check_print_table(const json_t *document)
     size_t i;
     json_t *json;
 
-    printf("%-*s  %-11s  %14s  %-32s  %12s\n", widest, "scenario", "mode", "schedules", "explored",
+    printf("%-*s  %-11s  %12s  %-29s  %11s\n", widest, "scenario", "mode", "schedules", "explored",
            "time");
     json_array_foreach((json_t *)results, i, json)
     {
