@@ -290,10 +290,24 @@ static int start_cpus(struct vmm_machine *m, struct vmm_err *err)
     return 0;
 }
 
+/* What changed while KVM had the interrupt controllers, libvapic's and the 8259s have missed. */
+static void learn_lines(struct vmm_machine *m)
+{
+    struct vmm_env *env = &m->devices.env;
+
+    pthread_mutex_lock(&env->lock);
+    for (unsigned wire = 0; wire < VMM_WIRES; wire++) {
+        vmm_pic_set_line(&m->devices.pic, wire, env->raised[wire] != 0);
+        vmm_machine_wire_to_ioapic(m, wire, env->raised[wire] != 0);
+    }
+    pthread_mutex_unlock(&env->lock);
+}
+
 /* The vCPUs are gone: everything else goes back to its state at power-on. */
 static void reset(struct vmm_machine *m)
 {
     vmm_devices_reset(&m->devices);
+    learn_lines(m);
     vapic_ioapic_reset(&m->ioapic);
     for (unsigned i = 0; i < m->config.cpus; i++) {
         vapic_reset(&m->cpu[i].apic);

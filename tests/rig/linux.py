@@ -43,11 +43,10 @@ def accelerated(kind, more, accel, apic, timer, disturbance=silicon.CALM, limit=
     return Row(name, 4, apic, timer, more, accel, disturbance, limit=limit)
 
 
-def kernels(name, *mode, switches=0, seconds=3, host="", limit=300):
+def kernels(name, *mode, switches=0, more="vapic.load=3", host="", limit=300):
     """On KVM's own interrupt controllers, all the time or in turns with the library's."""
     irqchip = "vapic" if switches else "kernel"
     name = "-".join(["linux", name, "4", *mode, *([host] if host else [])])
-    more = f"vapic.load={seconds}"
     return Row(name, 4, *mode, more, limit=limit, irqchip=irqchip, switches=switches, host=host)
 
 
@@ -77,11 +76,13 @@ ROWS = [
 
 LONG_ROWS = [
     *(
-        kernels("switch-long", *mode, switches=40, seconds=30, host=host, limit=900)
+        kernels("switch-long", *mode, switches=40, more="vapic.load=30", host=host, limit=900)
         for host in ("", "trixie", "sid")
         for mode in MODES
     ),
     *(kernels("kernel", *mode, host=host) for host in ("trixie", "sid") for mode in MODES),
+    kernels("kernel-reboots", "x2apic", "tsc-deadline", more=REBOOTS, limit=600),
+    kernels("switch-reboots", "xapic", "oneshot", switches=16, more=REBOOTS, limit=600),
     *(accelerated("accel", EXACT, *mode) for mode in ALL if mode not in SHORT),
     *(
         accelerated("toggled", "vapic.load=30", *mode, silicon.OVERLAPPING, limit=1800)
