@@ -35,7 +35,7 @@ struct seen {
     uint64_t left;
 };
 
-#define FEW_RUNS   200u             /* not worth finishing, when they must be made again */
+#define FEW_RUNS   2000u            /* not worth finishing, when they must be made again */
 #define SEEN_LIMIT ((size_t)1 << 26) /* entries: 1 GiB; beyond, states are forgotten */
 
 static struct seen *table;
