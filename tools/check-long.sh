@@ -54,6 +54,13 @@ check_long()
     sh tools/check-share.sh "$build" "$results" --long
 }
 
+mutants_long()
+{
+    "$build/cli/vapic" check --mutants --json >"$results/mutants-named.document"
+    "$build/cli/vapic" check --mutants --mechanical --json >"$results/mutants-places.document"
+    python3 tools/mutants-tap.py "$results"/mutants-*.document
+}
+
 # A program that stops before its plan is a failure of its own: tools/tally.py.
 equiv_long()
 {
@@ -86,6 +93,7 @@ timed()
 
 timed linux-288 boots_288
 timed check check_long
+timed mutants mutants_long
 timed equiv equiv_long
 timed bochs bochs_long
 timed rig-long rig_long
