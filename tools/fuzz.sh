@@ -242,10 +242,13 @@ fuzz_corpus()
     build
     for name in "$@"; do
         new=build/fuzz-merged/$name
-        rm -rf "$new" "$new.kept" "$new.control"
+        rm -rf "$new" "$new.kept" "$new.control" "$new.all"
         mkdir -p "$new" "$new.kept" "$corpus/$name" "fuzz/corpus/$name"
+        # A copy: a run that is under way replaces files, and a merge never ends without them.
+        cp -r "$corpus/$name" "$new.all"
+        find "fuzz/corpus/$name" -name 'found-*' -exec cp '{}' "$new.kept" ';'
         run_target "$name" -merge=1 -merge_control_file="$new.control" "$new" \
-            "fuzz/corpus/$name" "$corpus/$name" || {
+            "fuzz/corpus/$name" "$new.all" || {
             tail -n 5 "build/fuzz-$name.log"
             exit 1
         }
