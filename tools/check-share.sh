@@ -28,8 +28,8 @@ if [ "${3:-}" = --long ]; then
     explored c11 --memory c11 --seed 1 --schedules 20000
     explored sampled --seed 2 --schedules 20000
 else
-    explored sc --schedules 2000
-    explored tso --tso --schedules 300
+    explored sc --schedules 5000
+    explored tso --tso --schedules 500
     explored c11 --memory c11 --seed 1 --schedules 200
 fi
 exec python3 tools/check-tap.py "$results"/check-*.document
