@@ -283,18 +283,17 @@ static int make_machines(struct diff *d)
     return 0;
 }
 
-static int read_rules(struct diff *d)
+static int read_rules(struct diff_rules *rules, const char *file, struct vmm_err *err)
 {
     struct vmm_blob blob;
     char *text;
     int rc;
 
-    if (vmm_blob_read(&blob, "--known", d->o->known, &d->err) != 0) {
+    if (vmm_blob_read(&blob, "--known", file, err) != 0) {
         return -1;
     }
     text = strndup((const char *)blob.data, blob.size);
-    rc = text != NULL ? diff_rules_parse(&d->rules, d->o->known, text, &d->err)
-                      : vmm_fail(&d->err, "no memory");
+    rc = text != NULL ? diff_rules_parse(rules, file, text, err) : vmm_fail(err, "no memory");
     free(text);
     vmm_blob_free(&blob);
     return rc;
@@ -346,7 +345,7 @@ static int compare(struct diff *d)
     snprintf(d->host, sizeof(d->host), "%.63s", host.release);
     d->findings = json_array();
     d->begun = d->told = time(NULL);
-    rc = read_rules(d) == 0 && make_machines(d) == 0 ? 0 : -1;
+    rc = read_rules(&d->rules, d->o->known, &d->err) == 0 && make_machines(d) == 0 ? 0 : -1;
     if (rc == 0 && d->o->programs != 0) {
         rc = run_files(d);
     } else if (rc == 0) {
@@ -479,13 +478,14 @@ static int print_programs(const struct diff_options *o)
 static int check_files(const struct diff_options *o, struct vmm_err *err)
 {
     static struct diff_program p;
+    static struct diff_rules rules;
 
     for (unsigned i = 0; i < o->programs; i++) {
         if (load_program(&p, o->program[i], err) != 0) {
             return -1;
         }
     }
-    return 0;
+    return read_rules(&rules, o->known, err);
 }
 
 static bool use_kvm(const struct diff_options *o)

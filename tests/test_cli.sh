@@ -148,4 +148,17 @@ check 'command line too long' refused '--append' \
     run --append "$(head -c 40000 /dev/zero | tr '\0' x)"
 check 'trace cannot be written' refused '--trace: cannot write' \
     run --engine kvm --trace "$work/directory/no/file"
+
+printf '0 rd 0x80\n0 fly\n' >"$work/prog"
+printf '```rule\ncolour: red\n```\n' >"$work/rules"
+check 'diff: unknown mode' refused "--accel: no 'sse'" diff --accel sse
+check 'diff: number' refused "--ops: '1e6' is no number" diff --ops 1e6
+check 'diff: too many processors' refused "--cpus: '9' is no number from 1 to 8" diff --cpus 9
+check 'diff: argument' refused 'given with --program' diff "$work/prog"
+check 'diff: no program' refused '--program' diff --program "$work/none"
+check 'diff: bad program' refused 'prog:2: there is no such operation' diff --program "$work/prog"
+check 'diff: no list' refused '--known' diff --known "$work/none"
+check 'diff: bad list' refused 'rules:2: no line of a rule' diff --known "$work/rules"
+check 'diff: a random program' prints '# seed 7, program 3' \
+    diff --print --seed 7 --first 3 --ops 1
 tap_end
