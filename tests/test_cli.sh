@@ -85,6 +85,15 @@ check 'inhibition too often' refused "period '1us' is out of range" \
     run --accel avic --inhibit BLOCKIRQ@1us
 check 'inhibition twice' refused 'BLOCKIRQ is named twice' \
     run --accel avic --inhibit BLOCKIRQ@1ms --inhibit BLOCKIRQ@2ms
+check 'no such irqchip' refused "no 'split': give one of vapic, kernel" run --irqchip split
+check 'modelled hardware on KVM irqchip' refused '--irqchip kernel: ' \
+    run --irqchip kernel --accel avic
+check 'modelled hardware between irqchips' refused '--switch-irqchip: ' \
+    run --switch-irqchip 10ms --accel avic
+check 'switch without period' refused "'often' is no period" run --switch-irqchip often
+check 'switch no times' refused "'0' is no number of times" run --switch-irqchip 10ms,0
+check 'too many for KVM irqchip' refused 'address 255 processors, not 256' \
+    run --irqchip kernel --cpus 256
 check 'nothing to inhibit' refused '--inhibit: there is no acceleration' run --inhibit SEV@10ms
 if ! grep -qwE 'avic|apicv' /proc/cpuinfo; then
     check 'nothing to inhibit on this processor' refused 'this processor has neither' \
