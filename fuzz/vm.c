@@ -271,7 +271,7 @@ static void commit(struct fuzz_vm *m, uint32_t n, const struct vapic_entry *entr
 static void run_guest(struct fuzz_vm *m, uint32_t n, uint8_t cr8)
 {
     uint32_t *word = m->pv[n].word;
-    bool set = word != NULL && *word & 1;
+    bool set = m->pv[n].armed; /* else what is there is the guest's own */
     int highest = fuzz_highest(m, n, APIC_ISR);
     bool clear = set && m->clears;
 

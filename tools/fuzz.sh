@@ -197,6 +197,7 @@ fuzz_afl()
     seconds=$1
     shift
     status=0
+    unset ASAN_OPTIONS UBSAN_OPTIONS # it wants them its own way
     command -v afl-fuzz >/dev/null || {
         echo "fuzz.sh: there is no afl-fuzz: apt-get install afl++" >&2
         exit 2
