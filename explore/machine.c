@@ -195,7 +195,7 @@ static void move_on(uint32_t self, bool can_go_on)
 
         if (move & MACHINE_DRAIN) {
             record_move(move, !can_go_on);
-            tso_drain(move & (MACHINE_DRAIN - 1));
+            tso_drain_what_matters(move & (MACHINE_DRAIN - 1), can_go_on ? self : MACHINE_NOBODY);
             if (can_go_on)
                 record_move((uint8_t)self, false);
             continue;

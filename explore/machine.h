@@ -101,7 +101,7 @@ struct machine_actor {
 
 /* ---- Moves ---- */
 
-/* A move is an actor's number, or the drain of the oldest store in an actor's buffer. */
+/* A move is an actor's number, or a drain of the oldest stores in an actor's buffer. */
 #define MACHINE_DRAIN     0x40u
 #define MACHINE_STOP      0xFFu /* a driver's: this run leads nowhere new */
 #define MACHINE_MAX_MOVES (2 * EX_MAX_ACTORS)
@@ -151,6 +151,7 @@ struct machine {
     uint32_t preemptions;
     enum ex_memory_model memory;
     const struct machine_driver *driver;
+    bool single_drains;   /* a drain is of one store, for brute force */
     uint64_t epoch;       /* grows with every write */
     uint64_t memory_hash; /* of the words that more than one actor reaches */
     uint64_t ready_hash;  /* of what the condition being asked has read */

@@ -4,7 +4,7 @@
  *
  *      0:17,1:40,d0,1,0/1,0,2
  *
- * Actor 0 makes 17 steps, actor 1 makes 40, the oldest store in actor 0's buffer becomes visible,
+ * Actor 0 makes 17 steps, actor 1 makes 40, the oldest stores in actor 0's buffer become visible,
  * actor 1 goes on until it cannot, then actor 0. Behind the slash: the answers to choices, in the
  * order in which they are asked; zeros at the end are left out. When the text is used up, the run
  * goes on without preemptions.

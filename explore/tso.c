@@ -205,36 +205,52 @@ static bool meet(uint32_t a, uint32_t b)
     return false;
 }
 
-/* Somebody waits for a condition that reads what the buffer holds. */
-static bool awaited(uint32_t actor)
+/* Somebody waits for a condition that reads this store. */
+static bool awaited(const struct entry *entry, uint32_t actor)
 {
-    uint8_t waiting = 0;
+    uint8_t readers = shadow_over(shadow_readers, entry->address - MACHINE_BASE, entry->size);
 
     for (uint32_t i = 0; i < machine.actor_count; i++) {
-        if (i != actor && machine.actors[i].status == MACHINE_WAITING)
-            waiting |= (uint8_t)(1u << i);
-    }
-    for (uint32_t i = 0; waiting != 0 && i < buffers[actor].count; i++) {
-        const struct entry *entry = &buffers[actor].entries[i];
-
-        if (shadow_over(shadow_readers, entry->address - MACHINE_BASE, entry->size) & waiting)
+        if (i != actor && readers & 1u << i && machine.actors[i].status == MACHINE_WAITING)
             return true;
     }
     return false;
 }
 
-/* What the current actor is about to do depends on the buffer's stores. */
-static bool noticed(uint32_t actor, const struct machine_point *point)
+/* What the actor that stands before a step is about to do depends on this store. */
+static bool noticed(const struct entry *entry, uint32_t actor, uint32_t current)
 {
     const struct machine_access *pending;
 
-    if (point->current == MACHINE_NOBODY || point->current == actor)
+    if (current == MACHINE_NOBODY || current == actor ||
+        machine.actors[current].status != MACHINE_READY)
         return false;
-    pending = &machine.actors[point->current].pending;
-    if (machine.actors[point->current].status != MACHINE_READY)
-        return false;
-    return (pending->size > 0 && holds(&buffers[actor], pending->address, pending->size)) ||
-           (pending->kind != MACHINE_LOAD && meet(actor, point->current));
+    pending = &machine.actors[current].pending;
+    return (pending->size > 0 &&
+            overlap(pending->address, pending->size, entry->address, entry->size)) ||
+           (pending->kind != MACHINE_LOAD && holds(&buffers[current], entry->address, entry->size));
+}
+
+/* The number of the oldest store that somebody might notice here; or the buffer's count. */
+static uint32_t first_that_matters(uint32_t actor, uint32_t current)
+{
+    const struct buffer *buffer = &buffers[actor];
+    uint32_t i = 0;
+
+    while (i < buffer->count && !noticed(&buffer->entries[i], actor, current) &&
+           !awaited(&buffer->entries[i], actor))
+        i++;
+    return i;
+}
+
+void tso_drain_what_matters(uint32_t actor, uint32_t current)
+{
+    uint32_t more = first_that_matters(actor, current);
+
+    if (machine.single_drains || more == buffers[actor].count)
+        more = 0;
+    for (uint32_t i = 0; i <= more; i++)
+        tso_drain(actor);
 }
 
 void tso_list_drains(struct machine_point *point)
@@ -242,8 +258,8 @@ void tso_list_drains(struct machine_point *point)
     uint32_t wanted = 0;
 
     for (uint32_t i = 0; i < machine.actor_count; i++) {
-        if (buffers[i].count > 0 &&
-            (point->count == 0 || machine.every_step || noticed(i, point) || awaited(i)))
+        if (buffers[i].count > 0 && (point->count == 0 || machine.every_step ||
+                                     first_that_matters(i, point->current) < buffers[i].count))
             wanted |= 1u << i;
     }
     for (uint32_t i = 0; i < machine.actor_count; i++) {

@@ -31,6 +31,9 @@ bool tso_store(const struct machine_access *access);
 /* The actor's oldest store, or all of them, become visible to everybody. */
 void tso_drain(uint32_t actor);
 void tso_flush(uint32_t actor);
+/* The oldest ones up to the first on which `current`'s step or a wait depends: what drains before
+ * it in between could as well drain with it. If there is none, the oldest. */
+void tso_drain_what_matters(uint32_t actor, uint32_t current);
 
 /* Adds the drains that somebody might notice here to the moves of the point. */
 void tso_list_drains(struct machine_point *point);

@@ -454,6 +454,7 @@ static uint64_t by_brute_force(const struct toy_scenario *toy, enum ex_memory_mo
     machine.driver = &brute;
     machine.every_step = machine.watchful = true;
     machine.consult_from = 0;
+    machine.single_drains = true;
     odometer.used = 0;
     do {
         odometer.step = 0;
@@ -461,6 +462,7 @@ static uint64_t by_brute_force(const struct toy_scenario *toy, enum ex_memory_mo
         assert_int_equal(machine.outcome, MACHINE_DONE);
         runs++;
     } while (advance());
+    machine.single_drains = false;
     outcomes_start(NULL);
     return runs;
 }
