@@ -9,14 +9,25 @@
  * coroutine; it is switched where an access of its own meets memory that others can reach, so that
  * one schedule is one sequence of such accesses and nothing else: no clock, no thread, no chance.
  *
- *      runtime.c    what the instrumented code calls; which accesses are shared
- *      machine.c    actors, one run of a scenario from its snapshot under a given schedule
- *      dpor.c       which schedules to run: dynamic partial-order reduction, preemption bound
- *      memory.c     x86-TSO store buffers; the memory of C11 with stale reads and data races
- *      replay.c     schedules as a line of text, shrinking
+ *      runtime.c    what the instrumented code calls; redirect.h: copies and fills, too
+ *      steps.c      an actor's accesses, waits and choices as steps of a run
+ *      machine.c    actors, one run of a scenario from its snapshot under a driver's decisions
+ *      arena.c      the scenario's memory; coroutine.c: the actors' stacks; shadow.c: who
+ *                   reaches which byte
+ *      search.c     the driver that goes through all schedules, up to a preemption bound
+ *      sample.c     the one that takes them at random
+ *      replay.c     the one that follows a line of text; shrink.c: the shortest such line
+ *      tso.c        x86-TSO store buffers
+ *      c11.c        the memory of C11 with stale reads; data races
+ *      mutation.c   bugs that are switched on
  *      symbols.c    names for addresses and places in the code
- *      world.c      a hypervisor, its devices and guests, for scenarios to put together
+ *      engine.c     engine.h: explorations from options to results
+ *      world*.c     a hypervisor, its devices and guests, for scenarios to put together
  *      scenarios_*.c   the scenarios
+ *
+ * What code of this room keeps in the scenario's memory by plain accesses of its own is invisible:
+ * neither a point nor part of a state (search.c). It must be each actor's own, or such that the
+ * order of two actors' changes does not matter; anything else goes through the functions below.
  *
  * The words here are the explorer's interface to scenarios and to world.c; engine.h is its
  * interface to the command.
