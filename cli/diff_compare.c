@@ -152,7 +152,8 @@ static bool applies(const struct diff_rule *rule, const struct diff_program *p,
         !what_fits(rule, &d->kernel) || !what_fits(rule, &d->vapic)) {
         return false;
     }
-    if (d->kernel.kind == d->vapic.kind && (differ & ~rule->bits) != 0) {
+    if (rule->bits != UINT64_MAX &&
+        (d->kernel.kind != d->vapic.kind || (differ & ~rule->bits) != 0)) {
         return false;
     }
     for (unsigned i = 0; i < rule->afters; i++) {

@@ -341,6 +341,17 @@ static void rules_know_the_vector(void **state)
     assert_true(compare().unexplained);
 }
 
+/* Bits that differ are those of two values: a #GP on one side is another difference. */
+static void rules_about_bits_are_about_values(void **state)
+{
+    (void)state;
+    parse("0 wr 0x80 0x33\n");
+    LOG(kernel_log, {0, 0, DIFF_DONE, 0x80, 0});
+    LOG(vapic_log, {0, 0, DIFF_FAULT, 0x80, 0});
+    parse_rules(RULE("what: 0x80\nbits: 0xf\nthen: continue\n"));
+    assert_true(compare().unexplained);
+}
+
 static void rules_take_an_msr_for_its_register(void **state)
 {
     (void)state;
@@ -453,6 +464,7 @@ int main(void)
         cmocka_unit_test(rules_continue_or_stop),
         cmocka_unit_test(rules_are_narrow),
         cmocka_unit_test(rules_know_the_vector),
+        cmocka_unit_test(rules_about_bits_are_about_values),
         cmocka_unit_test(rules_take_an_msr_for_its_register),
         cmocka_unit_test(bad_rules_are_refused),
         cmocka_unit_test(the_list_is_well_formed),
