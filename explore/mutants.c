@@ -381,23 +381,39 @@ static bool try_phase(struct hunt *h, const struct phase *p, char *error, size_t
 static const struct {
     const char *file, *scenario;
 } suited[] = {
-    {"accel.c", "inhibit-a-runner"},     {"accel.c", "two-administrators"},
-    {"accel.c", "iommu-to-sleeper"},     {"apicv", "route-and-service"},
-    {"apicv", "on-while-in-service"},    {"avic_irte.c", "iommu-to-sleeper"},
-    {"avic_irte.c", "attach-and-move"},  {"avic_table.c", "ipi-to-sleeper"},
-    {"avic_table.c", "ldr-is-shared"},   {"fabric", "moves-between-chains"},
-    {"fabric", "hotplug-and-nmi"},       {"fabric", "remove-and-msi"},
+    {"accel.c", "inhibit-a-runner"},
+    {"accel.c", "two-administrators"},
+    {"accel.c", "iommu-to-sleeper"},
+    {"apicv", "route-and-service"},
+    {"apicv", "on-while-in-service"},
+    {"avic_irte.c", "iommu-to-sleeper"},
+    {"avic_irte.c", "attach-and-move"},
+    {"avic_table.c", "ipi-to-sleeper"},
+    {"avic_table.c", "ldr-is-shared"},
+    {"fabric", "moves-between-chains"},
+    {"fabric", "hotplug-and-nmi"},
+    {"fabric", "remove-and-msi"},
     {"flush", "apic-off-and-on"},
-    {"gsi.c", "level-served-twice"},     {"inhibit.c", "window-and-reason"},
-    {"inhibit.c", "inhibit-a-runner"},   {"inhibit.c", "page-fault-and-withdrawal"},
-    {"internal.h", "level-and-poke"},    {"internal.h", "nmi-to-sleeper"},
-    {"ioapic", "level-to-nobody"},       {"ioapic", "level-raised-again"},
-    {"lapic.c", "level-and-poke"},       {"lapic.c", "nmi-and-extint"},
-    {"lapic_run.c", "post-behind-post"}, {"lapic_run.c", "two-lives"},
-    {"post.c", "post-to-sleeper"},       {"post.c", "post-behind-post"},
-    {"post.c", "level-and-poke"},        {"posted.c", "post-and-device"},
-    {"posted.c", "list-left-twice"},     {"posted.c", "silent-post-before-sleep"},
-    {"posted.c", "attach-to-sleeper"},   {"pv.c", "pv-eoi-and-post"},
+    {"gsi.c", "level-served-twice"},
+    {"inhibit.c", "window-and-reason"},
+    {"inhibit.c", "inhibit-a-runner"},
+    {"inhibit.c", "page-fault-and-withdrawal"},
+    {"internal.h", "level-and-poke"},
+    {"internal.h", "nmi-to-sleeper"},
+    {"ioapic", "level-to-nobody"},
+    {"ioapic", "level-raised-again"},
+    {"lapic.c", "level-and-poke"},
+    {"lapic.c", "nmi-and-extint"},
+    {"lapic_run.c", "post-behind-post"},
+    {"lapic_run.c", "two-lives"},
+    {"post.c", "post-to-sleeper"},
+    {"post.c", "post-behind-post"},
+    {"post.c", "level-and-poke"},
+    {"posted.c", "post-and-device"},
+    {"posted.c", "list-left-twice"},
+    {"posted.c", "silent-post-before-sleep"},
+    {"posted.c", "attach-to-sleeper"},
+    {"pv.c", "pv-eoi-and-post"},
 };
 
 #define SUITED_SCHEDULES 600u
@@ -425,7 +441,7 @@ static bool try_hints(struct hunt *h, char *error, size_t error_size)
         struct attempt a = {
             scenario_named(hint->scenario), hint->mode, hint->memory, hint->strategy, 0, 30};
 
-        if (strcmp(hint->mutant, h->mutant->name) == 0 && a.scenario < ex_scenario_count &&
+        if (fnmatch(hint->mutant, h->mutant->name, 0) == 0 && a.scenario < ex_scenario_count &&
             !try(h, &a, error, error_size))
             return false;
     }

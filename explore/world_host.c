@@ -192,7 +192,8 @@ static void host_notify(void *ctx, struct vapic *target, enum vapic_action actio
 
     if (w->ends && ex_read(&w->gone, "gone?"))
         ex_fail(ex_properties[EX_PROPERTY_CRASH].name, "a vCPU of a VM that is gone is notified");
-    world_act(vcpu_of(target), action);
+    if (!ex_dropped("notify"))
+        world_act(vcpu_of(target), action);
 }
 
 struct exit_wait {

@@ -1,12 +1,17 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Makes explore/mutants_hints.c from the JSON of a run of mutants:
+"""Makes explore/mutants_hints.c from the JSON of runs of mutants:
 
-    vapic check --mutants --json > all.json && tools/mutant-hints.py all.json
+    vapic check --mutants --json > named.json
+    vapic check --mutants --mechanical --json > places.json
+    tools/mutant-hints.py named.json places.json
+
+Lines move, so a place is remembered without its line.
 """
 
 import json
 import pathlib
+import subprocess
 import sys
 
 MODES = {
@@ -31,27 +36,32 @@ const size_t ex_mutant_hint_count = sizeof(ex_mutant_hints) / sizeof(ex_mutant_h
 """
 
 
+def pattern(name):
+    parts = name.split(":")
+    if len(parts) == 4:
+        parts[2] = "*"
+    return ":".join(parts)
+
+
 def row(mutant):
-    text = '{"%s", "%s", %s, %s, %s},' % (
-        mutant["mutant"],
+    return '    {"%s", "%s", %s, %s, %s},' % (
+        pattern(mutant["mutant"]),
         mutant["scenario"],
         MODES[mutant["accel"]],
         MEMORIES[mutant["memory"]],
         STRATEGIES[mutant["strategy"]],
     )
-    if len(text) <= 96:
-        return "    " + text
-    head, tail = text.split(", ", 1)
-    return "    %s,\n     %s" % (head, tail)
 
 
 def main():
-    if len(sys.argv) != 2:
-        sys.exit("usage: mutant-hints.py FILE")
-    mutants = json.loads(pathlib.Path(sys.argv[1]).read_text())
-    rows = [row(m) for m in sorted(mutants, key=lambda m: m["mutant"]) if m["killed"]]
+    if len(sys.argv) < 2:
+        sys.exit("usage: mutant-hints.py FILE...")
+    rows = set()
+    for name in sys.argv[1:]:
+        rows |= {row(m) for m in json.loads(pathlib.Path(name).read_text()) if m["killed"]}
     target = pathlib.Path(__file__).parent.parent / "explore" / "mutants_hints.c"
-    target.write_text(HEAD + "\n".join(rows) + "\n" + TAIL)
+    target.write_text(HEAD + "\n".join(sorted(rows)) + "\n" + TAIL)
+    subprocess.run(["clang-format", "-i", target], check=True)
 
 
 main()
