@@ -8,8 +8,8 @@
 #        fuzz.sh corpus [TARGET...]          rewrite the committed corpora from what was found
 #
 # Targets are the files fuzz/target_*.c; without any on the command line all are meant. What a run
-# adds to a corpus stays in build/fuzz-corpus/TARGET, findings go to build/fuzz-findings. Exit status
-# 1: there is a finding. A finding is repeated by `build/fuzz/fuzz/fuzz-TARGET FILE`.
+# adds to a corpus stays in build/fuzz-corpus/TARGET, findings go to build/fuzz-findings. Exit
+# status 1: there is a finding. A finding is repeated by `build/fuzz/fuzz/fuzz-TARGET FILE`.
 set -u
 cd "$(dirname "$0")/.." || exit 2
 
