@@ -107,30 +107,44 @@ static uint8_t still_to_come(const struct machine_access *access, bool write, ui
         if (others & 1u << i && !tso_waiting(i) &&
             !shadow_ahead(offset_of(access->address), access->size, write, i,
                           machine.actors[i].steps))
-            others &= (uint8_t)~(1u << i);
+            others &= (uint8_t) ~(1u << i);
     }
     return others;
+}
+
+static bool may_conflict(const struct machine_access *access, bool write, uint8_t others)
+{
+    others = still_to_come(access, write, others);
+    return others != 0 && shadow_conflicts(offset_of(access->address), access->size, write, others);
+}
+
+/* The actor's store buffer is about to be emptied: the same for each store in it. */
+static bool flush_may_conflict(uint32_t self, uint8_t others)
+{
+    struct machine_access store = {.kind = MACHINE_STORE};
+
+    for (uint32_t i = 0; tso_peek(self, i, &store.address, &store.size); i++) {
+        if (may_conflict(&store, true, others))
+            return true;
+    }
+    return false;
 }
 
 /* Whether somebody else might do something here that matters. */
 static bool worth_asking(uint32_t self, const struct machine_access *access)
 {
     bool write = access->kind != MACHINE_LOAD;
-    uint8_t others;
+    uint8_t others = living_others(self);
 
     if (machine.every_step)
         return true;
     if (machine.memory == EX_TSO) {
         if (tso_buffers(access))
             return false;
-        if (write && tso_waiting(self))
+        if (write && flush_may_conflict(self, others))
             return true;
     }
-    if (access->kind == MACHINE_FENCE)
-        return false;
-    others = still_to_come(access, write, living_others(self));
-    return others != 0 &&
-           shadow_conflicts(offset_of(access->address), access->size, write, others);
+    return access->kind != MACHINE_FENCE && may_conflict(access, write, others);
 }
 
 /* The actor's own step that the current actor stands before. */

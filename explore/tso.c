@@ -179,6 +179,15 @@ bool tso_waiting(uint32_t actor)
     return buffers[actor].count > 0;
 }
 
+bool tso_peek(uint32_t actor, uint32_t i, uintptr_t *address, size_t *size)
+{
+    if (i >= buffers[actor].count)
+        return false;
+    *address = buffers[actor].entries[i].address;
+    *size = buffers[actor].entries[i].size;
+    return true;
+}
+
 /* ---- Which drains can matter ---- */
 
 static bool overlap(uintptr_t a, size_t a_size, uintptr_t b, size_t b_size)

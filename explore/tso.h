@@ -21,6 +21,9 @@ bool tso_buffers(const struct machine_access *access);
 /* The actor's buffer has stores in it. */
 bool tso_waiting(uint32_t actor);
 
+/* The i-th store in it; false: there are fewer. */
+bool tso_peek(uint32_t actor, uint32_t i, uintptr_t *address, size_t *size);
+
 /* Before and after a plain store that the compiled code makes itself. */
 void tso_before_store(uintptr_t address, size_t size);
 void tso_settle(uintptr_t address, size_t size);
