@@ -152,7 +152,7 @@ const struct ex_scenario scenario_logical_and_ldr = {
     .text = "a logical IPI while its target changes its LDR",
     .races = "A10 S15",
     .modes = MODES_ALL,
-    .bound = 2,
+    .bound = EX_COMPLETE,
     WORLD(&logical_and_ldr),
 };
 
@@ -175,7 +175,7 @@ const struct ex_scenario scenario_ldr_then_logical = {
     .text = "a vCPU changes its LDR and says so; logical IPIs to the old one and to the new one",
     .races = "A10",
     .modes = MODES_ALL,
-    .bound = 1,
+    .bound = 2,
     WORLD(&ldr_then_logical),
 };
 
@@ -355,7 +355,7 @@ const struct ex_scenario scenario_page_fault_and_withdrawal = {
     .text = "a guest faults on the access page, which is mapped, while it is withdrawn",
     .races = "I19 I2 I18",
     .modes = MODES_ACCEL,
-    .bound = 2,
+    .bound = EX_COMPLETE,
     WORLD(&page_fault_and_withdrawal),
 };
 

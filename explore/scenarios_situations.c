@@ -28,7 +28,7 @@ const struct ex_scenario scenario_page_in_x2apic_mode = {
     .text = "a vCPU enters x2APIC mode and reaches for the page that a peer uses",
     .races = "A16 I12 I21",
     .modes = MODES_ACCEL,
-    .bound = 2,
+    .bound = EX_COMPLETE,
     WORLD(&page_in_x2apic_mode),
 };
 
@@ -49,7 +49,7 @@ const struct ex_scenario scenario_update_under_l2 = {
     .text = "acceleration is switched on while L2 runs, and a message for L1 ends L2",
     .races = "I15 I16 P16 A15",
     .modes = MODES_ACCEL,
-    .bound = 2,
+    .bound = EX_COMPLETE,
     WORLD(&update_under_l2),
 };
 
@@ -87,7 +87,7 @@ const struct ex_scenario scenario_ipi_to_l2 = {
     .text = "an IPI for a vCPU whose nested guest runs for as long as it may",
     .races = "A15 I16",
     .modes = MODES_ACCEL,
-    .bound = 2,
+    .bound = EX_COMPLETE,
     WORLD(&ipi_to_l2),
 };
 

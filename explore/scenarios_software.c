@@ -73,7 +73,7 @@ const struct ex_scenario scenario_post_behind_post = {
     .text = "a second vector, of higher priority, is posted while the first is taken over",
     .races = "S3 S4 P1 P2",
     .modes = MODES_ALL,
-    .bound = 3,
+    .bound = EX_COMPLETE,
     WORLD(&post_behind_post),
 };
 
@@ -89,7 +89,7 @@ const struct ex_scenario scenario_same_vector_again = {
     .text = "a device posts one vector twice: the second one coalesces or comes again",
     .races = "S5",
     .modes = MODES_ALL,
-    .bound = 3,
+    .bound = 4,
     WORLD(&same_vector_again),
 };
 
@@ -108,7 +108,7 @@ const struct ex_scenario scenario_ipis_cross = {
     .text = "two vCPUs send an IPI to each other and go to sleep",
     .races = "S17 S1 A1 P10",
     .modes = MODES_ALL,
-    .bound = 2,
+    .bound = 3,
     WORLD(&ipis_cross),
 };
 
@@ -125,7 +125,7 @@ const struct ex_scenario scenario_ping_pong = {
     .text = "an IPI and its answer; each sleeps until it has got its own",
     .races = "S17 S1",
     .modes = MODES_ALL,
-    .bound = 2,
+    .bound = 3,
     WORLD(&ping_pong),
 };
 
@@ -160,7 +160,7 @@ const struct ex_scenario scenario_mode_switch = {
     .text = "a message by physical ID while its target switches from xAPIC to x2APIC mode",
     .races = "S15 I12",
     .modes = MODES_ALL,
-    .bound = 2,
+    .bound = 3,
     WORLD(&mode_switch),
 };
 
@@ -196,7 +196,7 @@ const struct ex_scenario scenario_level_raised_again = {
     .text = "the line of a level falls and rises while its handler runs and ends",
     .races = "S7 A13 A14 P11 P13",
     .modes = MODES_ALL,
-    .bound = 2,
+    .bound = 3,
     WORLD(&level_raised_again),
 };
 
@@ -302,7 +302,7 @@ const struct ex_scenario scenario_timer_and_sleep = {
     .text = "the timer expires while its vCPU goes to sleep",
     .races = "S12",
     .modes = MODES_ALL,
-    .bound = EX_COMPLETE,
+    .bound = 3,
     WORLD(&timer_and_sleep),
 };
 
@@ -342,7 +342,7 @@ const struct ex_scenario scenario_hotplug_and_broadcast = {
     .text = "a vCPU is added under a broadcast: it gets it or does not, and takes what it got",
     .races = "S13 A17",
     .modes = MODES_ALL,
-    .bound = 2,
+    .bound = 1,
     WORLD(&hotplug_and_broadcast),
 };
 
@@ -379,7 +379,7 @@ const struct ex_scenario scenario_pv_eoi_and_post = {
     .text = "a guest that ends by its paravirtual word gets a second vector meanwhile",
     .races = "S19",
     .modes = EX_MODE(EX_NONE) | EX_MODE(EX_AVIC) | EX_MODE(EX_APICV),
-    .bound = 3,
+    .bound = 4,
     WORLD(&pv_eoi_and_post),
 };
 
