@@ -11,9 +11,9 @@
  * merges more than the order of commuting steps: whoever reads the same is in the same state.
  *
  * Preemptions are tried only before a step that may conflict with one of another living actor
- * (shadow.h); a step that does not can as well be made before the switch. When an access shows that
- * there is a conflict that nobody knew of, the bound is begun anew: at once, or, where much was done
- * already, at its end, when all that there is to learn is known.
+ * (shadow.h); a step that does not can as well be made before the switch. When an access shows
+ * that there is a conflict that nobody knew of, the bound is begun anew: at once, or, where much
+ * was done already, at its end, when all that there is to learn is known.
  *
  * Bounds are explored one after the other, 0 first: the first failure has the fewest preemptions.
  *
@@ -35,7 +35,7 @@ struct seen {
     uint64_t left;
 };
 
-#define FEW_RUNS   2000u            /* not worth finishing, when they must be made again */
+#define FEW_RUNS   2000u             /* not worth finishing, when they must be made again */
 #define SEEN_LIMIT ((size_t)1 << 26) /* entries: 1 GiB; beyond, states are forgotten */
 
 static struct seen *table;

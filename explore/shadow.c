@@ -45,7 +45,7 @@ void shadow_note_step(size_t offset, size_t size, bool write, uint32_t actor, ui
         if (*until > step)
             continue;
         *until = step + step / 8 + 8;
-        if (shadow_conflicts(word * 8, 8, write, (uint8_t)~(1u << actor)))
+        if (shadow_conflicts(word * 8, 8, write, (uint8_t) ~(1u << actor)))
             machine.grown = true;
     }
 }

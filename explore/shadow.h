@@ -2,8 +2,9 @@
 /*
  * Who reaches which byte of the scenario's memory, and until when: learned from all runs of an
  * exploration. An access that no access still to come of another actor can conflict with is no
- * scheduling point, for it commutes with all that can come before it. What is learned late means that points were passed over before: the exploration
- * begins anew with what it knows now (machine.grown), so that in the end none was.
+ * scheduling point, for it commutes with all that can come before it. What is learned late means
+ * that points were passed over before: the exploration begins anew with what it knows now
+ * (machine.grown), so that in the end none was.
  */
 #ifndef VAPIC_EXPLORE_SHADOW_H
 #define VAPIC_EXPLORE_SHADOW_H

@@ -632,6 +632,30 @@ static void test_shrink(void **state)
     ex_result_free(&found);
 }
 
+/* ---- The same again ---- */
+
+static void test_repeats(void **state)
+{
+    static const struct toy_scenario toy = {
+        {{random_program}, {random_program}, {random_program}}, everything, NULL};
+    struct ex_options options = complete;
+
+    (void)state;
+    random_length = 4;
+    random_seed = 3;
+    for (options.memory = EX_SC; options.memory <= EX_TSO; options.memory++) {
+        struct ex_result one = explore_toy(&toy, &options, NULL);
+        struct ex_result two = explore_toy(&toy, &options, NULL);
+
+        assert_true(one.complete && two.complete);
+        assert_int_equal(one.schedules, two.schedules);
+        assert_int_equal(one.steps, two.steps);
+        assert_int_equal(one.blocked, two.blocked);
+        ex_result_free(&one);
+        ex_result_free(&two);
+    }
+}
+
 /* ---- Shards ---- */
 
 static void test_shards(void **state)
@@ -692,6 +716,7 @@ int main(void)
         cmocka_unit_test(test_tso_iriw),
         cmocka_unit_test(test_brute_force),
         cmocka_unit_test(test_bounded_brute_force),
+        cmocka_unit_test(test_repeats),
         cmocka_unit_test(test_replay),
         cmocka_unit_test(test_sampled),
         cmocka_unit_test(test_schedules_that_do_not_fit),
