@@ -119,7 +119,8 @@ fuzz_run()
         report_crash "$result" "$name"
         [ "$result" -eq 0 ] || status=1
     done
-    [ "$status" -eq 0 ] || echo "repeat a finding: build/fuzz/fuzz/fuzz-TARGET $findings/TARGET/FILE"
+    [ "$status" -eq 0 ] ||
+        echo "repeat a finding: build/fuzz/fuzz/fuzz-TARGET $findings/TARGET/FILE"
     return "$status"
 }
 
@@ -236,8 +237,9 @@ afl_stat()
     sed -n "s/^$1 *: *//p" "$stats"
 }
 
-# A small corpus for the repository: smallest inputs first, those that reach an edge that none before
-# them reaches, of the committed and the scratch corpus. libFuzzer's control file lists just these.
+# A small corpus for the repository: smallest inputs first, those that reach an edge that none
+# before them reaches, of the committed and the scratch corpus. libFuzzer's control file lists just
+# these.
 fuzz_corpus()
 {
     build
