@@ -15,8 +15,8 @@ LATE = {"LOC": 40, "RES": 2}
 
 TIMER = {"tsc-deadline": "lapic-deadline", "oneshot": "lapic"}
 
-# What Linux says of an interrupt that should not have come. (One that was lost stops the guest. That
-# it took long, as in lockups and stalls, it also says where the emulator gets too little time.)
+# What Linux says of an interrupt that should not have come. (One that was lost stops the guest. Of
+# lockups and stalls it also speaks where the emulator gets too little time.)
 COMPLAINTS = r"nobody cared|spurious|No irq handler|Unexpected|^(ERR|MIS): +[1-9]"
 SLOW = r"soft lockup|rcu.*stall"
 
