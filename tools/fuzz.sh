@@ -139,7 +139,9 @@ fuzz_share()
 share_of()
 {
     runs=$(settings "$1" | cut -d' ' -f2)
-    run_target "$1" -seed=1 -runs="$runs" "fuzz/corpus/$1"
+    rm -rf "build/fuzz-share/$1"
+    mkdir -p "build/fuzz-share/$1" # the first directory is where new inputs go
+    run_target "$1" -seed=1 -runs="$runs" "build/fuzz-share/$1" "fuzz/corpus/$1"
     result=$?
     echo "$(executions "$1") executions, $(edges "$1") edges"
     report_crash "$result" "$1"
