@@ -527,20 +527,25 @@ void vapic_ioapic_write(struct vapic_ioapic *io, uint32_t offset, uint64_t value
 
 /* ---- Beginning, RESET, state ---- */
 
-/* Everything but the line sources, and the claim count that a sender may still compare. */
-void vapic_ioapic_load_pin(struct vapic_ioapic *io, uint32_t pin, uint64_t entry, uint16_t sources,
-                           uint32_t storm_count)
+/*
+ * Everything but the claim count, which a sender may still compare. Sources that stay are those of
+ * the word that is replaced: a device may move its line meanwhile.
+ */
+void vapic_ioapic_load_pin(struct vapic_ioapic *io, uint32_t pin, uint64_t entry,
+                           const uint16_t *sources, uint32_t storm_count)
 {
     struct vapic_pin *p = &io->pins[pin];
-    uint64_t state =
-        (entry & PIN_LOW) | (entry & RTE_HIGH_BITS) >> 16 | (uint64_t)sources << PIN_SOURCES_SHIFT;
+    uint64_t state = (entry & PIN_LOW) | (entry & RTE_HIGH_BITS) >> 16;
     uint64_t seen = vapic_load64(&p->word, VAPIC_ACQUIRE);
+    uint64_t stays = sources == NULL ? PIN_SOURCES : 0;
     uint64_t count;
 
+    if (sources != NULL)
+        state |= (uint64_t)*sources << PIN_SOURCES_SHIFT;
     vapic_routes_begin(io->vm);
     do {
         count = claim(seen) & PIN_CLAIM; /* a claim from before is not the last one any more */
-    } while (!replace(p, &seen, state | count));
+    } while (!replace(p, &seen, state | (seen & stays) | count));
     vapic_routes_end(io->vm, true);
     vapic_store32(&p->storm, storm_count, VAPIC_RELAXED);
     service(io->vm, p);

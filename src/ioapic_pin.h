@@ -78,8 +78,11 @@ static inline uint32_t ioapic_select_mask(const struct vapic_ioapic *io)
     return io->pin_count > 120 ? 0x1FF : 0xFF;
 }
 
-/* ioapic.c: gives the pin entry (with remote IRR and delivery status), sources and storm count. */
-void vapic_ioapic_load_pin(struct vapic_ioapic *io, uint32_t pin, uint64_t entry, uint16_t sources,
-                           uint32_t storm);
+/*
+ * ioapic.c: gives the pin entry (with remote IRR and delivery status), sources and storm count.
+ * `sources` NULL: the lines stay as they are.
+ */
+void vapic_ioapic_load_pin(struct vapic_ioapic *io, uint32_t pin, uint64_t entry,
+                           const uint16_t *sources, uint32_t storm);
 
 #endif

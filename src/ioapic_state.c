@@ -127,9 +127,9 @@ int vapic_ioapic_load(struct vapic_ioapic *io, const void *record, size_t size)
     vapic_store32(&io->select, (uint32_t)get_le(from + 20, 4), VAPIC_RELAXED);
     for (uint32_t n = 0; n < io->pin_count; n++) {
         const uint8_t *pin = from + HEADER_SIZE + PIN_SIZE * n;
+        uint16_t sources = (uint16_t)get_le(pin + 8, 2);
 
-        vapic_ioapic_load_pin(io, n, get_le(pin, 8), (uint16_t)get_le(pin + 8, 2),
-                              (uint32_t)get_le(pin + 12, 4));
+        vapic_ioapic_load_pin(io, n, get_le(pin, 8), &sources, (uint32_t)get_le(pin + 12, 4));
     }
     return VAPIC_OK;
 }
@@ -138,13 +138,10 @@ int vapic_ioapic_load(struct vapic_ioapic *io, const void *record, size_t size)
 
 int vapic_ioapic_load_entry(struct vapic_ioapic *io, uint32_t pin, uint64_t entry)
 {
-    uint64_t sources;
-
     if (io == NULL || pin >= io->pin_count)
         return VAPIC_E_ARG;
-    sources = vapic_load64(&io->pins[pin].word, VAPIC_ACQUIRE) >> PIN_SOURCES_SHIFT;
     if (!pin_is_level(entry))
         entry &= ~(uint64_t)IOAPIC_RTE_RIRR;
-    vapic_ioapic_load_pin(io, pin, entry & RTE_BITS, (uint16_t)sources, 0);
+    vapic_ioapic_load_pin(io, pin, entry & RTE_BITS, NULL, 0);
     return VAPIC_OK;
 }

@@ -811,7 +811,8 @@ int vapic_ioapic_load(struct vapic_ioapic *io, const void *record, size_t size);
  * One redirection entry with its remote IRR, for state of another I/O APIC, which has no record:
  * after vapic_ioapic_reset(), and after the lines have their levels and the vCPUs theirs. What an
  * entry cannot hold is left out. A level-triggered pin whose line is high and which awaits no EOI
- * sends its message at once; an edge is none. VAPIC_E_ARG: no such pin. [any]
+ * sends its message at once; an edge is none. A line that moves meanwhile is not lost: on an
+ * edge-triggered pin its rise comes before or after the load. VAPIC_E_ARG: no such pin. [any]
  */
 int vapic_ioapic_load_entry(struct vapic_ioapic *io, uint32_t pin, uint64_t entry);
 
