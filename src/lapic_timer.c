@@ -280,10 +280,13 @@ void vapic_timer_restore(struct vapic *v, uint32_t current, struct vapic_now now
     arm(v, add_saturating(now.ns, ticks_to_ns(v, current)));
 }
 
-void vapic_load_timer_ended(struct vapic *v)
+int vapic_load_timer_ended(struct vapic *v)
 {
+    if (v == NULL || timer_mode(v) != APIC_TIMER_ONESHOT || reg(v, APIC_TMICT) == 0)
+        return VAPIC_E_ARG;
     vapic_timer_stop(v);
     v->timer_flags = VAPIC_TIMER_EXPIRED;
+    return VAPIC_OK;
 }
 
 void vapic_timer_load(struct vapic *v, uint8_t flags, uint64_t when, struct vapic_now now)

@@ -87,12 +87,41 @@ static void ended_timer_stays_ended(void **state)
     load(fx, image);
     assert_int_equal(fx_take_eoi(fx, 0), VECTOR);
     load(fx, image);
-    vapic_load_timer_ended(&fx->v[0]);
+    assert_int_equal(vapic_load_timer_ended(&fx->v[0]), VAPIC_OK);
     fx->now.ns += 5000;
     assert_int_equal(fx_take(fx, 0), -1);
     assert_int_equal(fx_get(fx, 0, APIC_TMICT), 1000);
     assert_int_equal(fx_get(fx, 0, APIC_TMCCT), 0);
     fx_free(fx);
+}
+
+/* A timer of another mode, or one that was never started, has not ended: it goes on. */
+static void only_a_one_shot_ends(void **state)
+{
+    static const struct {
+        uint32_t mode, initial;
+        int result;
+    } rows[] = {
+        {APIC_TIMER_ONESHOT, 1000, VAPIC_OK},
+        {APIC_TIMER_ONESHOT, 0, VAPIC_E_ARG},
+        {APIC_TIMER_PERIODIC, 1000, VAPIC_E_ARG},
+        {APIC_TIMER_DEADLINE, 0, VAPIC_E_ARG},
+    };
+    (void)state;
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct fx *fx = fx_new(NULL);
+        int want = rows[i].mode == APIC_TIMER_PERIODIC ? VECTOR : -1;
+
+        fx_set(fx, 0, APIC_TDCR, 0xb);
+        fx_set(fx, 0, APIC_LVT_TIMER, rows[i].mode | VECTOR);
+        fx_set(fx, 0, APIC_TMICT, rows[i].initial);
+        fx_equal(vapic_load_timer_ended(&fx->v[0]), rows[i].result, "row %zu", i);
+        fx->now.ns += 5000;
+        fx_equal(fx_take(fx, 0), want, "row %zu", i);
+        fx_free(fx);
+    }
+    assert_int_equal(vapic_load_timer_ended(NULL), VAPIC_E_ARG);
 }
 
 /* ---- I/O APIC entries ---- */
@@ -239,7 +268,7 @@ int main(void)
         cmocka_unit_test(activity_is_refused),       cmocka_unit_test(ended_timer_stays_ended),
         cmocka_unit_test(remote_irr_holds_the_line), cmocka_unit_test(high_line_sends_at_once),
         cmocka_unit_test(high_line_is_no_edge),      cmocka_unit_test(what_an_entry_cannot_hold),
-        cmocka_unit_test(moving_line_is_kept),
+        cmocka_unit_test(moving_line_is_kept),       cmocka_unit_test(only_a_one_shot_ends),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

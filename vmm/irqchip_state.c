@@ -257,7 +257,7 @@ int vmm_apic_load_vapic(struct vmm_vcpu *v, struct vmm_apic_state *state, struct
         rc = vapic_load_image(&v->apic, VAPIC_IMAGE_ID8, state->image, sizeof(state->image), now);
     }
     if (rc == VAPIC_OK && vmm_apic_state_ended(state)) {
-        vapic_load_timer_ended(&v->apic);
+        rc = vapic_load_timer_ended(&v->apic);
     }
     if (rc == VAPIC_OK) {
         rc = load_deadline(v, state);

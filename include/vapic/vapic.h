@@ -793,9 +793,10 @@ int vapic_load_activity(struct vapic *v, enum vapic_activity activity);
 
 /*
  * Likewise: the one-shot timer has ended, and its interrupt was delivered, which a count of 0 in an
- * image does not say: vapic_load_image() has armed it to end now. [owner]
+ * image does not say: vapic_load_image() has armed it to end now. VAPIC_E_ARG: the image that was
+ * loaded has no one-shot timer with an initial count. [owner]
  */
-void vapic_load_timer_ended(struct vapic *v);
+int vapic_load_timer_ended(struct vapic *v);
 
 /*
  * The same for an I/O APIC; `size` must be at least VAPIC_IOAPIC_RECORD(pins) (VAPIC_E_SIZE). Load
