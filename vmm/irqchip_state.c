@@ -143,15 +143,16 @@ static int flush(struct vmm_vcpu *v)
     return rc == 0 || error == EINTR || error == EAGAIN ? 0 : -1;
 }
 
+/* The time is taken afterwards: a timer may end late for it, never early. */
 static int get_image(struct vmm_vcpu *v, struct vmm_apic_state *state)
 {
     struct kvm_lapic_state apic;
 
     _Static_assert(sizeof(apic.regs) == VAPIC_IMAGE_SIZE, "the same image");
-    state->saved_ns = vmm_clock_mono(&vmm_clock_host);
     if (ioctl(v->fd, KVM_GET_LAPIC, &apic) != 0) {
         return -1;
     }
+    state->saved_ns = vmm_clock_mono(&vmm_clock_host);
     memcpy(state->image, apic.regs, sizeof(state->image));
     return 0;
 }
