@@ -102,9 +102,9 @@ static void only_a_one_shot_ends(void **state)
         uint32_t mode, initial;
         int result;
     } rows[] = {
-        {APIC_TIMER_ONESHOT, 1000, VAPIC_OK},
+        {APIC_TIMER_ONESHOT, 1000000, VAPIC_OK},
         {APIC_TIMER_ONESHOT, 0, VAPIC_E_ARG},
-        {APIC_TIMER_PERIODIC, 1000, VAPIC_E_ARG},
+        {APIC_TIMER_PERIODIC, 1000000, VAPIC_E_ARG},
         {APIC_TIMER_DEADLINE, 0, VAPIC_E_ARG},
     };
     (void)state;
@@ -117,7 +117,7 @@ static void only_a_one_shot_ends(void **state)
         fx_set(fx, 0, APIC_LVT_TIMER, rows[i].mode | VECTOR);
         fx_set(fx, 0, APIC_TMICT, rows[i].initial);
         fx_equal(vapic_load_timer_ended(&fx->v[0]), rows[i].result, "row %zu", i);
-        fx->now.ns += 5000;
+        fx->now.ns += 5000000;
         fx_equal(fx_take(fx, 0), want, "row %zu", i);
         fx_free(fx);
     }
