@@ -72,7 +72,7 @@ static bool await_request(struct vmm_machine *m, uint64_t period_ns)
     struct timespec until;
     int rc = 0;
 
-    clock_gettime(CLOCK_REALTIME, &until);
+    clock_gettime(CLOCK_MONOTONIC, &until); /* as `wanted` is told */
     until.tv_sec += (time_t)(period_ns / VMM_NS_PER_SEC);
     until.tv_nsec += (long)(period_ns % VMM_NS_PER_SEC);
     until.tv_sec += until.tv_nsec / (long)VMM_NS_PER_SEC;
@@ -250,13 +250,13 @@ static int join_cpus(struct vmm_machine *m, struct vmm_err *err)
 {
     struct timespec until;
 
-    clock_gettime(CLOCK_REALTIME, &until);
+    clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += JOIN_SECONDS;
     for (unsigned i = 0; i < m->config.cpus; i++) {
         if (!m->cpu[i].joinable) {
             continue;
         }
-        if (pthread_timedjoin_np(m->cpu[i].thread, NULL, &until) != 0) {
+        if (pthread_clockjoin_np(m->cpu[i].thread, NULL, CLOCK_MONOTONIC, &until) != 0) {
             m->stuck = true;
             return vmm_fail(err, "/dev/kvm: vCPU %u does not come back: use --engine rig", i);
         }

@@ -384,6 +384,17 @@ static int build(struct vmm_machine *m, struct vmm_err *err)
     return make_signals(m, err);
 }
 
+/* Its time-outs follow no change of the wall clock. */
+static void init_monotonic(pthread_cond_t *cond)
+{
+    pthread_condattr_t attr;
+
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(cond, &attr);
+    pthread_condattr_destroy(&attr);
+}
+
 struct vmm_machine *vmm_machine_new(const struct vmm_machine_config *config, struct vmm_err *err)
 {
     struct vmm_machine *m = aligned_alloc(_Alignof(struct vmm_machine), sizeof(*m));
@@ -401,7 +412,7 @@ struct vmm_machine *vmm_machine_new(const struct vmm_machine_config *config, str
     m->signal_fd = -1;
     pthread_mutex_init(&m->config_lock, NULL);
     pthread_mutex_init(&m->want_lock, NULL);
-    pthread_cond_init(&m->wanted, NULL);
+    init_monotonic(&m->wanted);
     m->cpu_config = (struct vmm_kvm_cpu_config){
         .cpus = config->cpus,
         .x2apic = config->x2apic,
