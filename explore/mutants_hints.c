@@ -37,6 +37,7 @@ const struct ex_mutant_hint ex_mutant_hints[] = {
     {"LINE_NOT_LOOKED_AT", "level-served-twice", EX_NONE, EX_SC, EX_SAMPLED},
     {"LIST_NOT_JOINED", "iommu-to-sleeper", EX_APICV, EX_SC, EX_SAMPLED},
     {"LIST_UNLOCKED", "list-left-twice", EX_APICV_IPIV, EX_SC, EX_SAMPLED},
+    {"LOGICAL_COUNT_EVEN", "logical-and-no-ldr", EX_AVIC, EX_SC, EX_SYSTEMATIC},
     {"LOGICAL_NOT_UPDATED", "ldr-of-nobody", EX_AVIC, EX_SC, EX_SAMPLED},
     {"LOOKED_BEFORE_ANNOUNCED", "post-to-runner", EX_NONE, EX_SC, EX_SAMPLED},
     {"MAP_NOT_RECHECKED", "level-to-nobody", EX_NONE, EX_SC, EX_SAMPLED},

@@ -42,6 +42,7 @@
     X(sleeper_off_cpu)                                                                             \
     X(logical_to_two)                                                                              \
     X(logical_and_ldr)                                                                             \
+    X(logical_and_no_ldr)                                                                          \
     X(ldr_then_logical)                                                                            \
     X(iommu_to_sleeper)                                                                            \
     X(iommu_without_log)                                                                           \

@@ -156,6 +156,23 @@ const struct ex_scenario scenario_logical_and_ldr = {
     WORLD(&logical_and_ldr),
 };
 
+/* LDR of vCPU 1 becomes 0: one change of the table, and no second one that would betray it. */
+static const struct world_op no_ldr[] = {G_WRITE(APIC_LDR, 0), {0}};
+
+static const struct world_spec logical_and_no_ldr = {
+    .vcpu_count = 2,
+    .vcpu = {{.ops = ipi_bit_1}, {.ops = no_ldr}},
+};
+
+const struct ex_scenario scenario_logical_and_no_ldr = {
+    .name = "logical-and-no-ldr",
+    .text = "a logical IPI while its target gives up its logical ID and goes to sleep",
+    .races = "A10 S15",
+    .modes = MODES_ALL,
+    .bound = EX_COMPLETE,
+    WORLD(&logical_and_no_ldr),
+};
+
 /* vCPU 1 goes from bit 1 to bit 3 and tells vCPU 0 by an IPI: the old name is nobody's then, and
  * the new one reaches it. */
 static const struct world_op tells_ldr[] = {G_WRITE(APIC_LDR, 8u << 24), G_IPI(0, 0x51), {0}};

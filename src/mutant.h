@@ -49,6 +49,7 @@
     X(RUNNING_THOUGH_OFF, "IsRunning stays set when a vCPU is deactivated")                        \
     X(IPI_POSTED_AGAIN, "an incomplete IPI is sent again by software")                             \
     X(LOGICAL_NOT_UPDATED, "the logical table does not follow a write of LDR")                     \
+    X(LOGICAL_COUNT_EVEN, "a change of the logical table is counted before it, never odd")         \
     X(SLOT_TAKEN_OVER, "of two vCPUs with one logical ID the table names the second")              \
     X(V_TPR_STALE, "V_TPR is not made equal to TPR when a vCPU enters")                            \
     X(NO_FLUSH, "translations of the access page survive a change of the mode")                    \

@@ -583,6 +583,27 @@ static void test_kick_by_former_table(void **state)
     ax_free(ax);
 }
 
+/* Changes of the table before the sender's entry are history: whom the IPI is not for sleeps on. */
+static void test_kick_by_settled_table(void **state)
+{
+    struct ax *ax = avic_vm(XAVIC, 3, false);
+
+    (void)state;
+    ax_write(ax, 1, APIC_LDR, 2u << 24);
+    ax_write(ax, 2, APIC_LDR, 4u << 24);
+    enter_all(ax);
+    sleep_vcpu(ax, 1);
+    sleep_vcpu(ax, 2);
+    ax_settle(ax);
+    ax_forget(ax);
+    ax_ipi(ax, 0, APIC_ICR_LOGICAL | ICR_FIXED(0x61), 2);
+    ax_settle(ax);
+    assert_int_equal(ax_delivered(ax, 1, 0x61), 1);
+    for (uint32_t i = 0; i < ax_count(ax, AX_NOTIFY); i++)
+        assert_int_not_equal(ax_nth(ax, AX_NOTIFY, i)->vcpu, 2);
+    ax_free(ax);
+}
+
 /* A destination that names nobody, in the tables or out of them. */
 static void test_kick_nobody(void **state)
 {
@@ -711,6 +732,7 @@ int main(void)
         cmocka_unit_test(test_logical_ff_without_ldr),
         cmocka_unit_test(test_kick_by_table),
         cmocka_unit_test(test_kick_by_former_table),
+        cmocka_unit_test(test_kick_by_settled_table),
         cmocka_unit_test(test_kick_nobody),
         cmocka_unit_test(test_not_posted_twice),
         cmocka_unit_test(test_busy_bit),

@@ -193,8 +193,8 @@ struct vapic_accel {
     uint64_t physical_hpa;
     uint32_t *logical_table; /* AVIC logical APIC ID table */
     uint64_t logical_hpa;
-    uint32_t logical_changes; /* of the logical table, before each; under the lock, any reads */
-    uint32_t devices; /* IRTEs that post; atomic */
+    uint32_t logical_changes; /* of the logical table, odd during each; under the lock, any reads */
+    uint32_t devices;         /* IRTEs that post; atomic */
 };
 
 /*
@@ -259,7 +259,7 @@ struct vapic_accel_vcpu {
     uint32_t host_id;      /* where it runs, or ran last */
     uint64_t *table_entry; /* in the table; one 64-bit store at a time, hardware reads */
     uint32_t logical_slot; /* owner, under the configuration lock: slot + 1 in the table */
-    uint32_t logical_seen; /* owner: vapic_accel.logical_changes before the last entry */
+    uint32_t logical_seen; /* owner: vapic_accel.logical_changes at the last entry */
     uint32_t lock;         /* host.spin_lock(): guards `irtes` and what they follow */
     struct vapic_irte *irtes;
     /* APICv */

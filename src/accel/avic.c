@@ -184,6 +184,8 @@ static void avic_enter(struct vapic *v, const struct vapic_entry *entry)
     uint64_t control = vmcb_get(v, VMCB_INT_CTL);
 
     (void)entry;
+    /* Before the guest's IPIs; pairs with store_logical(). For table_has_changed(). */
+    v->accel->logical_seen = vapic_load32(&v->vm->accel->logical_changes, VAPIC_ACQUIRE);
     if (MUTANT(V_TPR_STALE) && is_active(v))
         return;
     vmcb_set(v, VMCB_INT_CTL, (control & ~VMCB_V_TPR) | tpr_class(v), VMCB_CLEAN_TPR);

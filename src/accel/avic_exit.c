@@ -69,11 +69,16 @@ static void kick_logical(struct vapic *v, const struct ipi *ipi)
     }
 }
 
-/* Since the sender entered the guest: the processor may have gone by an entry that is gone. */
+/*
+ * Since the sender entered the guest (avic_enter()): the processor may have gone by an entry that
+ * is gone, also by one that was just being changed then.
+ */
 static bool table_has_changed(const struct vapic *v)
 {
+    uint32_t seen = v->accel->logical_seen;
+
     /* Behind the look at the table, whose acquire pairs with store_logical(). */
-    return vapic_load32(&v->vm->accel->logical_changes, VAPIC_ACQUIRE) != v->accel->logical_seen;
+    return seen & 1 || vapic_load32(&v->vm->accel->logical_changes, VAPIC_ACQUIRE) != seen;
 }
 
 /*

@@ -118,11 +118,19 @@ static int wanted_slot(const struct vapic *v)
     return (int)(ldr >> 4) * 4 + __builtin_ctz(ldr);
 }
 
-/* Counted first: who finds the new entry finds the count changed as well (release). */
+/*
+ * Under the configuration lock. The count is odd while the entry changes: whoever finds the new
+ * entry finds the count odd or beyond (release), and whoever has found it even and as it is now
+ * went by the entry that is there now (release).
+ */
 static void store_logical(struct vapic_accel *accel, uint32_t slot, uint32_t entry)
 {
-    vapic_add32(&accel->logical_changes, 1, VAPIC_RELAXED);
+    uint32_t changes = accel->logical_changes;
+
+    vapic_store32(&accel->logical_changes, changes + (MUTANT(LOGICAL_COUNT_EVEN) ? 2 : 1),
+                  VAPIC_RELAXED);
     vapic_store32(&accel->logical_table[slot], entry, VAPIC_RELEASE);
+    vapic_store32(&accel->logical_changes, changes + 2, VAPIC_RELEASE);
 }
 
 int vapic_avic_logical_id(const struct vapic_accel *accel, uint32_t slot)
