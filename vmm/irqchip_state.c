@@ -303,6 +303,18 @@ int vmm_apic_load_kernel(struct vmm_vcpu *v, struct vmm_apic_state *state, struc
 
 /* ---- I/O APIC and 8259 pair ---- */
 
+/*
+ * A pause that ends would send its pin's message in the middle of the save. Without it the pin has
+ * no remote IRR and a high line, which in the other model sends at once. Nothing begins a pause any
+ * more: only an EOI does.
+ */
+void vmm_chips_end_pauses(struct vmm_machine *m)
+{
+    for (unsigned pin = 0; pin < VMM_IOAPIC_PINS; pin++) {
+        vmm_timer_cancel_sync(&m->pauses[pin].timer);
+    }
+}
+
 /* A bit for each wire that some device holds high. */
 static uint32_t wires_high(const struct vmm_machine *m)
 {
@@ -333,7 +345,6 @@ static void save_ioapic_vapic(struct vmm_machine *m, struct vmm_ioapic_state *st
     vapic_ioapic_write(&m->ioapic, IOAPIC_REGSEL, state->select, 4);
     for (unsigned pin = 0; pin < VMM_IOAPIC_PINS; pin++) {
         state->entry[pin] = vapic_ioapic_entry(&m->ioapic, pin);
-        vmm_timer_cancel(&m->pauses[pin].timer);
     }
 }
 
@@ -343,13 +354,25 @@ static int get_chip(struct vmm_machine *m, uint32_t id, struct kvm_irqchip *chip
     return ioctl(m->vm_fd, KVM_GET_IRQCHIP, chip);
 }
 
-static int save_chips_kernel(struct vmm_machine *m, struct vmm_chips_state *state)
+int vmm_ioapic_save(struct vmm_machine *m, struct vmm_ioapic_state *state, struct vmm_err *err)
 {
     struct kvm_irqchip chip;
 
-    /* The wiring is ours. */
-    state->master = m->devices.pic.master;
-    state->slave = m->devices.pic.slave;
+    if (m->irqchip == VMM_IRQCHIP_VAPIC) {
+        save_ioapic_vapic(m, state);
+        return 0;
+    }
+    if (get_chip(m, KVM_IRQCHIP_IOAPIC, &chip) != 0) {
+        return vmm_fail(err, "/dev/kvm: KVM_GET_IRQCHIP: %s", strerror(errno));
+    }
+    vmm_ioapic_from_kernel(&chip.chip.ioapic, state);
+    return 0;
+}
+
+static int save_pics_kernel(struct vmm_machine *m, struct vmm_chips_state *state)
+{
+    struct kvm_irqchip chip;
+
     if (get_chip(m, KVM_IRQCHIP_PIC_MASTER, &chip) != 0) {
         return -1;
     }
@@ -358,23 +381,16 @@ static int save_chips_kernel(struct vmm_machine *m, struct vmm_chips_state *stat
         return -1;
     }
     vmm_pic_from_kernel(&chip.chip.pic, &state->slave);
-    if (get_chip(m, KVM_IRQCHIP_IOAPIC, &chip) != 0) {
-        return -1;
-    }
-    vmm_ioapic_from_kernel(&chip.chip.ioapic, &state->ioapic);
     return 0;
 }
 
-int vmm_chips_save(struct vmm_machine *m, struct vmm_chips_state *state, struct vmm_err *err)
+int vmm_pics_save(struct vmm_machine *m, struct vmm_chips_state *state, struct vmm_err *err)
 {
-    if (m->irqchip == VMM_IRQCHIP_KERNEL) {
-        return save_chips_kernel(m, state) == 0
-                   ? 0
-                   : vmm_fail(err, "/dev/kvm: KVM_GET_IRQCHIP: %s", strerror(errno));
-    }
-    state->master = m->devices.pic.master;
+    state->master = m->devices.pic.master; /* the wiring is ours in either model */
     state->slave = m->devices.pic.slave;
-    save_ioapic_vapic(m, &state->ioapic);
+    if (m->irqchip == VMM_IRQCHIP_KERNEL && save_pics_kernel(m, state) != 0) {
+        return vmm_fail(err, "/dev/kvm: KVM_GET_IRQCHIP: %s", strerror(errno));
+    }
     return 0;
 }
 

@@ -4,7 +4,8 @@
  *
  * The event thread goes on meanwhile. Whatever it raises or lowers waits for the device lock, which
  * is held from before the first controller is read until the wires lead to the new ones: so every
- * edge is seen by exactly one of the two models.
+ * edge is seen by exactly one of the two models. Only what ends a pause of an I/O APIC's pin takes
+ * no lock: the pauses are ended before.
  */
 #include "switch.h"
 
@@ -34,11 +35,17 @@ static void free_saved(const struct vmm_machine *m, struct saved *s)
     free(s->apic);
 }
 
-/* Every APIC before any processor: what is settled there may be an event of the processor's. */
+/*
+ * For the chips' places see irqchip_state.h. Every APIC before any processor: what is settled there
+ * may be an event of the processor's.
+ */
 static int save(struct vmm_machine *m, struct saved *s, struct vmm_err *err)
 {
     int rc = vmm_clock_save(m->vm_fd, &s->clock, err);
 
+    if (rc == 0) {
+        rc = vmm_ioapic_save(m, &s->chips.ioapic, err);
+    }
     for (unsigned i = 0; i < m->config.cpus && rc == 0; i++) {
         rc = vmm_apic_save(&m->cpu[i], &s->apic[i], err);
     }
@@ -48,7 +55,7 @@ static int save(struct vmm_machine *m, struct saved *s, struct vmm_err *err)
             rc = vmm_cpu_save(&m->kvm, m->vm_fd, m->cpu[i].fd, &s->cpu[i], err);
         }
     }
-    return rc == 0 ? vmm_chips_save(m, &s->chips, err) : rc;
+    return rc == 0 ? vmm_pics_save(m, &s->chips, err) : rc;
 }
 
 /* Where libvapic has the APIC, the run loop keeps what KVM does otherwise. */
@@ -135,6 +142,7 @@ int vmm_switch(struct vmm_machine *m, struct vmm_err *err)
         for (unsigned i = 0; i < m->config.cpus; i++) {
             vmm_vcpu_settle(&m->cpu[i]);
         }
+        vmm_chips_end_pauses(m);
         pthread_mutex_lock(&m->devices.env.lock);
         rc = move(m, &s, err);
         pthread_mutex_unlock(&m->devices.env.lock);
