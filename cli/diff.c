@@ -202,6 +202,18 @@ static void run_program(struct diff *d)
 /* All programs                                                                                   */
 /* ---------------------------------------------------------------------------------------------- */
 
+/* A file's bytes as a string, which is the caller's to free. NULL: no memory. */
+static char *text_of(const struct vmm_blob *blob)
+{
+    char *text = malloc(blob->size + 1);
+
+    if (text != NULL) {
+        memcpy(text, blob->data, blob->size);
+        text[blob->size] = '\0';
+    }
+    return text;
+}
+
 static int load_program(struct diff_program *p, const char *file, struct vmm_err *err)
 {
     struct vmm_blob blob;
@@ -211,7 +223,7 @@ static int load_program(struct diff_program *p, const char *file, struct vmm_err
     if (vmm_blob_read(&blob, "--program", file, err) != 0) {
         return -1;
     }
-    text = strndup((const char *)blob.data, blob.size);
+    text = text_of(&blob);
     rc = text != NULL ? diff_program_parse(p, file, text, err) : vmm_fail(err, "no memory");
     free(text);
     vmm_blob_free(&blob);
@@ -292,7 +304,7 @@ static int read_rules(struct diff_rules *rules, const char *file, struct vmm_err
     if (vmm_blob_read(&blob, "--known", file, err) != 0) {
         return -1;
     }
-    text = strndup((const char *)blob.data, blob.size);
+    text = text_of(&blob);
     rc = text != NULL ? diff_rules_parse(rules, file, text, err) : vmm_fail(err, "no memory");
     free(text);
     vmm_blob_free(&blob);
