@@ -119,10 +119,26 @@ static int let_kick_in(const struct vmm_vcpu *v)
 }
 
 /*
+ * What KVM_RUN may find before the guest. Nothing else can be handled here: a device's access would
+ * want the device lock, which the switch holds.
+ */
+static int end_flush(struct vmm_vcpu *v, struct vmm_err *err)
+{
+    if (v->run->exit_reason == KVM_EXIT_SHUTDOWN) {
+        vmm_vcpu_exit(v);
+        return 0;
+    }
+    return v->run->exit_reason == KVM_EXIT_INTR
+               ? 0
+               : vmm_fail(err, "/dev/kvm: vCPU %u: exit %u of a KVM_RUN that enters no guest",
+                          v->index, v->run->exit_reason);
+}
+
+/*
  * A KVM_RUN with a signal pending does everything that comes before the guest, and not the guest.
  * (With immediate_exit set it would do nothing at all.)
  */
-static int flush(struct vmm_vcpu *v)
+static int flush(struct vmm_vcpu *v, struct vmm_err *err)
 {
     const struct timespec none = {0, 0};
     sigset_t kick, before;
@@ -137,10 +153,10 @@ static int flush(struct vmm_vcpu *v)
     sigtimedwait(&kick, NULL, &none);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (rc == 0) {
-        vmm_vcpu_exit(v);
+        return end_flush(v, err);
     }
     errno = error;
-    return rc == 0 || error == EINTR || error == EAGAIN ? 0 : -1;
+    return error == EINTR || error == EAGAIN ? 0 : failed(v, err, "KVM_RUN");
 }
 
 /* The time is taken afterwards: a timer may end late for it, never early. */
@@ -184,8 +200,8 @@ static int get_settled_image(struct vmm_vcpu *v, struct vmm_apic_state *state, s
         if (vmm_apic_state_counts(&before)) {
             nanosleep(&wait, NULL);
         }
-        if (flush(v) != 0) {
-            return failed(v, err, "KVM_RUN");
+        if (flush(v, err) != 0) {
+            return -1;
         }
         if (get_image(v, state) != 0) {
             return failed(v, err, "KVM_GET_LAPIC");
