@@ -102,6 +102,34 @@ static void test_ended(void **state)
     assert_false(vmm_apic_state_ended(&ended));
 }
 
+/* One that counts down is settled; one that expired is not, but a periodic one after some tries. */
+static void test_settled(void **state)
+{
+    static const struct {
+        uint32_t mode, before, after;
+        unsigned tries;
+        bool settled;
+    } rows[] = {
+        {APIC_TIMER_ONESHOT, 500, 400, 1, true},
+        {APIC_TIMER_ONESHOT, 0, 0, 1, true}, /* ended before the flush */
+        {APIC_TIMER_ONESHOT, 500, 0, 1, false},
+        {APIC_TIMER_ONESHOT, 500, 0, 100, false},
+        {APIC_TIMER_PERIODIC, 500, 400, 1, true},
+        {APIC_TIMER_PERIODIC, 500, 600, 1, false},
+        {APIC_TIMER_PERIODIC, 500, 0, 2, false},
+        {APIC_TIMER_PERIODIC, 500, 600, 20, true},
+        {APIC_TIMER_DEADLINE, 0, 0, 1, true},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct vmm_apic_state before = timer(rows[i].mode, 9000, rows[i].before, 0xb);
+        struct vmm_apic_state after = timer(rows[i].mode, 9000, rows[i].after, 0xb);
+
+        assert_int_equal(vmm_apic_state_settled(&before, &after, rows[i].tries), rows[i].settled);
+    }
+}
+
 static void test_activity(void **state)
 {
     (void)state;
@@ -218,15 +246,11 @@ static void test_pic_cascade(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_count_goes_on),
-        cmocka_unit_test(test_count_by_bus_clock),
-        cmocka_unit_test(test_nothing_counts),
-        cmocka_unit_test(test_ended),
-        cmocka_unit_test(test_activity),
-        cmocka_unit_test(test_ioapic_high_lines),
-        cmocka_unit_test(test_ioapic_wires_that_are_none),
-        cmocka_unit_test(test_ioapic_back),
-        cmocka_unit_test(test_pic_round_trip),
+        cmocka_unit_test(test_count_goes_on),     cmocka_unit_test(test_count_by_bus_clock),
+        cmocka_unit_test(test_nothing_counts),    cmocka_unit_test(test_ended),
+        cmocka_unit_test(test_settled),           cmocka_unit_test(test_activity),
+        cmocka_unit_test(test_ioapic_high_lines), cmocka_unit_test(test_ioapic_wires_that_are_none),
+        cmocka_unit_test(test_ioapic_back),       cmocka_unit_test(test_pic_round_trip),
         cmocka_unit_test(test_pic_cascade),
     };
 

@@ -6,8 +6,10 @@
 
 #include "vapic/arch/ioapic.h"
 
-#define CASCADE_BIT 0x04u
-#define IOAPIC_PIT  2u
+#define CASCADE_BIT    0x04u
+#define IOAPIC_PIT     2u
+
+#define PERIODIC_TRIES 8u /* with which a period of several milliseconds is saved exactly */
 
 /* ---- The local APIC's timer ---- */
 
@@ -68,6 +70,23 @@ bool vmm_apic_state_ended(const struct vmm_apic_state *state)
 
     return vmm_apic_state_counts(state) && mode == APIC_TIMER_ONESHOT &&
            get_register(state, APIC_TMCCT) == 0;
+}
+
+static bool expired_between(const struct vmm_apic_state *a, const struct vmm_apic_state *b)
+{
+    uint32_t before = vmm_apic_state_count(a);
+    uint32_t after = vmm_apic_state_count(b);
+
+    return vmm_apic_state_counts(b) && (after > before || (after == 0 && before != 0));
+}
+
+bool vmm_apic_state_settled(const struct vmm_apic_state *before, const struct vmm_apic_state *after,
+                            unsigned tries)
+{
+    uint32_t mode = get_register(after, APIC_LVT_TIMER) & APIC_LVT_TIMER_MODE;
+
+    return !expired_between(before, after) ||
+           (mode == APIC_TIMER_PERIODIC && tries >= PERIODIC_TRIES);
 }
 
 void vmm_apic_state_stop(struct vmm_apic_state *state)

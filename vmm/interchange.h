@@ -47,6 +47,14 @@ bool vmm_apic_state_counts(const struct vmm_apic_state *state);
  */
 bool vmm_apic_state_ended(const struct vmm_apic_state *state);
 
+/*
+ * Of two images, between which everything that was due before the first was flushed: has the later
+ * one every interrupt of the timer? Not if the timer expired in between. After a few tries that
+ * does for a periodic timer: one so quick misses periods in the switch anyway, and the next comes.
+ */
+bool vmm_apic_state_settled(const struct vmm_apic_state *before, const struct vmm_apic_state *after,
+                            unsigned tries);
+
 /* The initial count becomes 0 too, which stops the timer in any model. */
 void vmm_apic_state_stop(struct vmm_apic_state *state);
 

@@ -173,26 +173,18 @@ static int get_image(struct vmm_vcpu *v, struct vmm_apic_state *state)
     return 0;
 }
 
-/* Has the timer expired between two images, the later of which may therefore lack an interrupt? */
-static bool expired_between(const struct vmm_apic_state *a, const struct vmm_apic_state *b)
-{
-    uint32_t before = vmm_apic_state_count(a);
-    uint32_t after = vmm_apic_state_count(b);
-
-    return vmm_apic_state_counts(b) && (after > before || (after == 0 && before != 0));
-}
-
 /*
  * An image in which every interrupt of the timer is that was due before: the timer did not expire
  * since the image before it, and what had expired until then was flushed in between. The deadline
- * mode needs no such care, there KVM shows an expiry by a deadline of zero.
+ * mode needs no such care, there KVM shows an expiry by a deadline of zero. A periodic timer that
+ * is quicker than this is not waited for.
  */
 static int get_settled_image(struct vmm_vcpu *v, struct vmm_apic_state *state, struct vmm_err *err)
 {
     const struct timespec wait = {0, EXPIRY_WAIT_NS};
     struct vmm_apic_state before;
 
-    for (unsigned i = 0; i < FLUSH_TRIES; i++) {
+    for (unsigned i = 1; i <= FLUSH_TRIES; i++) {
         before = *state;
         if (get_image(v, &before) != 0) {
             return failed(v, err, "KVM_GET_LAPIC");
@@ -206,11 +198,13 @@ static int get_settled_image(struct vmm_vcpu *v, struct vmm_apic_state *state, s
         if (get_image(v, state) != 0) {
             return failed(v, err, "KVM_GET_LAPIC");
         }
-        if (!expired_between(&before, state)) {
+        if (vmm_apic_state_settled(&before, state, i)) {
             return 0;
         }
     }
-    return vmm_fail(err, "/dev/kvm: vCPU %u: its APIC timer expires too fast to be saved",
+    return vmm_fail(err,
+                    "/dev/kvm: vCPU %u: its APIC timer expires again and again in the "
+                    "save: run without --switch-irqchip",
                     v->index);
 }
 
