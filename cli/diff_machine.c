@@ -30,7 +30,9 @@ struct diff_machine {
     int null_fd;
 
     pthread_mutex_t lock;
-    pthread_cond_t changed; /* any of what follows, but for the message */
+    pthread_cond_t changed;              /* `state` */
+    pthread_cond_t turns[DIFF_CPUS_MAX]; /* it is this processor's turn, or `stop` */
+    pthread_cond_t fetched;              /* `state` is BUSY, or `stop` */
     enum state state;
     bool stop;
     bool panicked;
@@ -52,7 +54,7 @@ static void after(struct timespec *until, time_t seconds, long ns)
 }
 
 /* With the lock held; looks now and then whether the machine has stopped by itself. */
-static bool wait_here(struct diff_machine *d)
+static bool wait_here(struct diff_machine *d, pthread_cond_t *cond)
 {
     struct timespec until;
 
@@ -60,7 +62,7 @@ static bool wait_here(struct diff_machine *d)
         return false;
     }
     after(&until, 0, LOOK_NS);
-    pthread_cond_timedwait(&d->changed, &d->lock, &until);
+    pthread_cond_timedwait(cond, &d->lock, &until);
     return true;
 }
 
@@ -75,15 +77,23 @@ static void on_attach(struct diff_machine *d, uint32_t address)
     }
 }
 
+/* Without the lock, so that the one who is woken, and runs at once, need not wait for it. */
+static void give_turn(struct diff_machine *d, uint32_t next)
+{
+    d->turn = next;
+    pthread_mutex_unlock(&d->lock);
+    pthread_cond_signal(&d->turns[next]);
+    pthread_mutex_lock(&d->lock);
+}
+
 static void on_turn(struct diff_machine *d, uint32_t value)
 {
-    uint32_t self = value >> 8;
+    uint32_t self = value >> 8 & (DIFF_CPUS_MAX - 1), next = value & 0xff;
 
-    if ((value & 0xff) != DIFF_JOIN) {
-        d->turn = value & 0xff;
-        pthread_cond_broadcast(&d->changed);
+    if (next < DIFF_CPUS_MAX) {
+        give_turn(d, next);
     }
-    while (d->turn != self && wait_here(d)) {
+    while (d->turn != self && wait_here(d, &d->turns[self])) {
     }
 }
 
@@ -92,7 +102,7 @@ static void on_fetch(struct diff_machine *d, uint32_t value)
     (void)value;
     d->state = IDLE;
     pthread_cond_broadcast(&d->changed);
-    while (d->state != BUSY && wait_here(d)) {
+    while (d->state != BUSY && wait_here(d, &d->fetched)) {
     }
 }
 
@@ -112,7 +122,7 @@ static void on_panic(struct diff_machine *d, uint32_t value)
     d->panic = value;
     d->state = DEAD;
     pthread_cond_broadcast(&d->changed);
-    while (wait_here(d)) {
+    while (wait_here(d, &d->fetched)) {
     }
 }
 
@@ -236,7 +246,10 @@ static void stop(struct diff_machine *d)
     }
     pthread_mutex_lock(&d->lock);
     d->stop = true;
-    pthread_cond_broadcast(&d->changed);
+    pthread_cond_broadcast(&d->fetched);
+    for (unsigned c = 0; c < DIFF_CPUS_MAX; c++) {
+        pthread_cond_broadcast(&d->turns[c]);
+    }
     pthread_mutex_unlock(&d->lock);
     vmm_machine_request(d->machine, VMM_WANT_QUIT, 0);
     pthread_join(d->thread, NULL);
@@ -264,6 +277,10 @@ struct diff_machine *diff_machine_new(const struct diff_machine_config *config, 
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&d->changed, &attr);
+    pthread_cond_init(&d->fetched, &attr);
+    for (unsigned c = 0; c < DIFF_CPUS_MAX; c++) {
+        pthread_cond_init(&d->turns[c], &attr);
+    }
     pthread_condattr_destroy(&attr);
     if (start(d, err) != 0) {
         diff_machine_free(d);
@@ -280,6 +297,10 @@ void diff_machine_free(struct diff_machine *d)
     stop(d);
     close(d->null_fd);
     pthread_cond_destroy(&d->changed);
+    pthread_cond_destroy(&d->fetched);
+    for (unsigned c = 0; c < DIFF_CPUS_MAX; c++) {
+        pthread_cond_destroy(&d->turns[c]);
+    }
     pthread_mutex_destroy(&d->lock);
     free(d);
 }
@@ -333,7 +354,7 @@ int diff_machine_run(struct diff_machine *d, const struct diff_program *p, struc
     memcpy(d->mailbox->ops, p->ops, p->count * sizeof(p->ops[0]));
     d->mailbox->op_count = p->count;
     d->state = d->state == IDLE ? BUSY : d->state;
-    pthread_cond_broadcast(&d->changed);
+    pthread_cond_signal(&d->fetched);
     in_time = wait_for_guest(d, RUN_SECONDS);
     judge(d, in_time, log);
     keep_log(d, log);

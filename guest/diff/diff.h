@@ -42,15 +42,17 @@ static inline void outl(uint16_t port, uint32_t value)
 }
 
 /* main.c */
-extern uint32_t touched_pins; /* of the I/O APIC, or lines, by this program */
+extern uint32_t touched_pins;    /* of the I/O APIC, or lines, by this program */
+extern uint32_t unmaskable_pins; /* whose entry sends what does not wait for a window */
 void record(enum diff_kind kind, uint32_t what, uint64_t value);
 
 /* turn.c */
 enum diff_call { CALL_NOTHING, CALL_SETTLE, CALL_BASELINE };
 
 void start_cpus(void);
-/* Has processor `cpu` do it, and waits. What is pending there and not maskable it takes before. */
-void call_on(uint32_t cpu, enum diff_call what);
+/* All others do it, one after the other. What is pending there and not maskable they take before.
+ */
+void call_others(enum diff_call what);
 void settle(void);
 /* Runs the program, or this processor's share of it; on processor 0 it returns at the end. */
 void interpret(void);

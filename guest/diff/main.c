@@ -12,7 +12,7 @@
 
 struct diff_mailbox mailbox;
 struct diff_cpu diff_cpu[DIFF_CPUS_MAX];
-uint32_t touched_pins = ~0u;
+uint32_t touched_pins = ~0u, unmaskable_pins;
 
 /* An NMI may come in the middle: the place is taken first. */
 void record(enum diff_kind kind, uint32_t what, uint64_t value)
@@ -24,42 +24,46 @@ void record(enum diff_kind kind, uint32_t what, uint64_t value)
                                                (uint8_t)kind, what, value};
 }
 
-static uint32_t bits_of(uint32_t first, uint32_t from)
+/* Vectors below 16 stay: see known.md. */
+static bool is_requested(void)
 {
-    uint32_t all = 0;
+    uint32_t all = apic_mmio_read(APIC_IRR) >> 16;
 
-    for (uint32_t i = from; i < 8; i++)
-        all |= apic_mmio_read(first + 16 * i);
+    for (uint32_t i = 1; i < 8 && !all; i++)
+        all = apic_mmio_read(APIC_IRR + 16 * i);
     return all;
 }
 
-/* Pending interrupts are taken, those in service end. Vectors below 16 of IRR stay: see known.md.
+/*
+ * What is in service ends (with TPR 0 it is PPR that says so), and what is pending is taken; by a
+ * message to itself the processor looks at what it may have overlooked, and ICR is as always.
  */
 static void drain(void)
 {
     for (uint32_t i = 0; i < DRAIN_ROUNDS; i++) {
-        bool serving = bits_of(APIC_ISR, 0);
-
-        if (serving)
+        apic_mmio_write(APIC_ICR, ICR_SELF | ICR_ASSERT | VEC_BASELINE);
+        for (uint32_t n = 0; n < DRAIN_ROUNDS && apic_mmio_read(APIC_PPR); n++)
             apic_mmio_write(APIC_EOI, 0);
-        else if (bits_of(APIC_IRR, 1) || apic_mmio_read(APIC_IRR) >> 16)
-            open_window();
-        else
+        open_window();
+        if (!is_requested())
             return;
     }
 }
 
-/* A vector's trigger mode goes back to edge with the next edge. */
-static void clear_tmr(void)
+/* A vector's trigger mode goes back to edge with the next edge. True: there was one. */
+static bool clear_tmr(void)
 {
-    for (uint32_t v = 16; v < 256; v++) {
-        uint32_t word = apic_mmio_read(APIC_TMR + 16 * (v / 32));
+    bool any = false;
 
-        if (!word)
-            v |= 31;
-        else if (word >> (v % 32) & 1)
-            apic_mmio_write(APIC_ICR, ICR_SELF | ICR_ASSERT | v);
+    for (uint32_t i = 0; i < 8; i++) {
+        uint32_t word = apic_mmio_read(APIC_TMR + 16 * i);
+
+        any |= word != 0;
+        for (uint32_t bit = i ? 0 : 16; bit < 32 && word >> bit; bit++)
+            if (word >> bit & 1)
+                apic_mmio_write(APIC_ICR, ICR_SELF | ICR_ASSERT | (32 * i + bit));
     }
+    return any;
 }
 
 /* xAPIC mode at the usual place, reached by legal steps; that restores the ID, too. */
@@ -91,11 +95,10 @@ void baseline(void)
     apic_mmio_write(APIC_ID, index << 24);
     apic_mmio_write(APIC_DFR, DFR_ALL_FLAT);
     apic_mmio_write(APIC_LDR, (1u << index) << 24);
-    drain();
-    clear_tmr();
     apic_mmio_write(APIC_ICR2, 0);
-    apic_mmio_write(APIC_ICR, ICR_SELF | ICR_ASSERT | VEC_BASELINE);
     drain();
+    if (clear_tmr())
+        drain();
     apic_mmio_write(APIC_ESR, 0);
     apic_mmio_write(APIC_ESR, 0);
     me()->quiet = false;
@@ -116,9 +119,8 @@ static void reset_machine(void)
 {
     reset_ioapic(touched_pins);
     baseline();
-    for (uint32_t c = 1; c < cpu_count; c++)
-        call_on(c, CALL_BASELINE);
-    touched_pins = 0;
+    call_others(CALL_BASELINE);
+    touched_pins = unmaskable_pins = 0;
     mailbox.pc = 0;
     mailbox.log_count = 0;
 }

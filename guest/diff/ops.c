@@ -217,13 +217,25 @@ static void op_take(const struct diff_op *op)
     record(DIFF_DONE, 0, 0);
 }
 
+/* A pin that has once sent what is unmaskable may do so again. */
+static void set_pin(uint32_t pin, uint32_t low)
+{
+    touched_pins |= 1u << pin % 32;
+    unmaskable_pins |= (uint32_t)is_unmaskable(low) << pin % 32;
+}
+
+static void settle_pin(uint32_t pin)
+{
+    if (unmaskable_pins >> pin % 32 & 1)
+        settle();
+}
+
 static void op_rte(const struct diff_op *op)
 {
-    touched_pins |= 1u << op->a % 32;
+    set_pin(op->a, op->b);
     ioapic_route(op->a, op->b, (uint32_t)op->c);
     record(DIFF_DONE, op->a, 0);
-    if (is_unmaskable(op->b))
-        settle();
+    settle_pin(op->a);
 }
 
 static void op_rte_rd(const struct diff_op *op)
@@ -240,10 +252,15 @@ static void op_io_rd(const struct diff_op *op)
 
 static void op_io_wr(const struct diff_op *op)
 {
-    touched_pins |= op->a < IOAPIC_RTE ? 0 : 1u << (op->a - IOAPIC_RTE) / 2 % 32;
+    uint32_t pin = (op->a - IOAPIC_RTE) / 2;
+    bool is_entry = op->a >= IOAPIC_RTE;
+
+    if (is_entry)
+        set_pin(pin, op->a % 2 == 0 ? op->b : 0);
     ioapic_write(op->a, op->b);
     record(DIFF_DONE, op->a, 0);
-    settle();
+    if (is_entry)
+        settle_pin(pin);
 }
 
 static void op_io_eoi(const struct diff_op *op)
@@ -257,7 +274,7 @@ static void op_line(const struct diff_op *op)
     touched_pins |= 1u << op->a % 32;
     line_set(op->a, op->b & 1);
     record(DIFF_DONE, op->a, 0);
-    settle();
+    settle_pin(op->a);
 }
 
 static void op_msi(const struct diff_op *op)

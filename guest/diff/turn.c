@@ -26,31 +26,37 @@ static void turn(uint32_t next)
     outl(DIFF_PORT_TURN, this_cpu()->index << 8 | next);
 }
 
+/* The call goes round: who has answered gives the turn to the next one, the last to the caller. */
+static void pass_on(void)
+{
+    uint32_t next = (this_cpu()->index + 1) % cpu_count;
+
+    if (next == caller)
+        called = CALL_NOTHING;
+    turn(next);
+}
+
 static void answer(void)
 {
     while (called != CALL_NOTHING) {
-        enum diff_call what = called;
-        uint32_t back = caller;
-
-        called = CALL_NOTHING;
-        if (what == CALL_BASELINE)
+        if (called == CALL_BASELINE)
             baseline();
-        turn(back);
+        pass_on();
     }
 }
 
-void call_on(uint32_t cpu, enum diff_call what)
+void call_others(enum diff_call what)
 {
     caller = this_cpu()->index;
     called = what;
-    turn(cpu);
+    if (cpu_count > 1)
+        pass_on();
+    called = CALL_NOTHING;
 }
 
 void settle(void)
 {
-    for (uint32_t c = 0; c < cpu_count; c++)
-        if (c != this_cpu()->index)
-            call_on(c, CALL_SETTLE);
+    call_others(CALL_SETTLE);
 }
 
 static void run_op(const struct diff_op *op)
