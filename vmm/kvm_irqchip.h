@@ -20,7 +20,7 @@
  */
 int vmm_irqchip_create(int vm_fd);
 
-/* Wire `wire` goes high or low. Any thread. */
+/* Wire `wire` goes high or low; 0, or -1 with errno set. Any thread. */
 int vmm_irqchip_set_wire(int vm_fd, unsigned wire, bool level);
 
 /* The boot processor's local APIC as firmware hands it over; see machine.c. */

@@ -100,8 +100,28 @@ static bool regs_are_lost(const struct kvm_regs *regs, const struct kvm_sregs *s
     return regs->rip == 0xfff0 && sregs->cs.base == 0xffff0000u;
 }
 
+/* Of several failures the first is told. */
+static void fail_with(struct vmm_machine *m, const char *who, const char *what, const char *more)
+{
+    pthread_mutex_lock(&m->want_lock);
+    if (m->failure[0] == '\0') {
+        snprintf(m->failure, sizeof(m->failure), "%s: %s\n%s", who, what, more);
+    }
+    pthread_mutex_unlock(&m->want_lock);
+    vmm_machine_request(m, VMM_WANT_FAIL, 0);
+}
+
+void vmm_machine_fail_wire(struct vmm_machine *m, unsigned wire, int error)
+{
+    char who[32];
+
+    snprintf(who, sizeof(who), "wire %u: KVM_IRQ_LINE", wire);
+    fail_with(m, who, strerror(error), "");
+}
+
 void vmm_machine_fail(struct vmm_machine *m, struct vmm_vcpu *v, const char *what)
 {
+    char who[32];
     char text[sizeof(m->failure) - 200];
     struct vmm_kvm_regs now;
 
@@ -114,12 +134,8 @@ void vmm_machine_fail(struct vmm_machine *m, struct vmm_vcpu *v, const char *wha
     } else {
         vmm_kvm_print_regs(&now.regs, &now.sregs, text, sizeof(text));
     }
-    pthread_mutex_lock(&m->want_lock);
-    if (m->failure[0] == '\0') {
-        snprintf(m->failure, sizeof(m->failure), "vCPU %u: %s\n%s", v->index, what, text);
-    }
-    pthread_mutex_unlock(&m->want_lock);
-    vmm_machine_request(m, VMM_WANT_FAIL, 0);
+    snprintf(who, sizeof(who), "vCPU %u", v->index);
+    fail_with(m, who, what, text);
 }
 
 /* A guest that clears low memory looks as if it had meant its triple fault, again and again. */

@@ -167,6 +167,9 @@ void vmm_machine_request(struct vmm_machine *m, enum vmm_want want, int code);
 /* The guest cannot go on: ends the machine with `what` and the registers of this vCPU. */
 void vmm_machine_fail(struct vmm_machine *m, struct vmm_vcpu *v, const char *what);
 
+/* KVM has refused a change of a wire: an interrupt is lost. Any thread; device lock held or not. */
+void vmm_machine_fail_wire(struct vmm_machine *m, unsigned wire, int error);
+
 /* A triple fault: a reset if the guest meant it, else a failure. */
 void vmm_machine_triple_fault(struct vmm_machine *m, struct vmm_vcpu *v);
 

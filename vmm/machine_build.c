@@ -127,7 +127,9 @@ static void on_wire(void *ctx, unsigned gsi, bool level)
     struct vmm_machine *m = ctx;
 
     if (m->wires_fd >= 0) {
-        vmm_irqchip_set_wire(m->wires_fd, gsi, level);
+        if (vmm_irqchip_set_wire(m->wires_fd, gsi, level) != 0) {
+            vmm_machine_fail_wire(m, gsi, errno);
+        }
         return;
     }
     if (gsi < 16) {
