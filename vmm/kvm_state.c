@@ -107,8 +107,10 @@ static int load_msrs(int fd, const struct kvm_msrs *msrs, struct vmm_err *err)
             continue;
         }
         if (vmm_kvm_write_msr_of(fd, e->index, e->data) != 0) {
-            return vmm_fail(err, "/dev/kvm: cannot load MSR %x with %llx", e->index,
-                            (unsigned long long)e->data);
+            return vmm_fail(err,
+                            "/dev/kvm: MSR %xh, which it gave as %llxh, it does not take in a new "
+                            "vCPU: run without --switch-irqchip",
+                            e->index, (unsigned long long)e->data);
         }
     }
     return 0;
