@@ -42,8 +42,9 @@ void vmm_apic_state_set_count(struct vmm_apic_state *state, uint32_t count);
 bool vmm_apic_state_counts(const struct vmm_apic_state *state);
 
 /*
- * Is it a one-shot timer that has delivered its interrupt? Whoever saved the state made sure that a
- * count of 0 means that; both models take it for an interrupt that is still to come.
+ * Is it a one-shot timer that has ended, its interrupt delivered or, under mask, lost? Whoever
+ * saved the state made sure that a count of 0 means that; both models take it for an interrupt that
+ * is still to come.
  */
 bool vmm_apic_state_ended(const struct vmm_apic_state *state);
 
