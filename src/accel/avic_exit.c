@@ -26,7 +26,8 @@ static bool is_broadcast(const struct ipi *ipi)
 
 /*
  * To be made to look. Also when the fabric's rule says so as well: between two looks at a target's
- * identity it may have become another one and back. A second notification finds ON set.
+ * identity it may have become another one and back. A second notification of a target that is not
+ * accelerated finds ON set; of one that is, it rings a second doorbell, which does nothing.
  */
 static void kick(struct vapic *v, struct vapic *target)
 {
