@@ -6,7 +6,7 @@
  *   timer=auto|tsc-deadline|oneshot which timer wakes and loads (auto: deadline if offered)
  *   only=NAME, only=PREFIX*         a part of the tests
  *   n=COUNT                         iterations of what repeats
- *   seconds=SECONDS                 how long load-storm goes on, at least
+ *   seconds=SECONDS                 how long each load-storm* goes on, at least
  *   ref=manual|qemu|kvm|soft-kvm|rig|DEVIATION  known deviations of these machines are reported as
  *                                   TODO; several with commas; see rt/test.c
  *   strict                          a missing device fails instead of being skipped

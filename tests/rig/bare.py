@@ -29,6 +29,7 @@ class Row(NamedTuple):
     messages: int = 0  # a storm: so many, at least, for so many seconds
     seconds: int = 0
     left: int = 0  # inhibitions that the guest leaves behind
+    switches: int = 0  # so many times at least it changes to KVM's irqchip or back, under way
 
     @property
     def limit(self):
@@ -47,6 +48,14 @@ def storm(name, accel, apic, disturbance, messages, seconds):
     more = f"only=load-storm n={messages // 4} seconds={seconds}"
     return Row(f"{name}-{apic}-{accel}", None, 4, apic, "tsc-deadline", accel, disturbance, more,
                messages, seconds)
+
+
+def switched(name, apic, timer, messages, seconds, switches):
+    """What counts exactly while the irqchip changes: messages between processors, edges, levels and
+    their EOIs. A lost one, or one too many, fails the guest's own test."""
+    more = f"only=load-storm* n={messages // 4} seconds={seconds}"
+    return Row(f"{name}-4-{apic}-{timer}", None, 4, apic, timer, more=more, messages=messages,
+               seconds=seconds, switches=switches)
 
 
 ACCEL_MODES = [(accel, *mode) for accel in silicon.MODES for mode in MODES]
@@ -72,6 +81,8 @@ ROWS = [
     *(accelerated("traps.elf", 4, apic, timer, accel) for accel, apic, timer in ACCEL_ONCE),
     *(storm("storm", accel, apic, silicon.TOGGLED, 10_000, 1) for accel, apic in ACCEL_APICS),
     *(storm("storm-moved", accel, apic, silicon.MOVED, 10_000, 1) for accel, apic, _ in ACCEL_ONCE),
+    switched("switched", "xapic", "oneshot", 1_000, 1, 8),
+    switched("switched", "x2apic", "tsc-deadline", 1_000, 1, 8),
 ]
 
 LONG_ROWS = [
@@ -88,6 +99,7 @@ LONG_ROWS = [
     ),
     *(storm("storm-long", *mode, silicon.TOGGLED, 100_000, 30) for mode in ACCEL_APICS),
     *(storm("storm-moved-long", *mode, silicon.MOVED, 100_000, 30) for mode in ACCEL_APICS),
+    *(switched("switched-long", *mode, 20_000, 30, 100) for mode in MODES),
 ]
 
 
@@ -97,6 +109,7 @@ def guest_command(row):
     words = ["vapic", "run", "--engine", "kvm", "--cpus", str(row.cpus), "--apic", offered]
     words += ["--timer", row.timer, "--stats", "json"]
     words += silicon.words_of(row.accel, row.disturbance)
+    words += ["--switch-irqchip", "40ms"] if row.switches else []
     words += ["--append", f"'apic={row.apic} timer={row.timer} ref={known} {row.more}'"]
     return " ".join(words + ([f"/rig/guest/{row.guest}"] if row.guest else []))
 
@@ -179,6 +192,8 @@ def report_row(bench, row, console, status, errors):
     bench.tap.result(f"{row.name}: ends with power-off", why, "", f"{console}\n{errors[-1500:]}")
     if row.accel != "none":
         bench.check(f"{row.name}: silicon", lambda: check_silicon(row, errors))
+    if row.switches:
+        bench.check(f"{row.name}: switches", lambda: check_switches(row, errors))
     if row.messages:
         bench.check(f"{row.name}: messages", lambda: check_messages(row, console, errors))
 
@@ -187,6 +202,13 @@ def check_silicon(row, errors):
     stats = stats_of(errors)
     print(silicon.summary(stats))
     silicon.check(stats, row.accel, row.apic, row.disturbance, row.left)
+
+
+def check_switches(row, errors):
+    stats = stats_of(errors)
+    longest = 1000 * stats["switch_seconds_max"]
+    print(f"# {stats['switches']} switches, the longest took {longest:.0f} ms")
+    expect(stats["switches"] >= row.switches, f"{stats['switches']} switches, not {row.switches}")
 
 
 def check_messages(row, console, errors):
