@@ -5,6 +5,10 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "vapic/arch/ioapic.h"
+
+#define PIN_NONE UINT32_MAX
+
 /* The records of one operation. */
 struct group {
     const struct diff_record *record;
@@ -92,6 +96,34 @@ static bool fits(const struct diff_pattern *pattern, const struct diff_op *op)
     return true;
 }
 
+/* The pin that an operation is about; PIN_NONE: it is about none. */
+static uint32_t pin_of(const struct diff_op *op)
+{
+    switch (op->code) {
+    case DIFF_OP_RTE:
+    case DIFF_OP_LINE:
+        return op->a;
+    case DIFF_OP_IO_WR:
+        return op->a >= IOAPIC_REG_RTE ? (op->a - IOAPIC_REG_RTE) / 2 : PIN_NONE;
+    default:
+        return PIN_NONE;
+    }
+}
+
+/* Is there an operation, up to this difference, that gives the entry of `pin` its vector? */
+static bool is_pin_about(uint32_t pin, const struct diff_program *p,
+                         const struct diff_difference *d)
+{
+    for (uint32_t i = 0; pin != PIN_NONE && i <= d->op && i < p->count; i++) {
+        const struct diff_op *op = &p->ops[i];
+
+        if (op->code != DIFF_OP_LINE && pin_of(op) == pin && is_about(d, vector_of(op))) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool was_done(const struct diff_pattern *pattern, const struct diff_program *p,
                      const struct diff_difference *d)
 {
@@ -99,7 +131,8 @@ static bool was_done(const struct diff_pattern *pattern, const struct diff_progr
 
     for (uint32_t i = 0; i <= d->op && i < p->count; i++) {
         if (fits(pattern, &p->ops[i]) && (!pattern->cpu || p->ops[i].cpu == cpu) &&
-            (!pattern->vector || is_about(d, vector_of(&p->ops[i])))) {
+            (!pattern->vector || is_about(d, vector_of(&p->ops[i]))) &&
+            (!pattern->pin || is_pin_about(pin_of(&p->ops[i]), p, d))) {
             return true;
         }
     }

@@ -36,6 +36,7 @@ struct diff_pattern {
     unsigned conditions;
     bool vector; /* its vector is the one that differs */
     bool cpu;    /* it is of the processor that shows the difference */
+    bool pin;    /* it concerns a pin whose entry was given the vector that differs */
 };
 
 struct diff_range {

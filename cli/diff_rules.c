@@ -62,6 +62,8 @@ static bool parse_pattern(struct diff_pattern *p, char *text)
             p->vector = true;
         } else if (strcmp(w, "cpu") == 0) {
             p->cpu = true;
+        } else if (strcmp(w, "pin") == 0) {
+            p->pin = true;
         } else if (ops == 0 && !parse_condition(p, w)) {
             return false;
         }

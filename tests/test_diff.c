@@ -341,6 +341,26 @@ static void rules_know_the_vector(void **state)
     assert_true(compare().unexplained);
 }
 
+/* An entry that has another vector by now is still about the pin that has sent this one. */
+static void rules_know_the_pin(void **state)
+{
+    (void)state;
+    parse("0 rte 5 0x88e9 0\n0 rte 6 0x8866 0\n1 line 5 1\n1 line 6 1\n2 io.wr 0x1a 0x804e\n"
+          "0 take 0\n");
+    LOG(kernel_log, {5, 0, DIFF_VECTOR, 0x4e, 0}, {5, 0, DIFF_DONE, 0, 0});
+    LOG(vapic_log, {5, 0, DIFF_DONE, 0, 0});
+    parse_rules(RULE("after: rte b=0x88e9 pin\nthen: stop\n"));
+    assert_false(compare().unexplained);
+    parse_rules(RULE("after: line a=5 pin\nthen: stop\n"));
+    assert_false(compare().unexplained);
+    parse_rules(RULE("after: line a=6 pin\nthen: stop\n"));
+    assert_true(compare().unexplained);
+    parse_rules(RULE("after: rte b=0x8866 pin\nthen: stop\n"));
+    assert_true(compare().unexplained);
+    parse_rules(RULE("after: take pin\nthen: stop\n"));
+    assert_true(compare().unexplained);
+}
+
 /* Bits that differ are those of two values: a #GP on one side is another difference. */
 static void rules_about_bits_are_about_values(void **state)
 {
@@ -464,6 +484,7 @@ int main(void)
         cmocka_unit_test(rules_continue_or_stop),
         cmocka_unit_test(rules_are_narrow),
         cmocka_unit_test(rules_know_the_vector),
+        cmocka_unit_test(rules_know_the_pin),
         cmocka_unit_test(rules_about_bits_are_about_values),
         cmocka_unit_test(rules_take_an_msr_for_its_register),
         cmocka_unit_test(bad_rules_are_refused),
