@@ -113,6 +113,7 @@ static void count_result(json_t *result, json_int_t counts[7], double *seconds)
     char error[256];
 
     if (!check_outcome_parse(result, &o, error, sizeof(error))) {
+        counts[3]++;
         return;
     }
     counts[0] += o.parts != 0;

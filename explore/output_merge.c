@@ -32,6 +32,50 @@ static bool fail(const struct shards *s, const char *format, ...)
 
 /* ---- Reading ---- */
 
+/* Makes a text fit for a terminal and for XML: what is no character to be seen becomes '?'. */
+static void clean_text(char *text)
+{
+    for (unsigned char *c = (unsigned char *)text; *c != '\0'; c++) {
+        if (*c < 0x20 || *c == 0x7f) {
+            *c = '?';
+        } else if (c[0] == 0xc2 && c[1] >= 0x80 && c[1] < 0xa0) { /* C1 in UTF-8 */
+            c[0] = c[1] = '?';
+        }
+    }
+}
+
+static void clean_string(json_t *json)
+{
+    char *text = strdup(json_string_value(json));
+
+    if (text == NULL) {
+        abort();
+    }
+    clean_text(text);
+    json_string_set(json, text);
+    free(text);
+}
+
+/* All texts of a document, whoever may have written it. */
+static void clean(json_t *json)
+{
+    const char *key;
+    json_t *value;
+    size_t i;
+
+    if (json_is_string(json)) {
+        clean_string(json);
+    }
+    json_object_foreach(json, key, value)
+    {
+        clean(value);
+    }
+    json_array_foreach(json, i, value)
+    {
+        clean(value);
+    }
+}
+
 static bool load(struct shards *s, size_t n)
 {
     json_error_t why;
@@ -49,6 +93,10 @@ static bool load(struct shards *s, size_t n)
         !json_is_array(json_object_get(json, "results"))) {
         return fail(s, "%s is no result of `vapic check --json`", s->files[n]);
     }
+    if (json_array_size(json_object_get(json, "results")) == 0) {
+        return fail(s, "%s is damaged: it has no results", s->files[n]);
+    }
+    clean(json);
     return true;
 }
 
@@ -266,6 +314,9 @@ json_t *check_merge(char *const *files, size_t count, char *error, size_t size)
     }
     for (size_t n = 0; n < count; n++) {
         json_decref(s.document[n]);
+    }
+    if (merged == NULL) {
+        clean_text(error);
     }
     free(s.owner);
     free(s.document);
