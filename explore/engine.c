@@ -166,7 +166,7 @@ static int load(const struct ex_scenario *scenario, const struct ex_options *opt
         return 0;
     snprintf(error, error_size, "%s: setup: %s: %s", scenario->name, machine.property,
              machine.message);
-    return -1;
+    return EX_NOT_DONE;
 }
 
 /* ---- engine.h ---- */
@@ -179,9 +179,11 @@ int ex_explore(const struct ex_scenario *scenario, const struct ex_options *opti
                             .result = result,
                             .started = now(),
                             .next_look = LOOKS_EVERY};
+    int wrong;
 
-    if (load(scenario, options, result, error, error_size) != 0)
-        return -1;
+    wrong = load(scenario, options, result, error, error_size);
+    if (wrong != 0)
+        return wrong;
     if (options->memory == EX_C11 && options->strategy == EX_SYSTEMATIC) {
         snprintf(error, error_size, "the memory of C11 can only be sampled");
         return -1;
@@ -195,20 +197,23 @@ int ex_explore(const struct ex_scenario *scenario, const struct ex_options *opti
         return 0;
     if (strcmp(machine.property, MACHINE_ASTRAY) == 0) {
         snprintf(error, error_size, "%s: %s", scenario->name, machine.message);
-        return -1;
+        return EX_NOT_DONE;
     }
     keep_failure(result);
-    return trace_schedule(scenario, result, result->schedule, error, error_size);
+    return trace_schedule(scenario, result, result->schedule, error, error_size) == 0 ? 0
+                                                                                      : EX_NOT_DONE;
 }
 
 int ex_replay(const struct ex_scenario *scenario, const struct ex_options *options,
               const char *schedule, struct ex_result *result, char *error, size_t error_size)
 {
     double started = now();
+    int wrong = load(scenario, options, result, error, error_size);
 
-    if (load(scenario, options, result, error, error_size) != 0 ||
-        trace_schedule(scenario, result, schedule, error, error_size) != 0)
-        return -1;
+    if (wrong == 0)
+        wrong = trace_schedule(scenario, result, schedule, error, error_size);
+    if (wrong != 0)
+        return wrong;
     result->schedules = 1;
     result->steps = machine.step;
     result->seconds = now() - started;

@@ -75,7 +75,10 @@ struct ex_result {
     size_t trace_count;
 };
 
-/* 0; or -1 with a message in `error` (unknown mutant, a mode the scenario does not have). */
+/* What all of these return, with a message in `error` unless it is 0. */
+#define EX_REFUSED  (-1) /* unknown mutant, a mode that the scenario does not have, a schedule */
+#define EX_NOT_DONE (-2) /* its setup breaks a property, or it is not the same run twice */
+
 int ex_explore(const struct ex_scenario *scenario, const struct ex_options *options,
                struct ex_result *result, char *error, size_t error_size);
 
@@ -83,6 +86,10 @@ int ex_explore(const struct ex_scenario *scenario, const struct ex_options *opti
  * run without preemptions) is an error that says where. */
 int ex_replay(const struct ex_scenario *scenario, const struct ex_options *options,
               const char *schedule, struct ex_result *result, char *error, size_t error_size);
+
+/* Whether a run of this process came to the place or notification of the mutant that is on; true
+ * for a switch of the library's, and when none is on. */
+bool ex_mutation_met(void);
 
 /* Makes result->schedule minimal: fewest preemptions, then fewest steps, the same property. */
 int ex_shrink(const struct ex_scenario *scenario, const struct ex_options *options,

@@ -52,19 +52,28 @@ static int explore(const struct task *task, const struct ex_options *options,
     return 0;
 }
 
+/* Said by the first process that knows, heard in unmet_mutant(): no part of the result. */
+#define UNMET "mutant_not_met"
+
 static json_t *work(const struct check_job *job, char *error, size_t size)
 {
     const struct task *task = job->arg;
     struct ex_options options = task->options;
     struct ex_result result = {0};
     json_t *json;
+    int wrong;
 
     options.progress = job->progress;
     options.arg = job->progress_arg;
-    if (explore(task, &options, &result, error, size) != 0) {
-        return NULL;
+    wrong = explore(task, &options, &result, error, size);
+    if (wrong != 0) {
+        return wrong == EX_NOT_DONE ? check_outcome_missing(task->scenario, &task->options, error)
+                                    : NULL;
     }
     json = check_outcome_new(task->scenario, &options, &result, task->asked->verbose);
+    if (!result.failed && !ex_mutation_met()) {
+        json_object_set_new(json, UNMET, json_true());
+    }
     ex_result_free(&result);
     return json;
 }
@@ -192,6 +201,21 @@ static const char *refused(const struct check_job *jobs, size_t count)
     return NULL;
 }
 
+/* A place that nobody comes to is a slip of the pen, or of a line that moved; but another shard may
+ * come to it. */
+static bool unmet_mutant(const struct plan *plan, const struct check_jobs *jobs)
+{
+    if (plan->asked->mutant == NULL || plan->asked->shards != 0 || jobs->count == 0) {
+        return false;
+    }
+    for (size_t i = 0; i < jobs->count; i++) {
+        if (json_object_get(jobs->job[i].result, UNMET) == NULL) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* The document of all results; NULL with a message. `in_time` is false when time was over. */
 static json_t *run_plan(const struct plan *plan, bool *in_time, char *error, size_t size)
 {
@@ -212,6 +236,11 @@ static json_t *run_plan(const struct plan *plan, bool *in_time, char *error, siz
     why = refused(jobs.job, jobs.count);
     if (why != NULL) {
         snprintf(error, size, "%s", why);
+    } else if (unmet_mutant(plan, &jobs)) {
+        snprintf(error, size,
+                 "--mutant %s: nothing that was run comes to such a place: see `vapic check "
+                 "--mutants --mechanical --list`",
+                 o->mutant);
     } else {
         document = check_document_new(o, collect(plan, jobs.job));
     }

@@ -17,6 +17,7 @@ bool mutation_orders, mutation_delays;
 
 static char chosen[160];  /* the place; "" */
 static char dropped[160]; /* the notification; "" */
+static bool met;          /* one of them was come to */
 static void (*profile)(const char *kind, const char *name);
 
 /* ---- Places, by program counter ---- */
@@ -74,6 +75,7 @@ uint8_t mutation_changed_order(uintptr_t pc, uint8_t order)
         place->noted_order = true;
         profile("order", place->name);
     }
+    met |= place->chosen;
     return place->chosen ? __ATOMIC_RELAXED : order;
 }
 
@@ -87,6 +89,7 @@ bool mutation_is_delayed(uintptr_t pc)
         place->noted_swap = true;
         profile("swap", place->name);
     }
+    met |= place->chosen;
     return place->chosen;
 }
 
@@ -107,7 +110,10 @@ bool ex_dropped(const char *what)
             break;
         }
     }
-    return dropped[0] != '\0' && strcmp(dropped, what) == 0;
+    if (dropped[0] == '\0' || strcmp(dropped, what) != 0)
+        return false;
+    met = true;
+    return true;
 }
 
 /* ---- Selecting ---- */
@@ -138,6 +144,7 @@ int mutation_select(const char *name, char *error, size_t error_size)
     vapic_mutant = VAPIC_MUTANT_NONE;
     mutation_orders = mutation_delays = profile != NULL;
     chosen[0] = dropped[0] = '\0';
+    met = rest == NULL;
     if (name == NULL)
         return 0;
     if (rest == NULL) {
@@ -155,6 +162,11 @@ int mutation_select(const char *name, char *error, size_t error_size)
     }
     choose_places();
     return result;
+}
+
+bool ex_mutation_met(void)
+{
+    return met;
 }
 
 void mutation_profile(void (*note)(const char *kind, const char *name))

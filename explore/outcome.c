@@ -3,6 +3,7 @@
  * Results as JSON: written by the process that explored, with the names that only it knows, and
  * read by everything that prints.
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include "output.h"
@@ -106,6 +107,70 @@ static json_t *actors_json(void)
     return actors;
 }
 
+#define LIVELOCK_FIRST 40u /* of a run without end: so many steps from its beginning on, */
+#define LIVELOCK_LAST  20u /* and so many of each actor's at its end */
+
+static bool is_shown(const struct ex_step *step)
+{
+    return step->decisive || !is_access(step->kind);
+}
+
+/* Which steps are shown of a run without end, which says the same again and again. */
+static bool *without_repetition(const struct ex_result *result)
+{
+    bool *shown = calloc(result->trace_count + 1, sizeof(*shown));
+    uint32_t last[EX_MAX_ACTORS + 1] = {0};
+    uint32_t first = 0;
+
+    if (shown == NULL) {
+        abort();
+    }
+    for (size_t i = 0; i < result->trace_count && first < LIVELOCK_FIRST; i++) {
+        shown[i] = is_shown(&result->trace[i]);
+        first += shown[i];
+    }
+    for (size_t i = result->trace_count; i-- > 0;) {
+        const struct ex_step *step = &result->trace[i];
+        uint32_t actor = step->actor < EX_MAX_ACTORS ? step->actor : EX_MAX_ACTORS;
+
+        shown[i] |= is_shown(step) && last[actor]++ < LIVELOCK_LAST;
+    }
+    return shown;
+}
+
+static json_t *repetition_json(const struct ex_step *step, size_t number, size_t count)
+{
+    json_t *json = json_pack("{s:I, s:i, s:s, s:b}", "step", (json_int_t)number, "actor",
+                             (int)step->actor, "kind", kinds[EX_STEP_NOTE], "decisive", 1);
+
+    json_object_set_new(json, "text", json_sprintf("(%zu steps like these)", count));
+    return json;
+}
+
+/* The steps of a run that did not end: how it came to that, and the last of each actor. */
+static json_t *livelock_json(const struct ex_result *result)
+{
+    json_t *steps = json_array();
+    bool *shown = without_repetition(result);
+    size_t hidden = 0;
+
+    for (size_t i = 0; i < result->trace_count; i++) {
+        const struct ex_step *step = &result->trace[i];
+
+        if (!shown[i]) {
+            hidden += is_shown(step);
+            continue;
+        }
+        if (hidden > 0) {
+            json_array_append_new(steps, repetition_json(step, i, hidden));
+        }
+        json_array_append_new(steps, step_json(step, i + 1));
+        hidden = 0;
+    }
+    free(shown);
+    return steps;
+}
+
 static json_t *timeline_json(const struct ex_result *result, bool stale, bool all)
 {
     json_t *steps = json_array();
@@ -132,6 +197,7 @@ static json_t *failure_json(const struct ex_result *result, bool stale, bool all
 {
     json_t *failure = json_object();
     const char *schedule = result->schedule != NULL ? result->schedule : "";
+    bool endless = result->failed && strcmp(result->property, "livelock") == 0;
 
     json_object_set_new(failure, "property",
                         result->failed ? json_string(result->property) : json_null());
@@ -139,7 +205,9 @@ static json_t *failure_json(const struct ex_result *result, bool stale, bool all
     json_object_set_new(failure, "schedule", json_string(schedule));
     json_object_set_new(failure, "steps", json_integer((json_int_t)result->trace_count));
     json_object_set_new(failure, "actors", actors_json());
-    json_object_set_new(failure, "timeline", timeline_json(result, stale, all));
+    json_object_set_new(failure, "timeline",
+                        endless && !all ? livelock_json(result)
+                                        : timeline_json(result, stale, all));
     return failure;
 }
 
@@ -262,6 +330,36 @@ static bool parse_bound(const json_t *json, int64_t *bound)
     return json_is_integer(json) && *bound >= 0;
 }
 
+static bool are_strings(const json_t *array)
+{
+    size_t i;
+    json_t *item;
+
+    json_array_foreach((json_t *)array, i, item)
+    {
+        if (!json_is_string(item)) {
+            return false;
+        }
+    }
+    return json_is_array(array);
+}
+
+/* null; or an object as failure_json() makes them. */
+static bool is_failure(const json_t *json)
+{
+    const json_t *property = json_object_get(json, "property");
+
+    if (json_is_null(json)) {
+        return true;
+    }
+    return (json_is_string(property) || json_is_null(property)) &&
+           json_is_string(json_object_get(json, "message")) &&
+           json_is_string(json_object_get(json, "schedule")) &&
+           json_is_integer(json_object_get(json, "steps")) &&
+           are_strings(json_object_get(json, "actors")) &&
+           json_is_array(json_object_get(json, "timeline"));
+}
+
 bool check_outcome_parse(json_t *json, struct check_outcome *o, char *error, size_t size)
 {
     json_error_t why;
@@ -278,7 +376,8 @@ bool check_outcome_parse(json_t *json, struct check_outcome *o, char *error, siz
         return false;
     }
     if (!parse_bound(bound, &o->bound) || rank(o->extent) < 0 || parts < 0 || schedules < 0 ||
-        steps < 0 || blocked < 0) {
+        steps < 0 || blocked < 0 || !is_failure(o->failure) ||
+        !(json_is_null(what) || json_is_string(what))) {
         snprintf(error, size, "the result of %s in mode %s is damaged", o->scenario, o->mode);
         return false;
     }

@@ -29,7 +29,6 @@
     X(DEADLOCK, "deadlock", "nobody waits for ever for another actor")                             \
     X(LIVELOCK, "livelock", "everybody's program ends")                                            \
     X(CRASH, "crash", "no access leaves the memory that there is")                               \
-    X(ENGINE, "engine", "a run repeated is the same run")                                          \
     X(RACE, "race", "no unordered access to what another thread writes")                           \
     X(PRIVATE, "private", "memory of one actor is not touched by another")
 

@@ -171,6 +171,14 @@ static bool is_possible(uint8_t move)
     return actor < machine.actor_count && machine_enabled(actor);
 }
 
+/* The step at which the item is used up; one that would be beyond all numbers is never reached. */
+static uint32_t end_of(const struct item *item, uint32_t step)
+{
+    if (item->steps == ALL)
+        return ALL;
+    return item->steps < ALL - 1 - step ? step + item->steps : ALL - 1;
+}
+
 static bool recorded(uint32_t step, uint32_t current, uint8_t *move)
 {
     if (current == MACHINE_NOBODY)
@@ -194,7 +202,7 @@ static bool recorded(uint32_t step, uint32_t current, uint8_t *move)
         }
         if (item->move & MACHINE_DRAIN)
             return true;
-        until = item->steps == ALL ? ALL : step + item->steps;
+        until = end_of(item, step);
         machine.consult_from = until;
         if (item->move != current)
             return true;
@@ -238,6 +246,8 @@ int schedule_run(const struct ex_scenario *scenario, const char *text, bool stri
     machine_run(scenario);
     if (item_at < item_count && machine.outcome != MACHINE_FAILED)
         complain("item %zu: nobody is left to go on", item_at + 1);
+    if (machine.outcome != MACHINE_FAILED)
+        cut_short(machine.step);
     if (problem[0] == '\0')
         return 0;
     snprintf(error, error_size, "schedule: %s", problem);

@@ -165,9 +165,11 @@ static void begin(struct machine_actor *actor, const struct machine_access *acce
     if (machine.step >= machine.consult_from && worth_asking(machine.current, access))
         machine_point();
     if (machine.step >= machine.max_steps)
-        machine_fail("livelock", "no end after %u steps; %s is at %s", machine.step, actor->name,
+        machine_fail("livelock", "no end after %u steps; %s is at %s, %s", machine.step,
+                     actor->name,
                      access->what != NULL ? access->what
-                                          : ex_address_name((void *)access->address, access->size));
+                                          : ex_address_name((void *)access->address, access->size),
+                     access->pc != 0 ? ex_place_name(access->pc) : "in the world");
     machine.step++;
     if (access->kind != MACHINE_LOAD)
         machine.epoch++;

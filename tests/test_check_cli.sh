@@ -244,6 +244,22 @@ changed_shard()
     refused "$2" --merge "$work/shard1" "$work/changed" "$work/shard3" "$work/shard4"
 }
 
+without_results()
+{
+    echo '{"vapic_check": 1, "options": {}, "shard": {"index": 1, "count": 1}, "results": []}' \
+        >"$work/empty"
+    refused 'it has no results' --merge "$work/empty"
+}
+
+# What somebody wrote into a document does not reach the terminal as it is.
+prints_clean()
+{
+    sed 's/"error": null/"error": "\\u001b[2J\\u009b1m"/' "$work/shard2" >"$work/changed"
+    run 1 --merge "$work/shard1" "$work/changed" "$work/shard3" "$work/shard4" || return 1
+    grep -qF '?[2J' "$work/out" || { cat "$work/out"; return 1; }
+    ! LC_ALL=C grep -q "$(printf '\033\|\302\233')" "$work/out"
+}
+
 check 'the help of vapic lists it' in_help
 check 'without its program' absent
 check 'help' prints 0 '--replay' --help
@@ -256,6 +272,10 @@ check 'memory model' refused 'sc, tso, c11' all --memory arm
 check 'no schedules' refused '--schedules' all --schedules 0
 check 'no seconds' refused '--seconds' all --seconds -1
 check 'unknown bug' refused 'NOBODY_KNOWS' all --mutant NOBODY_KNOWS
+check 'unknown place of a store' refused '--mutant swap:no.c:1:x: nothing' \
+    $small --mutant swap:no.c:1:x
+check 'unknown place of an order' refused '--mechanical --list' $small --mutant order:no.c:1:x
+check 'unknown notification' refused '--mutant drop:kik' $small --mutant drop:kik
 check 'shard of none' refused '--shard' all --shard 1/0
 check 'shard beyond the last' refused '--shard' all --shard 3/2
 check 'nothing to split' refused '--shard does not go with --merge' --merge x --shard 1/2
@@ -268,6 +288,11 @@ check 'mutants and names' refused '--only PATTERN' all --mutants
 check 'replay of all' refused '--replay' all --replay 0
 check 'replay in no mode' refused '--accel' post-to-sleeper --replay 0
 check 'damaged schedule' refused 'schedule: character 3' $small --replay 0:x
+check 'schedule with too many steps' refused 'item 1: the actor stops' \
+    $small --replay 0:4294967294,1
+check 'schedule that wraps around' refused 'item 3: the actor stops' \
+    $small --replay 0:40,1:1,0:4294967294,1
+check 'schedule with no such number' refused 'schedule: character' $small --replay 0:4294967296
 check 'picture that cannot be written' undrawable
 check 'list' lists_scenarios
 check 'list of some' lists_some
@@ -298,6 +323,13 @@ check 'a shard of another program' changed_shard 's/"program": "/&x/' "differ in
 check 'a shard without a part' changed_shard '0,/"parts": [12],/s//"parts": 0,/' 'parts'
 check 'a shard with a damaged result' changed_shard '0,/"extent": "[a-z ]*"/s//"extent": "?"/' \
     'damaged'
+check 'a shard with a damaged failure' changed_shard '0,/"failure": null/s//"failure": "x"/' \
+    'damaged'
+check 'a shard with a failure of nothing' changed_shard '0,/"failure": null/s//"failure": {}/' \
+    'damaged'
+check 'a shard with a damaged error' changed_shard '0,/"error": null/s//"error": 5/' 'damaged'
+check 'a shard without results' without_results
+check 'control characters of a shard' prints_clean
 check 'no such shard' refused 'unable to open' --merge "$work/shard1" "$work/nothing"
 check 'no JSON' refused 'expected' --merge "$here/test_check_cli.sh"
 tap_end
