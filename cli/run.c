@@ -188,7 +188,7 @@ static int enter_sandbox(const struct run_options *o, struct vmm_err *err)
         return 0;
     }
     entered = true;
-    return vmm_sandbox_enter(VMM_SANDBOX_KVM, err);
+    return vmm_sandbox_enter(VMM_SANDBOX_KVM, 0, err);
 }
 
 static int run_machine(const struct run_options *o, struct vmm_machine *m, struct series *series)

@@ -5,6 +5,7 @@
  */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -13,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
+#include <linux/sched.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -22,6 +24,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -31,6 +34,29 @@
 #include "sandbox.h"
 
 #define FINE 7
+
+/* ---- What is there before. False: it cannot be had ---- */
+
+static int own_pipe[2];
+
+static bool open_pipe(void)
+{
+    return pipe(own_pipe) == 0;
+}
+
+static pid_t parent;
+static pid_t emulator; /* the process that the rig may end */
+
+static bool start_child(void)
+{
+    emulator = fork();
+    if (emulator == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        pause();
+        _exit(0);
+    }
+    return emulator > 0;
+}
 
 /* ---- What is tried inside. Returns FINE, or what was wrong ---- */
 
@@ -60,6 +86,56 @@ static int try_fork(void)
     return (int)syscall(SYS_fork) == 0 ? 1 : 2;
 }
 
+static int try_clone(unsigned long flags)
+{
+    return (int)syscall(SYS_clone, flags, 0, 0, 0, 0) == 0 ? 1 : 2;
+}
+
+static int try_clone_process(void)
+{
+    return try_clone(SIGCHLD);
+}
+
+static int try_clone_user_namespace(void)
+{
+    return try_clone(CLONE_NEWUSER | SIGCHLD);
+}
+
+/* A process of its own that shares the memory, as vfork() makes it. */
+static int try_clone_with_memory(void)
+{
+    return try_clone(CLONE_VM | CLONE_VFORK | SIGCHLD);
+}
+
+static int try_thread_in_namespace(void)
+{
+    return try_clone(CLONE_VM | CLONE_SIGHAND | CLONE_THREAD | CLONE_NEWNET);
+}
+
+static int try_limit_of_parent(void)
+{
+    struct rlimit now;
+
+    return (int)syscall(SYS_prlimit64, parent, RLIMIT_CPU, NULL, &now) == 0 ? 1 : 2;
+}
+
+static int try_own_limit(void)
+{
+    struct rlimit limit = {1000, 1000};
+
+    return setrlimit(RLIMIT_CPU, &limit) == 0 ? 1 : 2;
+}
+
+static int try_own_descriptor_for_parent(void)
+{
+    return fcntl(STDERR_FILENO, F_SETOWN, parent) == 0 ? 1 : 2;
+}
+
+static int try_kill_parent(void)
+{
+    return kill(parent, SIGKILL) == 0 ? 1 : 2;
+}
+
 static int try_ptrace(void)
 {
     return ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0 ? 1 : 2;
@@ -81,16 +157,14 @@ static int try_make_executable(void)
 
 static int try_type_into_terminal(void)
 {
-    return ioctl(STDIN_FILENO, TIOCSTI, "x") == 0 ? 1 : 2;
+    return ioctl(own_pipe[0], TIOCSTI, "x") == 0 ? 1 : 2;
 }
 
 /* A request of KVM that vmm/ never makes. */
 static int try_other_kvm_request(void)
 {
-    return ioctl(STDIN_FILENO, KVM_CREATE_DEVICE, NULL) == 0 ? 1 : 2;
+    return ioctl(own_pipe[0], KVM_CREATE_DEVICE, NULL) == 0 ? 1 : 2;
 }
-
-static pid_t parent;
 
 static int try_signal_parent(void)
 {
@@ -138,10 +212,34 @@ static int use_time_and_output(void)
     return fflush(stdout) == 0 ? FINE : 2;
 }
 
-/* The request is let through: whatever standard input is, it does not know it. */
+/* The request is let through: a pipe does not know it. */
 static int use_kvm_requests(void)
 {
-    return ioctl(STDIN_FILENO, KVM_RUN, 0) < 0 && (errno == ENOTTY || errno == EINVAL) ? FINE : 1;
+    return ioctl(own_pipe[0], KVM_RUN, 0) < 0 && (errno == ENOTTY || errno == EINVAL) ? FINE : 1;
+}
+
+/* The C library then makes the thread by clone(). */
+static int use_clone3(void)
+{
+    return syscall(SYS_clone3, NULL, 0) < 0 && errno == ENOSYS ? FINE : 1;
+}
+
+static int use_limits_and_flags(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_STACK, &limit) != 0)
+        return 1;
+    return fcntl(STDERR_FILENO, F_GETFL) >= 0 && fcntl(STDERR_FILENO, F_GETFD) >= 0 ? FINE : 2;
+}
+
+static int use_child(void)
+{
+    int status = 0;
+
+    if (kill(emulator, SIGKILL) != 0 || waitpid(emulator, &status, 0) != emulator)
+        return 1;
+    return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL ? FINE : 2;
 }
 
 static const struct row {
@@ -149,26 +247,38 @@ static const struct row {
     int (*act)(void);
     enum vmm_sandbox kind;
     long forbidden; /* the call that ends it; -1: it is fine */
+    bool (*before)(void);
 } rows[] = {
-    {"open", try_open, VMM_SANDBOX_KVM, SYS_openat},
-    {"create a file", try_create, VMM_SANDBOX_KVM, SYS_openat},
-    {"socket", try_socket, VMM_SANDBOX_KVM, SYS_socket},
-    {"execute", try_execute, VMM_SANDBOX_KVM, SYS_execve},
-    {"fork", try_fork, VMM_SANDBOX_KVM, SYS_fork},
-    {"ptrace", try_ptrace, VMM_SANDBOX_KVM, SYS_ptrace},
-    {"executable memory", try_executable_memory, VMM_SANDBOX_KVM, SYS_mmap},
-    {"make memory executable", try_make_executable, VMM_SANDBOX_KVM, SYS_mprotect},
-    {"type into the terminal", try_type_into_terminal, VMM_SANDBOX_KVM, SYS_ioctl},
-    {"another request of KVM", try_other_kvm_request, VMM_SANDBOX_KVM, SYS_ioctl},
-    {"signal another process", try_signal_parent, VMM_SANDBOX_KVM, SYS_tgkill},
-    {"threads", use_threads, VMM_SANDBOX_KVM, -1},
-    {"memory", use_memory, VMM_SANDBOX_KVM, -1},
-    {"time and output", use_time_and_output, VMM_SANDBOX_KVM, -1},
-    {"requests of KVM", use_kvm_requests, VMM_SANDBOX_KVM, -1},
-    {"rig: open", try_open, VMM_SANDBOX_RIG, SYS_openat},
-    {"rig: execute", try_execute, VMM_SANDBOX_RIG, SYS_execve},
-    {"rig: a request of KVM", use_kvm_requests, VMM_SANDBOX_RIG, SYS_ioctl},
-    {"rig: time and output", use_time_and_output, VMM_SANDBOX_RIG, -1},
+    {"open", try_open, VMM_SANDBOX_KVM, SYS_openat, NULL},
+    {"create a file", try_create, VMM_SANDBOX_KVM, SYS_openat, NULL},
+    {"socket", try_socket, VMM_SANDBOX_KVM, SYS_socket, NULL},
+    {"execute", try_execute, VMM_SANDBOX_KVM, SYS_execve, NULL},
+    {"fork", try_fork, VMM_SANDBOX_KVM, SYS_fork, NULL},
+    {"a process by clone()", try_clone_process, VMM_SANDBOX_KVM, SYS_clone, NULL},
+    {"a user namespace", try_clone_user_namespace, VMM_SANDBOX_KVM, SYS_clone, NULL},
+    {"a process in this memory", try_clone_with_memory, VMM_SANDBOX_KVM, SYS_clone, NULL},
+    {"a thread in a namespace", try_thread_in_namespace, VMM_SANDBOX_KVM, SYS_clone, NULL},
+    {"a limit of the parent", try_limit_of_parent, VMM_SANDBOX_KVM, SYS_prlimit64, NULL},
+    {"an own limit", try_own_limit, VMM_SANDBOX_KVM, SYS_prlimit64, NULL},
+    {"signals by a descriptor", try_own_descriptor_for_parent, VMM_SANDBOX_KVM, SYS_fcntl, NULL},
+    {"ptrace", try_ptrace, VMM_SANDBOX_KVM, SYS_ptrace, NULL},
+    {"executable memory", try_executable_memory, VMM_SANDBOX_KVM, SYS_mmap, NULL},
+    {"make memory executable", try_make_executable, VMM_SANDBOX_KVM, SYS_mprotect, NULL},
+    {"type into the terminal", try_type_into_terminal, VMM_SANDBOX_KVM, SYS_ioctl, open_pipe},
+    {"another request of KVM", try_other_kvm_request, VMM_SANDBOX_KVM, SYS_ioctl, open_pipe},
+    {"signal another process", try_signal_parent, VMM_SANDBOX_KVM, SYS_tgkill, NULL},
+    {"threads", use_threads, VMM_SANDBOX_KVM, -1, NULL},
+    {"clone3", use_clone3, VMM_SANDBOX_KVM, -1, NULL},
+    {"limits and flags", use_limits_and_flags, VMM_SANDBOX_KVM, -1, NULL},
+    {"memory", use_memory, VMM_SANDBOX_KVM, -1, NULL},
+    {"time and output", use_time_and_output, VMM_SANDBOX_KVM, -1, NULL},
+    {"requests of KVM", use_kvm_requests, VMM_SANDBOX_KVM, -1, open_pipe},
+    {"rig: open", try_open, VMM_SANDBOX_RIG, SYS_openat, NULL},
+    {"rig: execute", try_execute, VMM_SANDBOX_RIG, SYS_execve, NULL},
+    {"rig: a request of KVM", use_kvm_requests, VMM_SANDBOX_RIG, SYS_ioctl, open_pipe},
+    {"rig: kill the parent", try_kill_parent, VMM_SANDBOX_RIG, SYS_kill, start_child},
+    {"rig: end the emulator", use_child, VMM_SANDBOX_RIG, -1, start_child},
+    {"rig: time and output", use_time_and_output, VMM_SANDBOX_RIG, -1, NULL},
 };
 
 /* ---- One child each ---- */
@@ -178,9 +288,11 @@ static _Noreturn void child(const struct row *row, int err_fd)
     struct vmm_err err = {.text = ""};
 
     dup2(err_fd, STDERR_FILENO);
+    if (row->before != NULL && !row->before())
+        _exit(5);
     if (vmm_sandbox_no_new_privs(&err) != 0 || prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1)
         _exit(3);
-    if (vmm_sandbox_enter(row->kind, &err) != 0) {
+    if (vmm_sandbox_enter(row->kind, emulator, &err) != 0) {
         fprintf(stderr, "%s\n", err.text);
         _exit(4);
     }
@@ -245,7 +357,7 @@ static _Noreturn void child_with_thread(void)
 
     close(STDERR_FILENO);
     if (pthread_create(&thread, NULL, open_later, NULL) != 0 ||
-        vmm_sandbox_enter(VMM_SANDBOX_KVM, &err) != 0)
+        vmm_sandbox_enter(VMM_SANDBOX_KVM, 0, &err) != 0)
         _exit(3);
     go = 1;
     pthread_join(thread, NULL);

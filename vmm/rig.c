@@ -189,7 +189,7 @@ static void on_init(struct rig *rig, const char *rest)
     if (rig->state != BOOTING)
         return;
     /* From here on the emulator is not started again, and all files are open. */
-    if (rig->cfg->sandbox && vmm_sandbox_enter(VMM_SANDBOX_RIG, &err) != 0) {
+    if (rig->cfg->sandbox && vmm_sandbox_enter(VMM_SANDBOX_RIG, rig->machine.pid, &err) != 0) {
         fail(rig, "%s", err.text);
         return;
     }

@@ -8,8 +8,10 @@
 #include "sandbox.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <linux/kvm.h>
+#include <sched.h>
 #include <seccomp.h>
 #include <signal.h>
 #include <stddef.h>
@@ -25,54 +27,62 @@
 
 /* Both kinds: the C library's needs, time, and an end by any signal or none. */
 static const int common_calls[] = {
-    SCMP_SYS(brk),          SCMP_SYS(clock_gettime),  SCMP_SYS(clock_nanosleep),
-    SCMP_SYS(close),        SCMP_SYS(exit),           SCMP_SYS(exit_group),
-    SCMP_SYS(fcntl),        SCMP_SYS(fstat),          SCMP_SYS(futex),
-    SCMP_SYS(getpid),       SCMP_SYS(getrandom),      SCMP_SYS(gettid),
-    SCMP_SYS(gettimeofday), SCMP_SYS(lseek),          SCMP_SYS(madvise),
-    SCMP_SYS(mremap),       SCMP_SYS(munmap),         SCMP_SYS(nanosleep),
-    SCMP_SYS(newfstatat),   SCMP_SYS(poll),           SCMP_SYS(ppoll),
-    SCMP_SYS(pread64),      SCMP_SYS(read),           SCMP_SYS(restart_syscall),
-    SCMP_SYS(rt_sigaction), SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigreturn),
-    SCMP_SYS(sched_yield),  SCMP_SYS(sigaltstack),    SCMP_SYS(write),
+    SCMP_SYS(brk),
+    SCMP_SYS(clock_gettime),
+    SCMP_SYS(clock_nanosleep),
+    SCMP_SYS(close),
+    SCMP_SYS(exit),
+    SCMP_SYS(exit_group),
+    SCMP_SYS(fstat),
+    SCMP_SYS(futex),
+    SCMP_SYS(getpid),
+    SCMP_SYS(getrandom),
+    SCMP_SYS(gettid),
+    SCMP_SYS(gettimeofday),
+    SCMP_SYS(lseek),
+    SCMP_SYS(madvise),
+    SCMP_SYS(mremap),
+    SCMP_SYS(munmap),
+    SCMP_SYS(nanosleep),
+    SCMP_SYS(newfstatat),
+    SCMP_SYS(poll),
+    SCMP_SYS(ppoll),
+    SCMP_SYS(pread64),
+    SCMP_SYS(read),
+    SCMP_SYS(restart_syscall),
+    SCMP_SYS(rt_sigaction),
+    SCMP_SYS(rt_sigprocmask),
+    SCMP_SYS(rt_sigreturn),
+    SCMP_SYS(sched_yield),
+    SCMP_SYS(sigaltstack),
+    SCMP_SYS(write),
     SCMP_SYS(writev),
 };
 
 /* The machine: its threads, its event loop, the vCPUs' timers and kicks. */
 static const int kvm_calls[] = {
-    SCMP_SYS(clock_getres),
-    SCMP_SYS(clone),
-    SCMP_SYS(clone3),
-    SCMP_SYS(epoll_create1),
-    SCMP_SYS(epoll_ctl),
-    SCMP_SYS(epoll_pwait),
-    SCMP_SYS(epoll_wait),
-    SCMP_SYS(eventfd2),
-    SCMP_SYS(get_robust_list),
-    SCMP_SYS(membarrier),
-    SCMP_SYS(prlimit64),
-    SCMP_SYS(rseq),
-    SCMP_SYS(rt_sigpending),
-    SCMP_SYS(rt_sigtimedwait),
-    SCMP_SYS(sched_getaffinity),
-    SCMP_SYS(sched_getparam),
-    SCMP_SYS(sched_getscheduler),
-    SCMP_SYS(set_robust_list),
-    SCMP_SYS(signalfd4),
-    SCMP_SYS(timer_create),
-    SCMP_SYS(timer_delete),
-    SCMP_SYS(timer_getoverrun),
-    SCMP_SYS(timer_gettime),
-    SCMP_SYS(timer_settime),
-    SCMP_SYS(timerfd_create),
-    SCMP_SYS(timerfd_gettime),
-    SCMP_SYS(timerfd_settime),
+    SCMP_SYS(clock_getres),     SCMP_SYS(epoll_create1),      SCMP_SYS(epoll_ctl),
+    SCMP_SYS(epoll_pwait),      SCMP_SYS(epoll_wait),         SCMP_SYS(eventfd2),
+    SCMP_SYS(get_robust_list),  SCMP_SYS(membarrier),         SCMP_SYS(rseq),
+    SCMP_SYS(rt_sigpending),    SCMP_SYS(rt_sigtimedwait),    SCMP_SYS(sched_getaffinity),
+    SCMP_SYS(sched_getparam),   SCMP_SYS(sched_getscheduler), SCMP_SYS(set_robust_list),
+    SCMP_SYS(signalfd4),        SCMP_SYS(timer_create),       SCMP_SYS(timer_delete),
+    SCMP_SYS(timer_getoverrun), SCMP_SYS(timer_gettime),      SCMP_SYS(timer_settime),
+    SCMP_SYS(timerfd_create),   SCMP_SYS(timerfd_gettime),    SCMP_SYS(timerfd_settime),
 };
 
 static const int rig_calls[] = {
-    SCMP_SYS(kill),
     SCMP_SYS(wait4),
 };
+
+/* Not F_SETOWN, by which a descriptor sends signals to any process. */
+static const int descriptor_commands[] = {F_DUPFD_CLOEXEC, F_GETFD, F_GETFL, F_SETFD, F_SETFL};
+
+/* What makes a thread of this process, and what would make more of it than that. */
+#define THREAD_FLAGS (CLONE_VM | CLONE_SIGHAND | CLONE_THREAD)
+#define SPACE_FLAGS                                                                                \
+    (CLONE_NEWCGROUP | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUSER |  \
+     CLONE_NEWUTS)
 
 /* Terminals, of both; a descriptor's kind is asked for at the end, too. */
 static const unsigned long common_requests[] = {TCGETS, TCSETS, TCSETSW, TCSETSF, FIONREAD};
@@ -176,7 +186,51 @@ static int allow_narrow(scmp_filter_ctx ctx)
     return rc;
 }
 
-static int add_rules(scmp_filter_ctx ctx, enum vmm_sandbox kind)
+static int allow_descriptor_commands(scmp_filter_ctx ctx)
+{
+    int rc = 0;
+
+    for (size_t i = 0; i < COUNT(descriptor_commands) && rc == 0; i++) {
+        rc = seccomp_rule_add(
+            ctx, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1,
+            SCMP_A1(SCMP_CMP_MASKED_EQ, UINT32_MAX, (scmp_datum_t)descriptor_commands[i]));
+    }
+    return rc;
+}
+
+/*
+ * Threads, but no processes. clone3() has its flags in memory, where no filter sees them: it is
+ * said not to exist, and the C library uses clone(). Limits can be read.
+ */
+static int allow_threads(scmp_filter_ctx ctx)
+{
+    int rc = seccomp_rule_add(
+        ctx, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
+        SCMP_A0(SCMP_CMP_MASKED_EQ, (uint32_t)(THREAD_FLAGS | SPACE_FLAGS), THREAD_FLAGS));
+
+    if (rc == 0) {
+        rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
+    }
+    if (rc == 0) {
+        rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(prlimit64), 2,
+                              SCMP_A0(SCMP_CMP_EQ, 0, 0), SCMP_A2(SCMP_CMP_EQ, 0, 0));
+    }
+    return rc;
+}
+
+static int add_rig_rules(scmp_filter_ctx ctx, pid_t emulator)
+{
+    int rc = allow(ctx, rig_calls, COUNT(rig_calls));
+
+    if (rc == 0) {
+        rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(kill), 2,
+                              SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)emulator, 0),
+                              SCMP_A1(SCMP_CMP_EQ, SIGKILL, 0));
+    }
+    return rc;
+}
+
+static int add_rules(scmp_filter_ctx ctx, enum vmm_sandbox kind, pid_t emulator)
 {
     int rc = allow(ctx, common_calls, COUNT(common_calls));
 
@@ -186,11 +240,17 @@ static int add_rules(scmp_filter_ctx ctx, enum vmm_sandbox kind)
     if (rc == 0) {
         rc = allow_narrow(ctx);
     }
+    if (rc == 0) {
+        rc = allow_descriptor_commands(ctx);
+    }
     if (rc == 0 && kind == VMM_SANDBOX_RIG) {
-        return allow(ctx, rig_calls, COUNT(rig_calls));
+        return add_rig_rules(ctx, emulator);
     }
     if (rc == 0) {
         rc = allow(ctx, kvm_calls, COUNT(kvm_calls));
+    }
+    if (rc == 0) {
+        rc = allow_threads(ctx);
     }
     return rc == 0 ? allow_requests(ctx, kvm_requests, COUNT(kvm_requests)) : rc;
 }
@@ -286,7 +346,7 @@ static void open_lazily_opened_files(void)
     json_object_seed(0);
 }
 
-int vmm_sandbox_enter(enum vmm_sandbox kind, struct vmm_err *err)
+int vmm_sandbox_enter(enum vmm_sandbox kind, pid_t emulator, struct vmm_err *err)
 {
     scmp_filter_ctx ctx;
     int rc;
@@ -302,7 +362,7 @@ int vmm_sandbox_enter(enum vmm_sandbox kind, struct vmm_err *err)
     /* Threads that run already are under it, too; the filter sets no-new-privileges by itself. */
     rc = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, 1);
     if (rc == 0) {
-        rc = add_rules(ctx, kind);
+        rc = add_rules(ctx, kind, emulator);
     }
     if (rc == 0) {
         rc = catch_forbidden();

@@ -11,6 +11,7 @@
 #define VMM_SANDBOX_H
 
 #include <stdbool.h>
+#include <sys/types.h>
 
 #include "err.h"
 
@@ -28,7 +29,10 @@ bool vmm_sandbox_possible(void);
 /* No program that this process executes gains privileges. Harmless, and for good. */
 int vmm_sandbox_no_new_privs(struct vmm_err *err);
 
-/* The filter, for good. -1: the kernel has no seccomp, and the error says what to do. */
-int vmm_sandbox_enter(enum vmm_sandbox kind, struct vmm_err *err);
+/*
+ * The filter, for good. `emulator` is the process that the rig may end; the other kind has none, 0.
+ * -1: the kernel has no seccomp, and the error says what to do.
+ */
+int vmm_sandbox_enter(enum vmm_sandbox kind, pid_t emulator, struct vmm_err *err);
 
 #endif
