@@ -8,7 +8,8 @@
 #        fuzz.sh corpus [TARGET...]          rewrite the committed corpora from what was found
 #
 # Targets are the files fuzz/target_*.c; without any on the command line all are meant. What a run
-# adds to a corpus stays in build/fuzz-corpus/TARGET, findings go to build/fuzz-findings. Exit
+# adds to a corpus stays in build/fuzz-corpus/TARGET, findings go to build/fuzz-findings (of the
+# share to build/fuzz-share-findings) and stay until you delete them. Exit
 # status 1: there is a finding. A finding is repeated by `build/fuzz/fuzz/fuzz-TARGET FILE`.
 set -u
 cd "$(dirname "$0")/.." || exit 2
@@ -91,9 +92,19 @@ edges()
     echo "${hit:-0}/${all:-0}"
 }
 
+# found NAME: how many findings are newer than this run
 found()
 {
-    find "$findings/$1" -type f 2>/dev/null | wc -l
+    find "$findings/$1" -type f -newer build/fuzz-start 2>/dev/null | wc -l
+}
+
+# Nothing is deleted that nobody may have seen.
+name_earlier()
+{
+    earlier=$(find "$findings" -type f 2>/dev/null | wc -l)
+    [ "$earlier" -eq 0 ] ||
+        echo "$findings has $earlier earlier findings: delete them when they are dealt with"
+    touch build/fuzz-start
 }
 
 report_crash()
@@ -108,8 +119,8 @@ fuzz_run()
     seconds=$1
     shift
     status=0
-    rm -rf "$findings"
     build
+    name_earlier
     printf '%-10s %12s %9s %13s %9s\n' target executions exec/s edges findings
     for name in "$@"; do
         run_target "$name" -max_total_time="$seconds" "$corpus/$name" "fuzz/corpus/$name"
@@ -129,7 +140,7 @@ fuzz_share()
 {
     . tools/tap.sh
     build
-    rm -rf "$findings"
+    findings=build/fuzz-share-findings
     for name in $(all_targets); do
         check "fuzz $name" share_of "$name"
     done
@@ -194,6 +205,16 @@ print("%-10s %9s %6d/%d %3d%%  %s" % (sys.argv[1], sys.argv[3], covered, count,
 ' "$1" "$sources" "$(find "fuzz/corpus/$1" "$corpus/$1" -type f | wc -l)"
 }
 
+# keep_afl NAME: what AFL++ found goes to the other findings, before its directory is used again.
+keep_afl()
+{
+    find "build/fuzz-afl-out/$1" -type f -path '*/default/[ch]*s/id:*' 2>/dev/null |
+        while read -r file; do
+            mkdir -p "$findings/$1"
+            cp "$file" "$findings/$1/afl-$(sha1sum <"$file" | cut -c1-16)"
+        done
+}
+
 # AFL++ has a directory of its own; it wants at least one input, and no core pattern handler.
 fuzz_afl()
 {
@@ -214,6 +235,7 @@ fuzz_afl()
     printf '%-10s %12s %9s %9s\n' target executions exec/s findings
     for name in "$@"; do
         out=build/fuzz-afl-out/$name
+        keep_afl "$name"
         rm -rf "$out"
         mkdir -p "$out"
         AFL_SKIP_CPUFREQ=1 AFL_I_DONT_CARE_ABOUT_MISSING_CRASHES=1 AFL_NO_UI=1 AFL_NO_AFFINITY=1 \
@@ -228,6 +250,7 @@ fuzz_afl()
         }
         crashes=$(find "$out/default/crashes" "$out/default/hangs" -name 'id:*' | wc -l)
         [ "$crashes" -eq 0 ] || status=1
+        keep_afl "$name"
         printf '%-10s %12s %9s %9s\n' "$name" "$(afl_stat execs_done)" "$(afl_stat execs_per_sec)" \
             "$crashes"
     done
