@@ -159,10 +159,16 @@ int vmm_trace_open(struct vmm_trace *trace, const struct vmm_trace_config *confi
     atomic_store(&trace->written, 0);
     trace->error = 0;
     trace->filling = trace->count = 0;
+    trace->null_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    if (trace->null_fd < 0) {
+        return vmm_fail(err, "--trace: cannot open /dev/null: %s", strerror(errno));
+    }
     trace->out.file = fopen(config->path, "we");
     if (trace->out.file == NULL) {
-        return vmm_fail(err, "--trace: cannot write %s: %s: check the path", config->path,
-                        strerror(errno));
+        vmm_fail(err, "--trace: cannot write %s: %s: check the path", config->path,
+                 strerror(errno));
+        close(trace->null_fd);
+        return -1;
     }
     pthread_mutex_init(&trace->lock, NULL);
     pthread_condattr_init(&attr);
@@ -173,6 +179,7 @@ int vmm_trace_open(struct vmm_trace *trace, const struct vmm_trace_config *confi
     rc = start_thread(trace);
     if (rc != 0) {
         fclose(trace->out.file);
+        close(trace->null_fd);
         return vmm_fail(err, "--trace: no thread for it: %s", strerror(rc));
     }
     return 0;
@@ -220,12 +227,8 @@ static bool finish_thread(struct vmm_trace *trace)
 /* The thread waits in write() for ever; exit() would flush the stream, and wait too. */
 static void abandon(struct vmm_trace *trace)
 {
-    int null_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
-
-    if (null_fd >= 0) {
-        dup2(null_fd, fileno(trace->out.file));
-        close(null_fd);
-    }
+    dup2(trace->null_fd, fileno(trace->out.file));
+    close(trace->null_fd);
     pthread_detach(trace->thread);
 }
 
@@ -238,6 +241,7 @@ int vmm_trace_close(struct vmm_trace *trace, struct vmm_err *err)
         return vmm_fail(err, "--trace: %s is incomplete: its reader does not read", trace->path);
     }
     pthread_join(trace->thread, NULL);
+    close(trace->null_fd);
     error = trace->error != 0 || !trace->stalled ? trace->error : ETIMEDOUT;
     if (fclose(trace->out.file) != 0 && error == 0) {
         error = errno;

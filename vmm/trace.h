@@ -38,6 +38,7 @@ struct vmm_trace {
     const char *path;
     bool spans; /* the form has a place for them */
     struct vmm_trace_out out;
+    int null_fd; /* takes the place of a file that is given up: then nothing can be opened */
 
     pthread_t thread;
     pthread_mutex_t lock; /* guards everything below */
