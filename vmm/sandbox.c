@@ -7,6 +7,7 @@
  */
 #include "sandbox.h"
 
+#include <asm/termbits.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
@@ -23,6 +24,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "term.h"
+
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 /* Both kinds: the C library's needs, time, and an end by any signal or none. */
@@ -31,10 +34,13 @@ static const int common_calls[] = {
     SCMP_SYS(clock_gettime),
     SCMP_SYS(clock_nanosleep),
     SCMP_SYS(close),
+    SCMP_SYS(dup2),
+    SCMP_SYS(dup3),
     SCMP_SYS(exit),
     SCMP_SYS(exit_group),
     SCMP_SYS(fstat),
     SCMP_SYS(futex),
+    SCMP_SYS(getpgrp),
     SCMP_SYS(getpid),
     SCMP_SYS(getrandom),
     SCMP_SYS(gettid),
@@ -85,7 +91,10 @@ static const int descriptor_commands[] = {F_DUPFD_CLOEXEC, F_GETFD, F_GETFL, F_S
      CLONE_NEWUTS)
 
 /* Terminals, of both; a descriptor's kind is asked for at the end, too. */
-static const unsigned long common_requests[] = {TCGETS, TCSETS, TCSETSW, TCSETSF, FIONREAD};
+static const unsigned long common_requests[] = {
+    FIONREAD, TCGETS,   TCGETS2, TCSETS,   TCSETS2,
+    TCSETSF,  TCSETSF2, TCSETSW, TCSETSW2, TIOCGPGRP, /* is it ours to set? */
+};
 
 /* Every request of vmm/, the ones that make a machine included: a guest that reboots gets a new. */
 static const unsigned long kvm_requests[] = {
@@ -273,8 +282,8 @@ static size_t put_number(char *to, unsigned value)
 }
 
 /*
- * The kernel has not made the call. Says which, in one write, and dies of the signal: the handler
- * was installed with SA_RESETHAND.
+ * The kernel has not made the call. Says which, in one write, gives the terminal its mode back,
+ * and dies of the signal: the handler was installed with SA_RESETHAND.
  */
 static void on_forbidden(int signo, siginfo_t *info, void *context)
 {
@@ -293,6 +302,7 @@ static void on_forbidden(int signo, siginfo_t *info, void *context)
     if (write(STDERR_FILENO, text, length) < 0) {
         /* Then nobody reads it. */
     }
+    vmm_term_leave();
     sigemptyset(&set);
     sigaddset(&set, signo);
     sigprocmask(SIG_UNBLOCK, &set, NULL);

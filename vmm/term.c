@@ -16,8 +16,8 @@ static struct termios saved_mode;
 static atomic_int raw_fd = -1;
 
 /* Signals whose default is to kill, and that a terminal's user, a supervisor or a bug sends. */
-static const int deadly[] = {SIGHUP, SIGINT,  SIGQUIT, SIGTERM, SIGPIPE,
-                             SIGILL, SIGABRT, SIGBUS,  SIGFPE,  SIGSEGV};
+static const int deadly[] = {SIGHUP,  SIGINT, SIGQUIT, SIGTERM, SIGPIPE, SIGILL,
+                             SIGABRT, SIGBUS, SIGFPE,  SIGSEGV, SIGSYS};
 
 void vmm_term_leave(void)
 {
