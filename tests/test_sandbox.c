@@ -16,6 +16,7 @@
 #include <linux/kvm.h>
 #include <linux/sched.h>
 #include <pthread.h>
+#include <pty.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,12 +27,16 @@
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "rig_evidence.h"
 #include "sandbox.h"
+#include "term.h"
+#include "trace.h"
 
 #define FINE 7
 
@@ -242,6 +247,81 @@ static int use_child(void)
     return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL ? FINE : 2;
 }
 
+/* ---- Terminals, traces, evidence: what vmm/ does late ---- */
+
+static int terminal;
+
+/* The child's own, in whose foreground it is. */
+static bool open_terminal(void)
+{
+    int controller;
+
+    return openpty(&controller, &terminal, NULL, NULL, NULL) == 0 && setsid() >= 0 &&
+           ioctl(terminal, TIOCSCTTY, 0) == 0;
+}
+
+static int use_terminal(void)
+{
+    for (int i = 0; i < 2; i++) {
+        if (!vmm_term_enter(terminal))
+            return 1;
+        vmm_term_leave();
+    }
+    return FINE;
+}
+
+static struct vmm_trace trace;
+
+static bool open_stalled_trace(void)
+{
+    char path[] = "/tmp/vapic-sandbox-XXXXXX";
+    struct vmm_trace_config config = {path, VMM_TRACE_TEXT, 1};
+    struct vmm_err err;
+    bool opened;
+
+    close(mkstemp(path));
+    unlink(path);
+    opened = mkfifo(path, 0600) == 0 && open(path, O_RDONLY | O_NONBLOCK) >= 0 &&
+             vmm_trace_open(&trace, &config, &err) == 0;
+    unlink(path);
+    return opened;
+}
+
+static int use_stalled_trace(void)
+{
+    const struct vapic_event event = {.kind = VAPIC_EVENT_EOI};
+    struct vmm_err err;
+
+    vmm_trace_hurry(&trace);
+    for (unsigned i = 0; i < 4 * VMM_TRACE_BATCH; i++)
+        vmm_trace_event(&trace, &event);
+    return vmm_trace_close(&trace, &err) == -1 && strstr(err.text, "does not read") ? FINE : 1;
+}
+
+static struct vmm_rig_evidence evidence;
+static int monitor[2];
+
+/* A monitor that has answered everything already. */
+static bool open_evidence(void)
+{
+    static const char answer[] = "{\"return\": \"an answer\"}\n";
+
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, monitor) != 0)
+        return false;
+    for (int i = 0; i < 16; i++)
+        if (write(monitor[1], answer, strlen(answer)) < 0)
+            return false;
+    vmm_rig_evidence_open(&evidence, getpid());
+    return evidence.threads == 1;
+}
+
+static int use_evidence(void)
+{
+    vmm_rig_evidence_show(&evidence, monitor[0]);
+    vmm_rig_evidence_close(&evidence);
+    return FINE;
+}
+
 static const struct row {
     const char *name;
     int (*act)(void);
@@ -273,6 +353,10 @@ static const struct row {
     {"memory", use_memory, VMM_SANDBOX_KVM, -1, NULL},
     {"time and output", use_time_and_output, VMM_SANDBOX_KVM, -1, NULL},
     {"requests of KVM", use_kvm_requests, VMM_SANDBOX_KVM, -1, open_pipe},
+    {"terminal", use_terminal, VMM_SANDBOX_KVM, -1, open_terminal},
+    {"trace that stalls", use_stalled_trace, VMM_SANDBOX_KVM, -1, open_stalled_trace},
+    {"rig: terminal", use_terminal, VMM_SANDBOX_RIG, -1, open_terminal},
+    {"rig: evidence", use_evidence, VMM_SANDBOX_RIG, -1, open_evidence},
     {"rig: open", try_open, VMM_SANDBOX_RIG, SYS_openat, NULL},
     {"rig: execute", try_execute, VMM_SANDBOX_RIG, SYS_execve, NULL},
     {"rig: a request of KVM", use_kvm_requests, VMM_SANDBOX_RIG, SYS_ioctl, open_pipe},
@@ -338,6 +422,49 @@ static void every_row(void **state)
         check_row(&rows[i]);
 }
 
+/* ---- A terminal when it strikes ---- */
+
+static _Noreturn void leader_of_terminal(void)
+{
+    struct termios before, after;
+    struct vmm_err err;
+    int status = 0;
+    pid_t pid;
+
+    if (!open_terminal() || tcgetattr(terminal, &before) != 0)
+        _exit(1);
+    pid = fork();
+    if (pid == 0) {
+        close(STDERR_FILENO);
+        if (!vmm_term_enter(terminal) || vmm_sandbox_enter(VMM_SANDBOX_KVM, 0, &err) != 0)
+            _exit(2);
+        _exit(try_open());
+    }
+    if (waitpid(pid, &status, 0) != pid || !WIFSIGNALED(status) || WTERMSIG(status) != SIGSYS)
+        _exit(3);
+    if (tcgetattr(terminal, &after) != 0 || after.c_lflag != before.c_lflag)
+        _exit(4);
+    _exit(FINE);
+}
+
+static void the_terminal_comes_back(void **state)
+{
+    int status = 0;
+    pid_t pid;
+
+    (void)state;
+    if (!vmm_sandbox_possible())
+        skip();
+    fflush(stdout);
+    pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0)
+        leader_of_terminal();
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), FINE);
+}
+
 /* ---- Threads that were there before ---- */
 
 static volatile int go;
@@ -386,6 +513,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_row),
+        cmocka_unit_test(the_terminal_comes_back),
         cmocka_unit_test(threads_from_before),
     };
 

@@ -8,7 +8,8 @@
  * modules) and what this run adds: the program, the shared objects it uses and its input files.
  *
  * Environment: VAPIC_RIG_DIR names the directory with the kernel and the initramfs images,
- * VAPIC_RIG_QEMU the emulator, VAPIC_RIG_LOG a file that receives the host kernel's messages.
+ * VAPIC_RIG_QEMU the emulator, VAPIC_RIG_LOG a file that receives the host kernel's messages,
+ * VAPIC_RIG_SILENCE the seconds without a sign of life after which the emulator is given up (90).
  */
 #ifndef VMM_RIG_H
 #define VMM_RIG_H

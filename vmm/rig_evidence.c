@@ -4,8 +4,10 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,54 +20,60 @@
 
 /* ---- Its threads ---- */
 
-static bool read_text(char *text, size_t size, const char *path)
-{
-    FILE *file = fopen(path, "re");
-    size_t length;
-
-    if (file == NULL) {
-        return false;
-    }
-    length = fread(text, 1, size - 1, file);
-    text[length] = '\0';
-    fclose(file);
-    return length > 0;
-}
-
-/* Name, state, and time on a processor, of one thread: fields 2, 3, 14 and 15 [proc(5)]. */
-static void show_thread(pid_t pid, const char *tid)
+/* Number, name, state, and time on a processor: fields 1, 2, 3, 14 and 15 [proc(5)]. */
+static void show_thread(int fd)
 {
     unsigned long user, system;
-    char path[64], text[1024];
+    char text[1024];
+    ssize_t size = pread(fd, text, sizeof(text) - 1, 0);
     char *end;
     char state;
 
-    snprintf(path, sizeof(path), "/proc/%d/task/%.20s/stat", (int)pid, tid);
-    if (!read_text(text, sizeof(text), path) || (end = strrchr(text, ')')) == NULL ||
+    text[size > 0 ? size : 0] = '\0';
+    if ((end = strrchr(text, ')')) == NULL ||
         sscanf(end, ") %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &state, &user,
                &system) != 3) {
-        return;
+        return; /* it has ended */
     }
     *end = '\0';
-    fprintf(stderr, MARK "thread %s '%s' state %c, user %lu, system %lu ticks\n", tid,
-            strchr(text, '(') != NULL ? strchr(text, '(') + 1 : "", state, user, system);
+    fprintf(stderr, MARK "thread %s) state %c, user %lu, system %lu ticks\n", text, state, user,
+            system);
 }
 
-static void show_threads(pid_t pid)
+static void show_threads(const struct vmm_rig_evidence *evidence)
 {
-    char path[64];
+    for (unsigned i = 0; i < evidence->threads; i++) {
+        show_thread(evidence->stat[i]);
+    }
+}
+
+void vmm_rig_evidence_open(struct vmm_rig_evidence *evidence, pid_t pid)
+{
     const struct dirent *entry;
+    char path[64];
     DIR *dir;
 
+    evidence->threads = 0;
     snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
     dir = opendir(path);
-    while (dir != NULL && (entry = readdir(dir)) != NULL) {
-        if (entry->d_name[0] != '.') {
-            show_thread(pid, entry->d_name);
+    while (dir != NULL && evidence->threads < VMM_RIG_THREADS_MAX && (entry = readdir(dir))) {
+        int fd;
+
+        snprintf(path, sizeof(path), "/proc/%d/task/%.20s/stat", (int)pid, entry->d_name);
+        fd = entry->d_name[0] != '.' ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+        if (fd >= 0) {
+            evidence->stat[evidence->threads++] = fd;
         }
     }
     if (dir != NULL) {
         closedir(dir);
+    }
+}
+
+void vmm_rig_evidence_close(struct vmm_rig_evidence *evidence)
+{
+    while (evidence->threads > 0) {
+        close(evidence->stat[--evidence->threads]);
     }
 }
 
@@ -154,17 +162,17 @@ static bool ask_all(int fd)
     return true;
 }
 
-void vmm_rig_evidence(const struct vmm_rig_machine *machine)
+void vmm_rig_evidence_show(const struct vmm_rig_evidence *evidence, int monitor)
 {
     const struct timespec second = {1, 0};
-    int fd = machine->monitor;
 
-    show_threads(machine->pid);
-    if (!send_all(fd, "{\"execute\":\"qmp_capabilities\"}\n") || !show_answer(fd) || !ask_all(fd)) {
+    show_threads(evidence);
+    if (!send_all(monitor, "{\"execute\":\"qmp_capabilities\"}\n") || !show_answer(monitor) ||
+        !ask_all(monitor)) {
         fprintf(stderr, MARK "the emulator's monitor does not answer either\n");
     }
     nanosleep(&second, NULL);
     fprintf(stderr, MARK "a second later:\n");
-    show_threads(machine->pid);
-    ask(fd, "info registers -a");
+    show_threads(evidence);
+    ask(monitor, "info registers -a");
 }

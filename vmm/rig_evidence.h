@@ -8,9 +8,22 @@
 #ifndef VMM_RIG_EVIDENCE_H
 #define VMM_RIG_EVIDENCE_H
 
-#include "rig_qemu.h"
+#include <sys/types.h>
+
+#define VMM_RIG_THREADS_MAX 64u
+
+/* What the kernel says of its threads: open files, for later nothing can be opened. */
+struct vmm_rig_evidence {
+    int stat[VMM_RIG_THREADS_MAX];
+    unsigned threads;
+};
+
+/* Of the threads that it has now. What cannot be opened is left out. */
+void vmm_rig_evidence_open(struct vmm_rig_evidence *evidence, pid_t pid);
+
+void vmm_rig_evidence_close(struct vmm_rig_evidence *evidence);
 
 /* Prints it to standard error, each line marked; takes at most some ten seconds. */
-void vmm_rig_evidence(const struct vmm_rig_machine *machine);
+void vmm_rig_evidence_show(const struct vmm_rig_evidence *evidence, int monitor);
 
 #endif

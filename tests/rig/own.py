@@ -15,7 +15,7 @@ import termios
 import time
 
 import silicon
-from bench import Run, expect, program_files, stats_of
+from bench import FROZE, Run, expect, program_files, stats_of
 
 EVERY_MODE = ["none", *silicon.MODES]
 
@@ -284,6 +284,29 @@ def rig_accel_auto(bench):
     expect(mode == said[1], f"it ran {mode} and says {said[1]}")
 
 
+def rig_frozen(bench):
+    """An emulator that stands still: the verdict, and what it was doing, from inside the sandbox."""
+    words = [str(bench.vapic), "run", "--engine", "rig"]
+    with subprocess.Popen(
+        words,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "VAPIC_RIG_SILENCE": "10"},
+    ) as rig:
+        try:
+            rig.stdout.readline()
+            children = pathlib.Path(f"/proc/{rig.pid}/task/{rig.pid}/children").read_text().split()
+            os.kill(int(children[0]), signal.SIGSTOP)
+            errors = rig.communicate(timeout=90)[1].decode()
+        finally:
+            rig.kill()
+    expect(rig.returncode == 2, f"exit status {rig.returncode}: {errors[-1500:]}")
+    expect(errors.count(f"{FROZE}: no sign of life for 10 s") == 2, f"says {errors[-1500:]}")
+    expect(FROZE in errors.partition("rig evidence: ")[0], "the verdict does not come first")
+    expect(re.search(r"^rig evidence: thread .* state T", errors, re.MULTILINE), "no threads")
+
+
 def rig_orphan(bench):
     """The emulator dies with its parent, even when that is killed."""
     words = [str(bench.rig_exec), "sh", "-c", "echo ready; busybox sleep 100"]
@@ -344,6 +367,7 @@ ROWS = [
     ("rig-probes", rig_probes),
     ("rig-accel-all", rig_accel_all),
     ("rig-accel-auto", rig_accel_auto),
+    ("rig-frozen", rig_frozen),
     ("rig-orphan", rig_orphan),
     ("rig-errors", rig_errors),
     ("rig-bad-start", rig_bad_start),
