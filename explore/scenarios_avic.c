@@ -193,6 +193,7 @@ const struct ex_scenario scenario_ldr_then_logical = {
     .races = "A10",
     .modes = MODES_ALL,
     .bound = 2,
+    .complete_on = EX_MODE(EX_NONE),
     WORLD(&ldr_then_logical),
 };
 

@@ -199,6 +199,7 @@ const struct ex_scenario scenario_two_ldr_changes = {
     .races = "I13",
     .modes = MODES_ACCEL,
     .bound = 2,
+    .complete_on = EX_MODE(EX_APICV) | EX_MODE(EX_APICV_IPIV),
     WORLD(&two_ldr_changes),
 };
 

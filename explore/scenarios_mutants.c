@@ -251,6 +251,7 @@ const struct ex_scenario scenario_ldr_of_nobody = {
     .races = "A10 S15",
     .modes = MODES_ALL,
     .bound = 1,
+    .complete_on = EX_MODE(EX_NONE) | EX_MODE(EX_APICV) | EX_MODE(EX_APICV_IPIV),
     WORLD(&ldr_of_nobody),
 };
 
@@ -361,6 +362,7 @@ const struct ex_scenario scenario_tpr_by_msr = {
     .races = "A21 S16 P17",
     .modes = MODES_ALL,
     .bound = 2,
+    .complete_on = EX_MODE(EX_NONE) | EX_MODE(EX_AVIC) | EX_MODE(EX_APICV),
     WORLD(&tpr_by_msr),
 };
 
@@ -380,6 +382,7 @@ const struct ex_scenario scenario_page_under_a_peer = {
     .races = "A16 I12 I21",
     .modes = MODES_ACCEL,
     .bound = 1,
+    .complete_on = EX_MODE(EX_APICV),
     WORLD(&page_under_a_peer),
 };
 
@@ -439,6 +442,7 @@ const struct ex_scenario scenario_window_is_closed = {
     .races = "A20 S20",
     .modes = MODES_AMD,
     .bound = 1,
+    .complete_on = EX_MODE(EX_AVIC),
     WORLD(&window_is_closed),
 };
 
@@ -483,6 +487,7 @@ const struct ex_scenario scenario_pv_eoi_of_level = {
     .races = "S19 S7",
     .modes = EX_MODE(EX_NONE) | EX_MODE(EX_AVIC) | EX_MODE(EX_APICV),
     .bound = 2,
+    .complete_on = EX_MODE(EX_NONE),
     WORLD(&pv_eoi_of_level),
 };
 

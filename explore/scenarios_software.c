@@ -90,6 +90,7 @@ const struct ex_scenario scenario_same_vector_again = {
     .races = "S5",
     .modes = MODES_ALL,
     .bound = 4,
+    .complete_on = EX_MODE(EX_NONE),
     WORLD(&same_vector_again),
 };
 
@@ -109,6 +110,7 @@ const struct ex_scenario scenario_ipis_cross = {
     .races = "S17 S1 A1 P10",
     .modes = MODES_ALL,
     .bound = 3,
+    .complete_on = EX_MODE(EX_NONE),
     WORLD(&ipis_cross),
 };
 
@@ -126,6 +128,7 @@ const struct ex_scenario scenario_ping_pong = {
     .races = "S17 S1",
     .modes = MODES_ALL,
     .bound = 3,
+    .complete_on = EX_MODE(EX_NONE),
     WORLD(&ping_pong),
 };
 
@@ -161,6 +164,7 @@ const struct ex_scenario scenario_mode_switch = {
     .races = "S15 I12",
     .modes = MODES_ALL,
     .bound = 3,
+    .complete_on = EX_MODE(EX_NONE) | EX_MODE(EX_APICV_IPIV),
     WORLD(&mode_switch),
 };
 
@@ -197,6 +201,7 @@ const struct ex_scenario scenario_level_raised_again = {
     .races = "S7 A13 A14 P11 P13",
     .modes = MODES_ALL,
     .bound = 3,
+    .complete_on = EX_MODE(EX_NONE),
     WORLD(&level_raised_again),
 };
 
@@ -303,6 +308,7 @@ const struct ex_scenario scenario_timer_and_sleep = {
     .races = "S12",
     .modes = MODES_ALL,
     .bound = 3,
+    .complete_on = EX_MODE(EX_NONE),
     WORLD(&timer_and_sleep),
 };
 
@@ -380,6 +386,7 @@ const struct ex_scenario scenario_pv_eoi_and_post = {
     .races = "S19",
     .modes = EX_MODE(EX_NONE) | EX_MODE(EX_AVIC) | EX_MODE(EX_APICV),
     .bound = 4,
+    .complete_on = EX_MODE(EX_NONE),
     WORLD(&pv_eoi_and_post),
 };
 
