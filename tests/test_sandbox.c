@@ -52,13 +52,17 @@ static bool open_pipe(void)
 static pid_t parent;
 static pid_t emulator; /* the process that the rig may end */
 
+/* It ends with its parent, whose end of the pipe is the only one. */
 static bool start_child(void)
 {
+    char byte;
+
+    if (!open_pipe())
+        return false;
     emulator = fork();
     if (emulator == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        pause();
-        _exit(0);
+        close(own_pipe[1]);
+        _exit((int)read(own_pipe[0], &byte, 1));
     }
     return emulator > 0;
 }
