@@ -487,7 +487,7 @@ static json_t *hunt(const struct check_job *job, char *error, size_t error_size)
 /* ---- What came out ---- */
 
 struct count {
-    size_t killed, survived, argued, broken;
+    size_t killed, survived, argued, broken, wrongly_argued;
 };
 
 static const char *text_of(const json_t *object, const char *key)
@@ -524,6 +524,7 @@ static void tell(const struct check_job *job, struct count *count)
 
     if (is_killed(job)) {
         count->killed++;
+        count->wrongly_argued += m->argued != NULL;
         if (!options->json)
             print_killed(m, job->result);
     } else if (job->result != NULL) {
@@ -622,6 +623,8 @@ static int run_mutants(struct check_jobs *jobs)
     else
         printf("%zu mutants: %zu killed, %zu survive as argued, %zu SURVIVED, %zu not tried\n",
                jobs->count, count.killed, count.argued, count.survived, count.broken);
+    if (count.wrongly_argued > 0)
+        fprintf(stderr, "%zu ARGUED, but found: their arguments are wrong\n", count.wrongly_argued);
     return count.survived + count.broken == 0 ? CHECK_OK : CHECK_FAILED;
 }
 

@@ -10,7 +10,8 @@ import sys
 def text_of(mutant):
     if mutant["killed"]:
         where = "%s (%s, %s)" % (mutant["scenario"], mutant["accel"], mutant["memory"])
-        return "%s is found by %s" % (mutant["mutant"], where)
+        said = " (ARGUED, but found)" if "argued" in mutant else ""
+        return "%s is found by %s%s" % (mutant["mutant"], where, said)
     if "argued" in mutant:
         return "%s survives, as argued" % mutant["mutant"]
     return "%s survives: %s" % (mutant["mutant"], mutant.get("error", mutant["text"]))
