@@ -307,6 +307,29 @@ static uint32_t entry(struct source *s)
     return low | (one_in(s, 5) ? 0x10000 : 0);
 }
 
+/* A level that nobody takes is known to differ; 1 and 2 are somebody's, physical or logical. */
+static bool needs_taker(const struct source *s, uint32_t low)
+{
+    return !s->odd && (low & 0x8000) != 0;
+}
+
+static void write_entry(struct source *s, uint16_t pin)
+{
+    uint32_t low = entry(s);
+    uint32_t dest = one_in(s, 6) ? below(s, 256) : below(s, s->cpus + 1);
+
+    emit(s, DIFF_OP_RTE, pin, low, needs_taker(s, low) ? 1 + dest % 2 : dest);
+}
+
+/* The destination stays, and is 0 at first. */
+static void write_low_half(struct source *s, uint16_t pin)
+{
+    uint32_t low = entry(s);
+
+    emit(s, DIFF_OP_IO_WR, (uint16_t)(0x10 + 2 * pin), needs_taker(s, low) ? low & ~0x800u : low,
+         0);
+}
+
 static void use_ioapic(struct source *s)
 {
     uint16_t pin = any_pin(s);
@@ -315,13 +338,13 @@ static void use_ioapic(struct source *s)
     case 0:
     case 1:
     case 2:
-        emit(s, DIFF_OP_RTE, pin, entry(s), one_in(s, 6) ? below(s, 256) : below(s, s->cpus + 1));
+        write_entry(s, pin);
         break;
     case 3:
         emit(s, DIFF_OP_RTE_RD, pin, 0, 0);
         break;
     case 4:
-        emit(s, DIFF_OP_IO_WR, (uint16_t)(0x10 + 2 * pin), entry(s), 0);
+        write_low_half(s, pin);
         break;
     case 5:
         emit(s, DIFF_OP_IO_RD, (uint16_t)below(s, s->odd ? 0x50 : 0x40), 0, 0);
