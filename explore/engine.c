@@ -155,10 +155,10 @@ static int load(const struct ex_scenario *scenario, const struct ex_options *opt
     memset(result, 0, sizeof *result);
     if (options->mode >= EX_MODES || !(scenario->modes & EX_MODE(options->mode))) {
         snprintf(error, error_size, "%s: there is no such scenario in this mode", scenario->name);
-        return -1;
+        return EX_REFUSED;
     }
     if (mutation_select(options->mutant, error, error_size) != 0)
-        return -1;
+        return EX_REFUSED;
     machine.memory = options->memory;
     machine.max_steps = options->max_steps != 0 ? options->max_steps : USUAL_STEPS;
     machine.tracing = false;
@@ -186,7 +186,7 @@ int ex_explore(const struct ex_scenario *scenario, const struct ex_options *opti
         return wrong;
     if (options->memory == EX_C11 && options->strategy == EX_SYSTEMATIC) {
         snprintf(error, error_size, "the memory of C11 can only be sampled");
-        return -1;
+        return EX_REFUSED;
     }
     if (options->strategy == EX_SAMPLED)
         sample(&e);

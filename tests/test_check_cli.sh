@@ -296,6 +296,9 @@ check 'schedule with no such number' refused 'schedule: character' $small --repl
 check 'picture that cannot be written' undrawable
 check 'list' lists_scenarios
 check 'list of some' lists_some
+check 'a share without mutants is empty' prints 0 '0 mutants' \
+    --mutants --only BLOCK_ANNOUNCED_LATE --shard 9999/9999
+check 'unknown mutants' refused 'no mutant is called' --mutants --only 'NONE_SUCH'
 check 'list of properties' lists_properties
 check 'every race has a scenario' covers_the_races
 check 'a small scenario is complete' completes
