@@ -48,7 +48,7 @@ static const struct world_spec ipi_to_runner = {
 const struct ex_scenario scenario_ipi_to_runner = {
     .name = "ipi-to-runner",
     .text = "an IPI finds its target entering the guest, where it stays",
-    .races = "A4 A9 S2",
+    .races = "A4 S2",
     .modes = MODES_ALL,
     .bound = EX_COMPLETE,
     WORLD(&ipi_to_runner),
@@ -65,7 +65,7 @@ static const struct world_spec ipi_and_move = {
 const struct ex_scenario scenario_ipi_and_move = {
     .name = "ipi-and-move",
     .text = "an IPI while its target moves to another processor",
-    .races = "A3 P8",
+    .races = "A3 A9 P8",
     .modes = MODES_ACCEL,
     .bound = 2,
     WORLD(&ipi_and_move),
@@ -82,7 +82,7 @@ static const struct world_spec ipi_and_preemption = {
 const struct ex_scenario scenario_ipi_and_preemption = {
     .name = "ipi-and-preemption",
     .text = "an IPI while its target is preempted, and resumed later",
-    .races = "A2 P6 P10",
+    .races = "A2 A9 P6 P10",
     .modes = MODES_ACCEL,
     .bound = 2,
     WORLD(&ipi_and_preemption),
@@ -150,7 +150,7 @@ static const struct world_spec logical_and_ldr = {
 const struct ex_scenario scenario_logical_and_ldr = {
     .name = "logical-and-ldr",
     .text = "a logical IPI while its target changes its LDR",
-    .races = "A10 S15",
+    .races = "A9 A10 S15",
     .modes = MODES_ALL,
     .bound = EX_COMPLETE,
     WORLD(&logical_and_ldr),
