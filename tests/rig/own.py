@@ -285,7 +285,7 @@ def rig_accel_auto(bench):
 
 
 def rig_frozen(bench):
-    """An emulator that stands still: the verdict, and what it was doing, from inside the sandbox."""
+    """A frozen emulator: the verdict, and what it was doing, from inside the sandbox."""
     words = [str(bench.vapic), "run", "--engine", "rig"]
     with subprocess.Popen(
         words,
