@@ -202,10 +202,18 @@ static void op_self(const struct diff_op *op)
     result(wrmsr_safe(apic_msr(APIC_SELF_IPI), op->c), APIC_SELF_IPI);
 }
 
+/* An EOI may make Linux send what edge-triggered pins have; see known.md. */
+static void settle_pins(void)
+{
+    if (unmaskable_pins)
+        settle();
+}
+
 static void op_eoi(const struct diff_op *op)
 {
     (void)op;
     result(reg_write(APIC_EOI, 0), APIC_EOI);
+    settle_pins();
 }
 
 static void op_take(const struct diff_op *op)
@@ -215,6 +223,7 @@ static void op_take(const struct diff_op *op)
     open_window();
     me()->take = 0;
     record(DIFF_DONE, 0, 0);
+    settle_pins();
 }
 
 /* A pin that has once sent what is unmaskable may do so again. */
