@@ -45,7 +45,7 @@
 
 /* What a scenario is about: `vapic check --list` prints it, and races of a list are ticked off. */
 struct ex_scenario {
-    const void *data; /* setup's: the tables of world.h */
+    const void *data;  /* setup's: the tables of world.h */
     const char *name;  /* lower case, words joined by '-'; unique */
     const char *text;  /* one line: who does what, what must hold */
     const char *races; /* races of docs/races.md it stands for, "I7 I9 A3"; NULL: none */

@@ -28,7 +28,7 @@
     X(SCENARIO, "scenario", "what a scenario demands by itself")                                   \
     X(DEADLOCK, "deadlock", "nobody waits for ever for another actor")                             \
     X(LIVELOCK, "livelock", "everybody's program ends")                                            \
-    X(CRASH, "crash", "no access leaves the memory that there is")                               \
+    X(CRASH, "crash", "no access leaves the memory that there is")                                 \
     X(RACE, "race", "no unordered access to what another thread writes")                           \
     X(PRIVATE, "private", "memory of one actor is not touched by another")
 
