@@ -65,7 +65,10 @@ static uint8_t vector_of(const struct diff_op *op)
     return (uint8_t)(in_b ? op->b : op->c);
 }
 
-/* Is `vector` delivered on one side only, or does its bit of ISR, TMR or IRR differ? */
+/*
+ * Is `vector` delivered on one side only, or does its bit of ISR, TMR or IRR differ? A narrow read
+ * of the page may begin inside of the register.
+ */
 static bool is_about(const struct diff_difference *d, uint8_t vector)
 {
     uint32_t what = d->kernel.kind != DIFF_NOTHING ? d->kernel.what : d->vapic.what;
@@ -78,6 +81,7 @@ static bool is_about(const struct diff_difference *d, uint8_t vector)
         return true;
     }
     what = what >= 0x800 ? (what - 0x800) << 4 : what;
+    differ <<= 8 * (what % 4);
     return d->kernel.kind == DIFF_VALUE && d->vapic.kind == DIFF_VALUE && what >= 0x100 &&
            what < 0x280 && (what - 0x100) / 16 % 8 == vector / 32u &&
            (differ >> vector % 32 & 1) != 0;

@@ -337,6 +337,12 @@ static void rules_know_the_vector(void **state)
     LOG(kernel_log, {3, 1, DIFF_VALUE, 0x220, 0x10000});
     LOG(vapic_log, {3, 1, DIFF_VALUE, 0x220, 0});
     assert_false(compare().unexplained);
+    LOG(kernel_log, {3, 1, DIFF_VALUE, 0x222, 0x1});
+    LOG(vapic_log, {3, 1, DIFF_VALUE, 0x222, 0});
+    assert_false(compare().unexplained);
+    LOG(kernel_log, {3, 1, DIFF_VALUE, 0x221, 0x1});
+    LOG(vapic_log, {3, 1, DIFF_VALUE, 0x221, 0});
+    assert_true(compare().unexplained);
     parse_rules(RULE("after: ipi b=0x4150 vector cpu\nthen: stop\n"));
     assert_true(compare().unexplained);
 }
