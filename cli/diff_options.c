@@ -58,23 +58,6 @@ static const struct argp_option option_table[] = {
     {0},
 };
 
-static int choose(struct argp_state *state, const char *option, const char *word,
-                  const char *const *names)
-{
-    char list[96] = "";
-    size_t used = 0;
-
-    for (int i = 0; names[i] != NULL; i++) {
-        if (strcmp(word, names[i]) == 0) {
-            return i;
-        }
-        used += (size_t)snprintf(list + used, sizeof(list) - used, "%s%s", i == 0 ? "" : ", ",
-                                 names[i]);
-    }
-    argp_failure(state, CLI_USAGE, 0, "--%s: no '%s': give one of %s", option, word, list);
-    return 0;
-}
-
 static uint64_t number(struct argp_state *state, const char *option, const char *word, uint64_t low,
                        uint64_t high)
 {
@@ -119,13 +102,13 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         o->cpus = (unsigned)number(state, "cpus", arg, 1, DIFF_CPUS_MAX);
         break;
     case KEY_ACCEL:
-        o->accel = (unsigned)choose(state, "accel", arg, diff_accel_names);
+        o->accel = (unsigned)cli_choose(state, "accel", arg, diff_accel_names);
         break;
     case KEY_PROFILE:
-        o->profile = (unsigned)choose(state, "profile", arg, diff_profile_names);
+        o->profile = (unsigned)cli_choose(state, "profile", arg, diff_profile_names);
         break;
     case KEY_ENGINE:
-        o->engine = (enum diff_engine)choose(state, "engine", arg, engine_names);
+        o->engine = (enum diff_engine)cli_choose(state, "engine", arg, engine_names);
         break;
     case KEY_HOST_KERNEL:
         o->rig_kernel = arg;

@@ -110,23 +110,6 @@ static const struct argp_option option_table[] = {
     {0},
 };
 
-static int choose(struct argp_state *state, const char *option, const char *word,
-                  const char *const *names)
-{
-    char list[80] = "";
-    size_t used = 0;
-
-    for (int i = 0; names[i] != NULL; i++) {
-        if (strcmp(word, names[i]) == 0) {
-            return i;
-        }
-        used += (size_t)snprintf(list + used, sizeof(list) - used, "%s%s", i == 0 ? "" : ", ",
-                                 names[i]);
-    }
-    argp_failure(state, CLI_USAGE, 0, "--%s: no '%s': give one of %s", option, word, list);
-    return 0;
-}
-
 static unsigned parse_cpus(struct argp_state *state, const char *option, const char *word)
 {
     char *end;
@@ -301,16 +284,16 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         o->mem = parse_mem(state, arg);
         break;
     case KEY_APIC:
-        o->apic = (enum run_apic)choose(state, "apic", arg, run_apic_names);
+        o->apic = (enum run_apic)cli_choose(state, "apic", arg, run_apic_names);
         break;
     case KEY_TIMER:
-        o->timer = (enum run_timer)choose(state, "timer", arg, run_timer_names);
+        o->timer = (enum run_timer)cli_choose(state, "timer", arg, run_timer_names);
         break;
     case KEY_ENGINE:
-        o->engine = (enum run_engine)choose(state, "engine", arg, run_engine_names);
+        o->engine = (enum run_engine)cli_choose(state, "engine", arg, run_engine_names);
         break;
     case KEY_IRQCHIP:
-        o->irqchip = (enum vmm_irqchip)choose(state, "irqchip", arg, run_irqchip_names);
+        o->irqchip = (enum vmm_irqchip)cli_choose(state, "irqchip", arg, run_irqchip_names);
         break;
     case KEY_SWITCH_IRQCHIP:
         set_switch(state, o, arg);
@@ -325,7 +308,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         o->sandbox = false;
         break;
     case KEY_ACCEL:
-        o->accel = (unsigned)choose(state, "accel", arg, run_accel_names);
+        o->accel = (unsigned)cli_choose(state, "accel", arg, run_accel_names);
         break;
     case KEY_INHIBIT:
         add_inhibit(state, o, arg);
@@ -334,13 +317,13 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         set_pause(state, o, arg);
         break;
     case KEY_STATS:
-        o->stats = (enum run_stats)choose(state, "stats", arg, run_stats_names);
+        o->stats = (enum run_stats)cli_choose(state, "stats", arg, run_stats_names);
         break;
     case KEY_TRACE:
         o->trace = arg;
         break;
     case KEY_TRACE_FORM:
-        o->trace_form = (enum vmm_trace_form)choose(state, "trace-form", arg, run_trace_names);
+        o->trace_form = (enum vmm_trace_form)cli_choose(state, "trace-form", arg, run_trace_names);
         break;
     case KEY_RIG_KERNEL:
         o->rig_kernel = arg;

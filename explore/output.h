@@ -40,6 +40,9 @@ bool check_outcome_parse(json_t *json, struct check_outcome *outcome, char *erro
 
 /* ---- The document around results (output_json.c) ---- */
 
+/* The names of a set of EX_MODE(). */
+json_t *check_modes_json(uint32_t modes);
+
 /* Takes what it is given. */
 json_t *check_document_of(json_t *options, json_t *shard, json_t *results);
 json_t *check_document_new(const struct check_options *options, json_t *results);

@@ -66,7 +66,7 @@ static json_t *names_json(char *const *names, size_t count)
     return array;
 }
 
-static json_t *modes_json(uint32_t modes)
+json_t *check_modes_json(uint32_t modes)
 {
     json_t *array = json_array();
 
@@ -94,7 +94,7 @@ static json_t *options_json(const struct check_options *o)
 
     json_object_set_new(json, "program", program_json());
     json_object_set_new(json, "scenarios", names_json(o->names, o->name_count));
-    json_object_set_new(json, "accel", modes_json(o->modes));
+    json_object_set_new(json, "accel", check_modes_json(o->modes));
     json_object_set_new(json, "memory", json_string(check_memory_names[o->memory]));
     json_object_set_new(json, "bound", bound_json(o->bound));
     json_object_set_new(json, "parts", json_integer(o->parts));

@@ -5,26 +5,14 @@
 #include "output.h"
 #include "properties.h"
 
-static json_t *modes_json(uint32_t modes)
-{
-    json_t *array = json_array();
-
-    for (unsigned m = 0; m < EX_MODES; m++) {
-        if (modes & EX_MODE(m)) {
-            json_array_append_new(array, json_string(check_mode_names[m]));
-        }
-    }
-    return array;
-}
-
 static json_t *scenario_json(const struct ex_scenario *s)
 {
     json_t *bound =
         s->bound == EX_COMPLETE ? json_string("complete") : json_integer((json_int_t)s->bound);
 
     return json_pack("{s:s, s:s, s:o, s:o, s:o, s:s}", "name", s->name, "text", s->text, "modes",
-                     modes_json(s->modes), "bound", bound, "complete_on",
-                     modes_json(s->complete_on), "races", s->races != NULL ? s->races : "");
+                     check_modes_json(s->modes), "bound", bound, "complete_on",
+                     check_modes_json(s->complete_on), "races", s->races != NULL ? s->races : "");
 }
 
 static void print_complete_on(const struct ex_scenario *s)
