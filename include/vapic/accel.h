@@ -50,7 +50,7 @@ extern "C" {
  * destination map; following UNIQUE_ID), APIC_BASE_MODIFIED (sticky), IRQWIN (counted),
  * PHYSICAL_ID_TOO_BIG (sticky), HYPERV (counted per vCPU, see pv.h), DISABLED. By the host through
  * vapic_inhibit(): BLOCKIRQ, PIT_REINJ, SEV, and HYPERV where it does AutoEOI by itself. NESTED
- * concerns one vCPU only: vapic_nested_enter().
+ * concerns one vCPU only: nested.h.
  */
 #define VAPIC_INHIBITS(X)                                                                          \
     X(DISABLED, 0, 1, 1, "the host's configuration or its processor rules it out")                 \
@@ -114,6 +114,8 @@ bool vapic_access_page(const struct vapic_vm *vm);
 /* ---------------------------------------------------------------------------------------------- */
 
 struct vapic_accel;
+struct vapic_nested;
+struct vapic_nested_vcpu;
 
 /* All VMs of a host whose IOMMU posts for them: who is meant by a GA log entry. Private. */
 struct vapic_platform {
@@ -195,6 +197,7 @@ struct vapic_accel {
     uint64_t logical_hpa;
     uint32_t logical_changes; /* of the logical table, odd during each; under the lock, any reads */
     uint32_t devices;         /* IRTEs that post; atomic */
+    struct vapic_nested *nested; /* constant after vapic_nested_init(); NULL: none */
 };
 
 /*
@@ -243,6 +246,7 @@ struct vapic_irte;
 struct vapic_accel_vcpu {
     struct vapic *v;
     void *vmcb;              /* AVIC: vmcb01 */
+    struct vapic_nested_vcpu *nested; /* constant after vapic_nested_attach(); NULL: none */
     struct vapic_pcpu *pcpu; /* owner: where the thread runs; NULL: nowhere */
     uint32_t served;         /* owner: generation of the VM's inhibits last taken notice of */
     uint32_t own_reasons;    /* owner: this vCPU's own reasons (NESTED), a set */
@@ -345,26 +349,7 @@ void vapic_trap_write(struct vapic *v, uint32_t offset, struct vapic_now now);
 void vapic_trap_eoi(struct vapic *v, uint8_t vector);
 
 /* ---------------------------------------------------------------------------------------------- */
-/* 6. Nested guests                                                                               */
-/* ---------------------------------------------------------------------------------------------- */
-
-/*
- * A nested guest becomes current on this vCPU, or L1 becomes current again. With AVIC the vCPU is
- * inhibited (NESTED) in between, so that peers' IPIs exit instead of ringing a processor that looks
- * at another page. With APICv nothing changes, but whatever L1's control block should hold is
- * written at vapic_nested_exit(), never while L2's is current.
- *
- * In between vapic_enter() names what waits for L1: a vector or a window is a reason for a nested
- * exit, not for an injection into L2 (do not commit it before L1 is current, unless L1 lets L2 take
- * its interrupts); vapic_exit() ignores its `cr8`, which is L2's. The permission maps of L2's
- * control block must not take over what passes in L1's: an x2APIC MSR that nobody virtualizes
- * reaches the host's own APIC. [owner]
- */
-void vapic_nested_enter(struct vapic *v);
-void vapic_nested_exit(struct vapic *v);
-
-/* ---------------------------------------------------------------------------------------------- */
-/* 7. Devices behind an IOMMU                                                                     */
+/* 6. Devices behind an IOMMU                                                                     */
 /* ---------------------------------------------------------------------------------------------- */
 
 /* One AMD interrupt remapping entry that can post. The caller's memory; private. */

@@ -29,6 +29,12 @@ enum vapic_action {
      * VMs with vapic_accel_init() see this action.
      */
     VAPIC_ACTION_DOORBELL,
+    /*
+     * Intel: the target runs its nested guest, and something was posted for that: send its
+     * processor (vapic_doorbell_id()) the notification vector of vmcs02
+     * (vapic_nested_config.notify_vector). Only VMs with vapic_nested_init() see this action.
+     */
+    VAPIC_ACTION_NESTED,
 };
 
 /* A moment, as the host knows it. */
@@ -70,7 +76,7 @@ struct vapic_host {
     void (*quiesce)(void *ctx);
 
     /*
-     * Do `action` (KICK, WAKE or DOORBELL, never NONE) for `target`. Called on the sender's thread,
+     * Do `action` (any but NONE) for `target`. Called on the sender's thread,
      * once per target and after that target's state is committed, for messages that a guest's
      * register write or an I/O APIC pin sends and for messages with several targets. Must not wait,
      * must not take the configuration lock (which is held when a pin had no other way to find a

@@ -68,6 +68,7 @@ extern "C" {
     X(VAPIC_UNCLAIMED, 2, "the address or MSR is not this APIC's")                                 \
     X(VAPIC_EMULATE, 3, "nothing has happened yet: emulate the instruction")                       \
     X(VAPIC_ADVANCE, 4, "done, but RIP must move past the instruction")                            \
+    X(VAPIC_REFLECT, 5, "the exit is one that L1 has to see")                                      \
     X(VAPIC_E_ARG, -1, "an argument is out of its documented range")                               \
     X(VAPIC_E_SIZE, -2, "a structure or buffer size does not match this library")                  \
     X(VAPIC_E_BUSY, -3, "the object is in use")                                                    \
@@ -77,7 +78,9 @@ extern "C" {
     X(VAPIC_E_BASE, -7, "illegal IA32_APIC_BASE value")                                            \
     X(VAPIC_E_FORMAT, -8, "saved state is malformed")                                              \
     X(VAPIC_E_VERSION, -9, "saved state is of an unknown version")                                 \
-    X(VAPIC_E_MSI, -10, "not a deliverable MSI address or data")
+    X(VAPIC_E_MSI, -10, "not a deliverable MSI address or data")                                   \
+    X(VAPIC_E_CONTROLS, -11, "L1's control block fails a check of the processor")                  \
+    X(VAPIC_E_MEMORY, -12, "L1's control block or table names memory that L1 does not have")
 
 enum vapic_result {
 #define VAPIC_X(name, value, text) name = (value),
@@ -360,6 +363,7 @@ struct vapic {
     uint8_t max_lvt;
     uint8_t phys_bits;
     bool bsp;
+    uint32_t nested_vector; /* posts of it are for L2; 0: none; atomic: owner writes, any reads */
     /* State that the register page cannot hold. In a line of its own: it changes with every
      * interrupt, and in VMs with a back end senders read the page's address above. */
     uint8_t activity __attribute__((aligned(64)));
@@ -505,10 +509,18 @@ enum vapic_cpu_event {
     VAPIC_CPU_SIPI, /* CS.selector = vector<<8, CS.base = vector<<12, RIP = 0 */
 };
 
+/* What a vCPU whose nested guest (L2) is current has to do for an interrupt of L1's, see nested.h. */
+enum vapic_nested_do {
+    VAPIC_NESTED_STAY,  /* nothing; or .inject goes into L2 itself, because L1 wants it so */
+    VAPIC_NESTED_LEAVE, /* do not enter: leave L2 with an external-interrupt exit to L1 */
+    VAPIC_NESTED_SOON,  /* the same, but L2 must be entered once before: make it exit at once */
+};
+
 /* What to do before the next entry. */
 struct vapic_entry {
     enum vapic_cpu_event event;
     enum vapic_inject inject;
+    enum vapic_nested_do nested; /* only while L2 is current */
     uint8_t vector;        /* of SIPI, or of VAPIC_INJECT_VECTOR */
     uint8_t cr8;           /* load it into CR8/V_TPR/TPR shadow */
     uint8_t tpr_threshold; /* class that CR8 must fall below to let a vector through; 0: none */
