@@ -7,6 +7,7 @@
 #include "world_parts.h"
 
 #include "vapic/arch/apic.h"
+#include "vapic/nested.h"
 
 #include <string.h>
 
@@ -338,7 +339,7 @@ static void enter_l2(struct world_vcpu *v)
     ex_note("L2");
     v->w->vendor->create_l2(v);
     v->l2 = true;
-    vapic_nested_enter(&v->apic);
+    vapic_nested_enter(&v->apic, NULL);
 }
 
 /* What the guest asked for by an exit of its own. */

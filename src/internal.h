@@ -441,6 +441,30 @@ static inline bool by_hardware(const struct vapic *v)
     return is_active(v) && !v->accel->in_l2;
 }
 
+/* ---- nested/nested.c: only for vCPUs with nested support ---- */
+
+/* A nested guest is current, and the library knows of its control block. Owner. */
+static inline bool in_nested(const struct vapic *v)
+{
+    return v->accel != NULL && v->accel->in_l2 && v->accel->nested != NULL;
+}
+
+/* vapic_enter(): before the presence is announced; is nothing to be done again, announced; what
+ * L1's and L2's interrupts make of the entry (false: it is not made). */
+void vapic_nested_prepare(struct vapic *v);
+bool vapic_nested_prepared(const struct vapic *v);
+bool vapic_nested_choose(struct vapic *v, uint32_t can, struct vapic_entry *entry);
+/* HLT of L2: does it end; after the presence "blocked": must not the vCPU sleep? */
+bool vapic_nested_wakes(const struct vapic *v, uint32_t can);
+bool vapic_nested_must_look(const struct vapic *v);
+/* A post of v->nested_vector: it is for L2. Any thread. */
+enum vapic_action vapic_nested_post(struct vapic *v);
+/* The vCPU is published as running, or withdrawn. */
+void vapic_nested_load(struct vapic *v);
+void vapic_nested_put(struct vapic *v, bool blocking);
+/* Under the configuration lock, from vapic_remove(). */
+void vapic_nested_removed(struct vapic *v);
+
 /* ---- lapic_base.c ---- */
 
 int vapic_lapic_write_base(struct vapic *v, uint64_t value); /* a guest WRMSR */

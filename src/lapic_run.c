@@ -142,6 +142,8 @@ static NOINLINE bool wakes(const struct vapic *v, uint32_t can)
     /* An NMI that waits for the IRET of another one ends nothing [SDM3 7.7.1]. */
     if (now & EV_NMI && !(can & VAPIC_NMI_MASKED))
         return true;
+    if (UNLIKELY(in_nested(v)))
+        return vapic_nested_wakes(v, can);
     return can & (VAPIC_IF | VAPIC_CAN_IRQ) &&
            (vapic_lapic_extint(v) || vapic_lapic_pending(v) >= 0);
 }
@@ -242,6 +244,8 @@ static ALWAYS_INLINE void look(struct vapic *v, uint32_t can, bool alone, struct
         entry->runnable = runs(v, can);
         if (entry->runnable)
             choose(v, can, alone, entry);
+        if (!alone && entry->runnable && UNLIKELY(in_nested(v)))
+            entry->runnable = vapic_nested_choose(v, can, entry);
     }
 }
 

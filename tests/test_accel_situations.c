@@ -8,6 +8,7 @@
 #include "../src/mutant.h"
 #include "accel_modes.h"
 #include "vapic/arch/apic.h"
+#include "vapic/nested.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -94,7 +95,7 @@ static const char *update_under_l2(enum vapic_mutant without)
     ax_leave(ax, 0);
     vmcs01 = c->vmcs;
     make_vmcs02(&c->vmcs); /* "the current VMCS" is L2's from here on */
-    vapic_nested_enter(&c->apic);
+    vapic_nested_enter(&c->apic, NULL);
     assert_null(entry_of_l2(c));
     vapic_set_inhibit(&ax->vm, VAPIC_INHIBIT_BLOCKIRQ, false);
     verdict = entry_of_l2(c);
@@ -255,7 +256,7 @@ static const char *ipi_to_l2(enum vapic_mutant without)
     ax_settle(ax);
     ax_leave(ax, 1);
     vmcb02 = make_vmcb02(ax, c);
-    vapic_nested_enter(&c->apic);
+    vapic_nested_enter(&c->apic, NULL);
     vapic_enter(&c->apic, VAPIC_CAN_IRQ | VAPIC_IF, ax->now, &c->entry);
     assert_int_equal(vapic_sil_vmrun(c->cpu, vmcb02), VAPIC_SIL_DONE);
     ax_forget(ax);

@@ -4,6 +4,7 @@
  * something is pending or in service, IPI virtualization, and nested guests. [SDM3 31]
  */
 #include "apicv_bench.h"
+#include "vapic/nested.h"
 
 static void cr8(struct ax *ax, uint32_t n, uint8_t value)
 {
@@ -656,7 +657,7 @@ static void to_l2(struct ax *ax, uint32_t n)
     ax_leave(ax, n);
     make_vmcs02(ax->v[n]);
     ax->v[n]->l2 = true;
-    vapic_nested_enter(&ax->v[n]->apic);
+    vapic_nested_enter(&ax->v[n]->apic, NULL);
 }
 
 static void to_l1(struct ax *ax, uint32_t n)

@@ -477,7 +477,7 @@ static void inhibit_now(struct ax *ax, struct vapic_sil_cpu *cpu, enum vapic_sil
     ax->on_point = NULL;
     /* Only the target has taken notice; the sender's processor is in the guest still. */
     ax_leave(ax, 1);
-    vapic_nested_enter(&ax->v[1]->apic);
+    vapic_nested_enter(&ax->v[1]->apic, NULL);
     ax->executing = -1;
     ax_run(ax, 1);
     ax->executing = 0;
@@ -514,7 +514,7 @@ static void test_nested(void **state)
     (void)state;
     enter_all(ax);
     ax_leave(ax, 1);
-    vapic_nested_enter(&ax->v[1]->apic);
+    vapic_nested_enter(&ax->v[1]->apic, NULL);
     ax_enter(ax, 1);
     assert_false(is_running(ax, 1));
     assert_int_equal(avic_mode(ax, 1), 0);

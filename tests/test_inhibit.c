@@ -5,6 +5,7 @@
  */
 #include "accel_modes.h"
 #include "vapic/arch/apic.h"
+#include "vapic/nested.h"
 
 #define VCPUS     4u
 #define BIT(name) (1u << VAPIC_INHIBIT_##name)
@@ -343,7 +344,7 @@ static void nested_is_one_vcpus(void **state)
 
     (void)state;
     ax_leave(ax, 1);
-    vapic_nested_enter(&ax->v[1]->apic);
+    vapic_nested_enter(&ax->v[1]->apic, NULL);
     ax_settle(ax);
     assert_false(vapic_active(&ax->v[1]->apic));
     assert_true(vapic_active(&ax->v[0]->apic));

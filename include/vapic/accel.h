@@ -245,17 +245,17 @@ struct vapic_irte;
 /* One vCPU's acceleration. The caller's memory; the fields are private. */
 struct vapic_accel_vcpu {
     struct vapic *v;
-    void *vmcb;              /* AVIC: vmcb01 */
+    void *vmcb;                       /* AVIC: vmcb01 */
     struct vapic_nested_vcpu *nested; /* constant after vapic_nested_attach(); NULL: none */
-    struct vapic_pcpu *pcpu; /* owner: where the thread runs; NULL: nowhere */
-    uint32_t served;         /* owner: generation of the VM's inhibits last taken notice of */
-    uint32_t own_reasons;    /* owner: this vCPU's own reasons (NESTED), a set */
-    uint32_t doorbell;       /* atomic, owner writes: host APIC ID + 1 to ring; 0: nowhere */
-    bool can_irq;            /* owner: an interrupt would end HLT, as vapic_enter() was told */
-    bool irqwin;             /* owner: counts in the VM's interrupt-window requests */
-    bool loaded;             /* owner: published as running */
-    bool blocking;           /* owner: between vapic_block() and vapic_unblock() */
-    bool in_l2;              /* owner: a nested guest is current */
+    struct vapic_pcpu *pcpu;          /* owner: where the thread runs; NULL: nowhere */
+    uint32_t served;      /* owner: generation of the VM's inhibits last taken notice of */
+    uint32_t own_reasons; /* owner: this vCPU's own reasons (NESTED), a set */
+    uint32_t doorbell;    /* atomic, owner writes: host APIC ID + 1 to ring; 0: nowhere */
+    bool can_irq;         /* owner: an interrupt would end HLT, as vapic_enter() was told */
+    bool irqwin;          /* owner: counts in the VM's interrupt-window requests */
+    bool loaded;          /* owner: published as running */
+    bool blocking;        /* owner: between vapic_block() and vapic_unblock() */
+    bool in_l2;           /* owner: a nested guest is current */
     uint32_t written[VAPIC_TRAP_REGS]; /* owner: what the page held when the guest was entered */
     /* AVIC */
     uint64_t entry;        /* software's copy of the physical table's entry, true IsRunning; */

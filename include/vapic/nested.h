@@ -12,8 +12,8 @@
  *      once per VM         vapic_nested_init() after vapic_accel_init(), before the first vCPU
  *      once per vCPU       vapic_nested_attach() after vapic_accel_attach(), before vapic_add()
  *      L1 enters L2        checks of L0's own; 02 becomes current; vapic_nested_enter()
- *      run loop            vapic_enter() ... vapic_exit() as ever; vapic_entry.nested says when L2
- *                          has to be left for an interrupt of L1's
+ *      run loop            vapic_enter() ... vapic_exit() as ever, and vapic_nested_ran() once;
+ *                          vapic_entry.nested says when L2 has to be left for an interrupt of L1's
  *      exits of L2         vapic_nested_avic_exit(), vapic_nested_apicv_exit(): handled, or L1's
  *      L2 is left          vapic_nested_leave() with 02 still current; 01 becomes current;
  *                          vapic_nested_exit()
@@ -51,7 +51,7 @@ extern "C" {
 /* ---------------------------------------------------------------------------------------------- */
 
 /* A page of L1's memory that stays where it is. */
-struct vapic_pin {
+struct vapic_l1_page {
     void *memory; /* 4 KiB; NULL: not pinned */
     uint64_t hpa; /* host-physical, page aligned */
 };
@@ -64,10 +64,11 @@ struct vapic_nested_host {
      * nor unmapped until unpin(). False: there is no such page. Pins of a page nest. Called with
      * the configuration lock held, on a vCPU's thread outside the guest. May wait.
      */
-    bool (*pin)(void *ctx, uint64_t gpa, struct vapic_pin *pin);
+    bool (*pin)(void *ctx, uint64_t gpa, struct vapic_l1_page *pin);
 
-    /* The opposite. No processor uses the page any more. Configuration lock held. Must not wait. */
-    void (*unpin)(void *ctx, uint64_t gpa, const struct vapic_pin *pin);
+    /* The opposite. No processor uses the page any more. Configuration lock held, any thread. Must
+     * not wait. */
+    void (*unpin)(void *ctx, uint64_t gpa, const struct vapic_l1_page *pin);
 
     /*
      * From now on (until it is called with false) every write into the page at `gpa`, by any vCPU
@@ -162,7 +163,9 @@ void vapic_nested_written(struct vapic_vm *vm, uint64_t gpa, uint64_t size);
 /*
  * The host is about to unmap, free or replace L1's memory at `gpa` (`size` bytes): after the return
  * no pin is left in it and no processor reaches it through a control block or table of the
- * library's. vCPUs of L2 that used it find out at their next vapic_enter(). [config]
+ * library's. pin() must fail for it from before the call. vCPUs in L2 that used it find out at
+ * their next vapic_enter(), which says VAPIC_NESTED_STOP until there is memory again. Calls
+ * host.quiesce(). [config]
  */
 void vapic_nested_unmap(struct vapic_vm *vm, uint64_t gpa, uint64_t size);
 
@@ -172,7 +175,8 @@ void vapic_nested_unmap(struct vapic_vm *vm, uint64_t gpa, uint64_t size);
 
 enum vapic_nested_state {
     VAPIC_NESTED_L1,       /* 01 is current */
-    VAPIC_NESTED_ENTERING, /* 02 is current; L2 has not been entered yet: nothing may make it exit */
+    VAPIC_NESTED_ENTERING, /* 02 is current; L2 has not been entered yet: nothing may make it exit
+                            */
                            /* to L1 before */
     VAPIC_NESTED_L2,       /* 02 is current, and has run */
     VAPIC_NESTED_LEAVING,  /* after vapic_nested_leave() */
@@ -210,17 +214,18 @@ struct vapic_vmcs12 {
 
 /* 12 as L0 sees it at VMRUN, VMLAUNCH, VMRESUME. Not kept: all that is needed is copied. */
 struct vapic_nested_view {
-    const void *vmcb12;                 /* AMD: L0's copy of L1's VMCB, 4 KiB; or NULL */
-    const struct vapic_vmcs12 *vmcs12;  /* Intel; or NULL */
-    const struct vapic_msr_pass *pass;  /* MSRs 800h-8FFh that L1's map or bitmap lets pass, as it */
-                                        /* is now; NULL: none */
-    bool l1_if;                         /* AMD: L1's RFLAGS.IF at VMRUN */
+    const void *vmcb12;                /* AMD: L0's copy of L1's VMCB, 4 KiB; or NULL */
+    const struct vapic_vmcs12 *vmcs12; /* Intel; or NULL */
+    const struct vapic_msr_pass *pass; /* MSRs 800h-8FFh that L1's map or bitmap lets pass, as it */
+                                       /* is now; NULL: none */
+    bool l1_if;                        /* AMD: L1's RFLAGS.IF at VMRUN */
 };
 
 /* What 12 has to hold when L1 is next entered. */
 struct vapic_nested_left {
-    uint64_t int_ctl; /* AMD: V_TPR and, where L2 has no AVIC, V_IRQ as vmcb12 must have them; the */
-    uint64_t int_ctl_mask; /* bits that count */
+    uint64_t
+        int_ctl; /* AMD: V_TPR and, where L2 has no AVIC, V_IRQ as vmcb12 must have them; the */
+    uint64_t int_ctl_mask;     /* bits that count */
     uint16_t interrupt_status; /* Intel: of vmcs12, if it has virtual-interrupt delivery */
 };
 
@@ -231,13 +236,14 @@ struct vapic_nested_vcpu {
     struct vapic_pid posted; /* Intel: in L0's memory, what vmcs02 and shadow tables name */
     struct vapic *v;
     void *vmcb02;
-    uint32_t state;    /* enum vapic_nested_state; owner writes, any thread reads */
-    uint32_t pending;  /* Intel: a notification for L2 has been latched; atomic */
-    uint32_t again;    /* pages or tables of 12 have changed: look before the next entry; atomic */
-    bool virtualized;  /* 12 virtualizes L2's APIC in some way: the rest holds */
-    bool ran;          /* RESTORED: L2 had been entered */
-    bool l1_if;        /* as in the view */
-    bool mapped;       /* the pages of 12 are pinned */
+    uint32_t state;   /* enum vapic_nested_state; owner writes, any thread reads */
+    uint32_t pending; /* Intel: a notification for L2 has been latched; atomic */
+    uint32_t again;   /* pages or tables of 12 have changed: look before the next entry; atomic */
+    bool virtualized; /* 12 virtualizes L2's APIC in some way: the rest holds */
+    bool ran;         /* RESTORED: L2 had been entered */
+    bool l1_if;       /* as in the view */
+    bool started;     /* 02's RVI, SVI, V_TPR are its own, no longer what 12 says */
+    bool mapped;      /* the pages of 12 are pinned, and 02 names them */
     struct vapic_vmcs12 vmcs12;
     struct {
         uint64_t int_ctl, bar, backing, logical, physical;
@@ -245,10 +251,12 @@ struct vapic_nested_vcpu {
         bool nested_paging;
     } vmcb12;
     struct vapic_msr_pass pass;
+    uint64_t table; /* L1-physical address of the table in use */
     struct {
         uint64_t gpa;
-        struct vapic_pin pin;
-    } pins[VAPIC_NESTED_PINS]; /* under the configuration lock */
+        struct vapic_l1_page pin;
+        bool doomed;           /* vapic_nested_unmap() waits for it to be no longer used */
+    } pins[VAPIC_NESTED_PINS]; /* changed under the configuration lock; the owner reads without */
 };
 
 /*
@@ -267,14 +275,17 @@ int vapic_nested_enter(struct vapic *v, const struct vapic_nested_view *view);
 
 /*
  * L1 -> RESTORED: user space puts a vCPU straight into L2, perhaps right after its creation and
- * before its memory is there. No memory of L1's is touched. `ran`: L2 had been entered. VAPIC_E_ARG,
- * VAPIC_E_CONTROLS (only checks that need no memory). [owner]
+ * before its memory is there. No memory of L1's is touched, and nothing is written into 02: the
+ * first vapic_enter(), with 02 current, does all of that, and goes on to ENTERING or, when L2 `ran`
+ * before, to L2. VAPIC_E_ARG, VAPIC_E_CONTROLS (only checks that need no memory). [owner]
  */
 int vapic_nested_restore(struct vapic *v, const struct vapic_nested_view *view, bool ran);
 
-/* RESTORED -> ENTERING or L2, before the first vapic_enter(). On VAPIC_E_MEMORY nothing has
- * changed: stop to user space, and try again. In another state: VAPIC_OK, nothing to do. [owner] */
-int vapic_nested_map(struct vapic *v);
+/*
+ * ENTERING -> L2: the processor has entered L2 and has come back, whatever for. After vapic_exit().
+ * In another state nothing happens. [owner]
+ */
+void vapic_nested_ran(struct vapic *v);
 
 /*
  * ENTERING or L2 -> LEAVING, with 02 still current. Messages for L2 wait in L1's memory from now
@@ -296,8 +307,10 @@ void vapic_nested_abandon(struct vapic *v);
 /*
  * Intel, after vapic_nested_exit() for an external interrupt when vmcs12 has "acknowledge interrupt
  * on exit": acknowledges L1's highest vector (IRR to ISR, and SVI of vmcs01) for the
- * interruption-information field of vmcs12; -1: there is none any more. [SDM3 29.2.2] [owner]
+ * interruption-information field of vmcs12. VAPIC_NESTED_EXTINT: an ExtINT goes first, its vector
+ * is the 8259's; -1: nothing waits any more. [SDM3 29.2.2] [owner]
  */
+#define VAPIC_NESTED_EXTINT 256
 int vapic_nested_acknowledge(struct vapic *v);
 
 /* ---------------------------------------------------------------------------------------------- */

@@ -509,11 +509,14 @@ enum vapic_cpu_event {
     VAPIC_CPU_SIPI, /* CS.selector = vector<<8, CS.base = vector<<12, RIP = 0 */
 };
 
-/* What a vCPU whose nested guest (L2) is current has to do for an interrupt of L1's, see nested.h. */
+/* What a vCPU whose nested guest (L2) is current has to do for an interrupt of L1's, see nested.h.
+ */
 enum vapic_nested_do {
     VAPIC_NESTED_STAY,  /* nothing; or .inject goes into L2 itself, because L1 wants it so */
     VAPIC_NESTED_LEAVE, /* do not enter: leave L2 with an external-interrupt exit to L1 */
     VAPIC_NESTED_SOON,  /* the same, but L2 must be entered once before: make it exit at once */
+    VAPIC_NESTED_STOP,  /* do not enter: L1's control block names memory that L1 does not have; */
+                        /* stop to user space, and ask again when that may have changed */
 };
 
 /* What to do before the next entry. */
@@ -521,8 +524,8 @@ struct vapic_entry {
     enum vapic_cpu_event event;
     enum vapic_inject inject;
     enum vapic_nested_do nested; /* only while L2 is current */
-    uint8_t vector;        /* of SIPI, or of VAPIC_INJECT_VECTOR */
-    uint8_t cr8;           /* load it into CR8/V_TPR/TPR shadow */
+    uint8_t vector;              /* of SIPI, or of VAPIC_INJECT_VECTOR */
+    uint8_t cr8;                 /* load it into CR8/V_TPR/TPR shadow */
     uint8_t tpr_threshold; /* class that CR8 must fall below to let a vector through; 0: none */
     bool runnable;         /* false: do not enter the guest; sleep with vapic_block() */
     bool irq_window;       /* exit as soon as an interrupt can be injected */

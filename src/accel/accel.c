@@ -169,6 +169,7 @@ void vapic_accel_removed(struct vapic *v)
     v->vm->backend->detach(v);
     /* A processor in the middle of an IPI may still hold the address of the page. */
     v->vm->host.kick_all(v->vm->ctx);
+    vapic_nested_removed(v);
     drop_window(v);
     /* A late put, load or unblock of its thread must not touch the entry of a successor. */
     vapic_store32(&v->active, 0, VAPIC_RELAXED);
@@ -245,7 +246,8 @@ static void decide(struct vapic *v)
 /* (b) of protocol "inhibit"; SEQ_CST: behind the announcement of the entry. */
 bool vapic_accel_prepared(const struct vapic *v)
 {
-    return v->accel->served == vapic_load32(&v->vm->generation, VAPIC_SEQ_CST);
+    return v->accel->served == vapic_load32(&v->vm->generation, VAPIC_SEQ_CST) &&
+           (LIKELY(!in_nested(v)) || vapic_nested_prepared(v));
 }
 
 /* No lock held, outside the guest. */
@@ -295,6 +297,9 @@ void vapic_accel_prepare(struct vapic *v, uint32_t can)
     struct vapic_vm *vm = v->vm;
 
     v->accel->can_irq = (can & (VAPIC_IF | VAPIC_CAN_IRQ)) != 0;
+    /* The pages of 12 before anything that concerns L1: they may not be there yet. */
+    if (UNLIKELY(in_nested(v)))
+        vapic_nested_prepare(v);
     settle_window(v, can);
     if (LIKELY(vapic_accel_prepared(v)))
         return;
@@ -418,12 +423,16 @@ static void publish(struct vapic *v)
     vapic_store32(&av->doorbell, av->pcpu->apic_id + 1, VAPIC_RELAXED);
     av->loaded = true;
     v->vm->backend->load(v);
+    if (UNLIKELY(av->nested != NULL))
+        vapic_nested_load(v);
 }
 
 static void withdraw(struct vapic *v, bool blocking)
 {
     v->accel->loaded = false;
     v->vm->backend->put(v, blocking);
+    if (UNLIKELY(v->accel->nested != NULL))
+        vapic_nested_put(v, blocking);
     vapic_store32(&v->accel->doorbell, 0, VAPIC_RELAXED);
 }
 
@@ -469,6 +478,8 @@ void vapic_accel_block(struct vapic *v)
 /* Hardware sets IRR (AVIC) without ON. While interrupts cannot end the sleep they do not matter. */
 bool vapic_accel_must_look(struct vapic *v)
 {
+    if (UNLIKELY(in_nested(v)) && vapic_nested_must_look(v))
+        return true;
     if (v->vm->post != POST_PAGE || !v->accel->can_irq || MUTANT(IRR_NOT_LOOKED_AT))
         return false;
     vapic_lapic_harvest(v);
@@ -480,34 +491,4 @@ void vapic_accel_unblock(struct vapic *v)
     v->accel->blocking = false;
     if (v->accel->pcpu != NULL && !v->accel->loaded)
         publish(v);
-}
-
-/* ---- Nested guests ---- */
-
-static void set_own(struct vapic *v, uint32_t reason, bool set)
-{
-    uint32_t bit = 1u << reason & v->vm->backend->honours;
-
-    v->accel->own_reasons = set ? v->accel->own_reasons | bit : v->accel->own_reasons & ~bit;
-    vapic_accel_request(v);
-}
-
-void vapic_nested_enter(struct vapic *v)
-{
-    if (v->accel == NULL)
-        return;
-    v->accel->in_l2 = true;
-    if (!MUTANT(NESTED_KEEPS_RUNNING))
-        set_own(v, VAPIC_INHIBIT_NESTED, true);
-}
-
-void vapic_nested_exit(struct vapic *v)
-{
-    if (v->accel == NULL)
-        return;
-    v->accel->in_l2 = false;
-    if (!MUTANT(NESTED_STAYS_INHIBITED))
-        set_own(v, VAPIC_INHIBIT_NESTED, false);
-    if (v->vm->backend->nested_exit != NULL)
-        v->vm->backend->nested_exit(v);
 }

@@ -156,5 +156,8 @@ enum vapic_action vapic_accel_post(struct vapic *v, uint32_t vector, bool level,
     }
     if (v->vm->post == POST_PAGE)
         return post_page(v, vector, level, coalesced);
+    /* Read once: L2 may be left at any moment, and L1 then finds the vector like any other. */
+    if (UNLIKELY(vector == vapic_load32(&v->nested_vector, VAPIC_ACQUIRE)) && !level)
+        return vapic_nested_post(v);
     return post_split(v, vector, level, coalesced);
 }

@@ -37,6 +37,7 @@
  * whoever takes it off the list, under the lock.
  */
 #include "apicv.h"
+#include "vapic/nested.h"
 
 /* One read-modify-write; the value before. */
 static uint64_t change(struct vapic *v, uint64_t clear, uint64_t set)
@@ -60,7 +61,8 @@ static bool on(const struct vapic *v)
 
 bool vapic_posted(const struct vapic *v)
 {
-    return on(v);
+    return on(v) || (UNLIKELY(in_nested(v)) &&
+                     vapic_load32(&v->accel->nested->pending, VAPIC_SEQ_CST) != 0);
 }
 
 static uint64_t nv(uint8_t vector)
