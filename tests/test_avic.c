@@ -4,6 +4,7 @@
  * what happens when it is switched off and on.
  */
 #include "avic_tests.h"
+#include "vapic/nested.h"
 
 /* ---- The VMCB [APM2 15.29.2] ---- */
 
