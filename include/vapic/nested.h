@@ -126,11 +126,25 @@ struct vapic_nested_config {
     uint8_t notify_vector; /* Intel: notification vector of vmcs02, none of accel.h's */
 };
 
+#define VAPIC_NESTED_BUCKETS 256u
+
+struct vapic_shadow;
+struct vapic_shadow_entry;
+struct vapic_nested_vcpu;
+
 /* One VM's nested support. The caller's memory; private. */
 struct vapic_nested {
     struct vapic_vm *vm;
     struct vapic_nested_host host;
     struct vapic_nested_config config;
+    void *scratch; /* AMD: where hardware posts that nobody looks at */
+    uint64_t scratch_hpa;
+    uint64_t dummy_hpa, dummy_logical_hpa; /* the tables of strategy DUMMY */
+    struct vapic_shadow *shadows;          /* config.tables of them */
+    uint32_t turn;                         /* of their use */
+    uint32_t lock;                         /* host.spin_lock(): the two below, and more */
+    struct vapic_shadow_entry *naming[VAPIC_NESTED_BUCKETS]; /* entries by whom they name */
+    struct vapic_nested_vcpu *named[VAPIC_NESTED_BUCKETS];   /* who can be named */
 };
 
 /*
@@ -187,8 +201,6 @@ struct vapic_nested_vcpu_config {
     void *vmcb02; /* AMD: the VMCB that L2 runs on, 4 KiB, constant until vapic_remove() */
 };
 
-struct vapic_nested_vcpu;
-
 /* Between vapic_accel_attach() and vapic_add(). `size` is sizeof(struct vapic_nested_vcpu).
  * VAPIC_E_ARG, VAPIC_E_SIZE. [config] */
 int vapic_nested_attach(struct vapic *v, struct vapic_nested_vcpu *nv, size_t size,
@@ -235,6 +247,7 @@ struct vapic_nested_left {
 struct vapic_nested_vcpu {
     struct vapic_pid posted; /* Intel: in L0's memory, what vmcs02 and shadow tables name */
     struct vapic *v;
+    uint64_t posted_hpa;
     void *vmcb02;
     uint32_t state;   /* enum vapic_nested_state; owner writes, any thread reads */
     uint32_t pending; /* Intel: a notification for L2 has been latched; atomic */
@@ -251,7 +264,12 @@ struct vapic_nested_vcpu {
         bool nested_paging;
     } vmcb12;
     struct vapic_msr_pass pass;
-    uint64_t table; /* L1-physical address of the table in use */
+    uint64_t table;              /* L1-physical address of the table in use */
+    struct vapic_shadow *shadow; /* and its shadow; NULL: the dummy. Configuration lock */
+    /* Under vapic_nested.lock: */
+    uint64_t key;   /* by which entries of L1's tables name it */
+    uint32_t where; /* host APIC ID + 1 where it is loaded; 0: nowhere */
+    struct vapic_nested_vcpu *next_named;
     struct {
         uint64_t gpa;
         struct vapic_l1_page pin;

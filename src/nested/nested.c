@@ -96,6 +96,8 @@ int vapic_nested_attach(struct vapic *v, struct vapic_nested_vcpu *nv, size_t si
     nv->v = v;
     nv->vmcb02 = config != NULL ? config->vmcb02 : NULL;
     nv->table = NESTED_NO_PAGE;
+    nv->key = UINT64_MAX;
+    nv->posted_hpa = v->vm->host.physical(v->vm->ctx, &nv->posted);
     v->accel->nested = nv;
     return VAPIC_OK;
 }
