@@ -79,7 +79,11 @@ int vapic_nested_init(struct vapic_nested *n, size_t size, struct vapic_vm *vm,
 
 void vapic_nested_fini(struct vapic_nested *n)
 {
-    ops_of(n->vm->accel)->fini(n);
+    struct vapic_vm *vm = n->vm;
+
+    vm->host.lock(vm->ctx);
+    ops_of(vm->accel)->fini(n);
+    vm->host.unlock(vm->ctx);
 }
 
 int vapic_nested_attach(struct vapic *v, struct vapic_nested_vcpu *nv, size_t size,

@@ -92,7 +92,7 @@ struct nested_ops {
     size_t (*memory)(const struct vapic_nested_config *config,
                      const struct vapic_accel_config *accel);
     void (*place)(struct vapic_nested *n, void *memory);
-    void (*fini)(struct vapic_nested *n);
+    void (*fini)(struct vapic_nested *n); /* configuration lock held */
 };
 
 extern const struct nested_ops vapic_nested_svm __attribute__((visibility("hidden")));

@@ -71,7 +71,7 @@ extern const struct shadow_kind vapic_shadow_pid __attribute__((visibility("hidd
  * has none. place() gets it zeroed. */
 size_t vapic_shadow_memory(const struct vapic_nested_config *config);
 void vapic_shadow_place(struct vapic_nested *n, void *memory);
-void vapic_shadow_fini(struct vapic_nested *n);
+void vapic_shadow_fini(struct vapic_nested *n); /* configuration lock held */
 
 /*
  * `v` goes over to a shadow of the table at `gpa` with `entries` entries, in sync; or to none
