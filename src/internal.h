@@ -457,8 +457,13 @@ bool vapic_nested_choose(struct vapic *v, uint32_t can, struct vapic_entry *entr
 /* HLT of L2: does it end; after the presence "blocked": must not the vCPU sleep? */
 bool vapic_nested_wakes(const struct vapic *v, uint32_t can);
 bool vapic_nested_must_look(const struct vapic *v);
-/* A post of v->nested_vector: it is for L2. Any thread. */
-enum vapic_action vapic_nested_post(struct vapic *v);
+/* A post of v->nested_vector: it is for L2. False: not any more. Any thread. */
+bool vapic_nested_post(struct vapic *v, uint32_t vector, enum vapic_action *action);
+/* Something for L2 waits for software to look. Only with nested support. Any thread; of what the
+ * owner alone can know only when it asks. */
+bool vapic_nested_posted(const struct vapic *v);
+/* vapic_enter(), before all else: what came for L2 by hardware after L2 was left. */
+void vapic_nested_late(struct vapic *v);
 /* The vCPU is published as running, or withdrawn. */
 void vapic_nested_load(struct vapic *v);
 void vapic_nested_put(struct vapic *v, bool blocking);

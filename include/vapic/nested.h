@@ -245,12 +245,14 @@ struct vapic_nested_left {
 
 /* One vCPU's nested support. The caller's memory; the fields are private. */
 struct vapic_nested_vcpu {
-    struct vapic_pid posted; /* Intel: in L0's memory, what vmcs02 and shadow tables name */
+    /* Intel: in L0's memory, what vmcs02 and shadow tables name */
+    struct vapic_pid posted __attribute__((aligned(64)));
     struct vapic *v;
     uint64_t posted_hpa;
     void *vmcb02;
     uint32_t state;   /* enum vapic_nested_state; owner writes, any thread reads */
     uint32_t pending; /* Intel: a notification for L2 has been latched; atomic */
+    uint32_t named;   /* Intel: shadow tables lead to `posted`; owner writes, any thread reads */
     uint32_t again;   /* pages or tables of 12 have changed: look before the next entry; atomic */
     bool virtualized; /* 12 virtualizes L2's APIC in some way: the rest holds */
     bool ran;         /* RESTORED: L2 had been entered */

@@ -297,6 +297,8 @@ void vapic_accel_prepare(struct vapic *v, uint32_t can)
     struct vapic_vm *vm = v->vm;
 
     v->accel->can_irq = (can & (VAPIC_IF | VAPIC_CAN_IRQ)) != 0;
+    if (UNLIKELY(v->accel->nested != NULL))
+        vapic_nested_late(v);
     /* The pages of 12 before anything that concerns L1: they may not be there yet. */
     if (UNLIKELY(in_nested(v)))
         vapic_nested_prepare(v);
@@ -478,7 +480,8 @@ void vapic_accel_block(struct vapic *v)
 /* Hardware sets IRR (AVIC) without ON. While interrupts cannot end the sleep they do not matter. */
 bool vapic_accel_must_look(struct vapic *v)
 {
-    if (UNLIKELY(in_nested(v)) && vapic_nested_must_look(v))
+    if (UNLIKELY(v->accel->nested != NULL) &&
+        (vapic_nested_posted(v) || (in_nested(v) && vapic_nested_must_look(v))))
         return true;
     if (v->vm->post != POST_PAGE || !v->accel->can_irq || MUTANT(IRR_NOT_LOOKED_AT))
         return false;

@@ -37,5 +37,7 @@ void vapic_posted_attach(struct vapic *v);
 void vapic_posted_load(struct vapic *v);
 void vapic_posted_put(struct vapic *v, bool blocking);
 void vapic_posted_detach(struct vapic *v);
+/* NDST for a vCPU that runs, or sleeps, there: in its place in the word. */
+uint64_t vapic_posted_ndst(const struct vapic *v, const struct vapic_pcpu *pcpu);
 
 #endif

@@ -148,6 +148,8 @@ static enum vapic_action post_split(struct vapic *v, uint32_t vector, bool level
 
 enum vapic_action vapic_accel_post(struct vapic *v, uint32_t vector, bool level, bool *coalesced)
 {
+    enum vapic_action action;
+
     /* Vectors below 16 would lie in IRR for ever, for a processor that takes them over tells
      * nobody; the owner reports them [SDM3 12.5.2]. */
     if (UNLIKELY(vector < APIC_FIRST_VECTOR)) {
@@ -157,7 +159,8 @@ enum vapic_action vapic_accel_post(struct vapic *v, uint32_t vector, bool level,
     if (v->vm->post == POST_PAGE)
         return post_page(v, vector, level, coalesced);
     /* Read once: L2 may be left at any moment, and L1 then finds the vector like any other. */
-    if (UNLIKELY(vector == vapic_load32(&v->nested_vector, VAPIC_ACQUIRE)) && !level)
-        return vapic_nested_post(v);
+    if (UNLIKELY(vector == vapic_load32(&v->nested_vector, VAPIC_ACQUIRE)) && !level &&
+        vapic_nested_post(v, vector, &action))
+        return action;
     return post_split(v, vector, level, coalesced);
 }

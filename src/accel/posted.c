@@ -37,7 +37,6 @@
  * whoever takes it off the list, under the lock.
  */
 #include "apicv.h"
-#include "vapic/nested.h"
 
 /* One read-modify-write; the value before. */
 static uint64_t change(struct vapic *v, uint64_t clear, uint64_t set)
@@ -61,8 +60,8 @@ static bool on(const struct vapic *v)
 
 bool vapic_posted(const struct vapic *v)
 {
-    return on(v) || (UNLIKELY(in_nested(v)) &&
-                     vapic_load32(&v->accel->nested->pending, VAPIC_SEQ_CST) != 0);
+    return on(v) || (v->accel != NULL && UNLIKELY(v->accel->nested != NULL) &&
+                     vapic_nested_posted(v));
 }
 
 static uint64_t nv(uint8_t vector)
@@ -70,7 +69,7 @@ static uint64_t nv(uint8_t vector)
     return (uint64_t)vector << PID_NV_SHIFT;
 }
 
-static uint64_t ndst(const struct vapic *v, const struct vapic_pcpu *pcpu)
+uint64_t vapic_posted_ndst(const struct vapic *v, const struct vapic_pcpu *pcpu)
 {
     uint32_t id = pcpu->apic_id;
 
@@ -147,7 +146,7 @@ static uint32_t take_posted(const struct vapic_vm *vm, struct vapic_pcpu *pcpu,
     lock(vm, pcpu);
     for (av = pcpu->blocked; av != NULL && count < WAKE_BATCH; av = next) {
         next = av->next_blocked;
-        if (!on(av->v))
+        if (!on(av->v) && !(av->nested != NULL && vapic_nested_posted(av->v)))
             continue;
         list_remove(pcpu, av);
         taken[count++] = av->v;
@@ -196,7 +195,7 @@ void vapic_posted_load(struct vapic *v)
 
     leave_list(v);
     before = change(v, (MUTANT(NDST_STALE) ? 0 : PID_NDST_MASK) | PID_NV_MASK | PID_SN,
-                    ndst(v, v->accel->pcpu) | nv(v->vm->accel->notify_vector));
+                    vapic_posted_ndst(v, v->accel->pcpu) | nv(v->vm->accel->notify_vector));
     if (before & PID_SN && anything_in_pir(v) && !MUTANT(SILENT_POST_FORGOTTEN))
         vapic_or64(&v->pid.control, PID_ON, VAPIC_SEQ_CST);
 }
@@ -221,7 +220,7 @@ void vapic_posted_put(struct vapic *v, bool blocking)
     if (!MUTANT(LIST_NOT_JOINED))
         join_list(v, pcpu);
     change(v, PID_NDST_MASK | PID_NV_MASK | PID_SN,
-           ndst(v, pcpu) | nv(v->vm->accel->wakeup_vector));
+           vapic_posted_ndst(v, pcpu) | nv(v->vm->accel->wakeup_vector));
 }
 
 void vapic_posted_detach(struct vapic *v)

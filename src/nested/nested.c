@@ -358,11 +358,18 @@ static int take(struct vapic *v, const struct vapic_nested_view *view)
         return VAPIC_E_ARG;
     nv->virtualized = false;
     nv->started = false;
-    /* What was latched for the L2 of before is in L1's memory, where L1 finds it. */
-    vapic_store32(&nv->pending, 0, VAPIC_RELAXED);
+    /* `pending` stays: it may be of a sender that has found this L2 already, by the same vector. A
+     * look too many at the descriptor is harmless. */
     if (view == NULL)
         return VAPIC_OK;
     return nested_ops(v)->take(v, view);
+}
+
+static bool nested_ops_check(const struct vapic *v)
+{
+    const struct vapic_nested_vcpu *nv = v->accel->nested;
+
+    return nv != NULL && nv->virtualized && nested_ops(v)->check_memory != NULL;
 }
 
 int vapic_nested_enter(struct vapic *v, const struct vapic_nested_view *view)
@@ -374,6 +381,8 @@ int vapic_nested_enter(struct vapic *v, const struct vapic_nested_view *view)
     result = take(v, view);
     if (result == VAPIC_OK && v->accel->nested != NULL && v->accel->nested->virtualized)
         result = map(v);
+    if (result == VAPIC_OK && nested_ops_check(v))
+        result = nested_ops(v)->check_memory(v);
     if (result == VAPIC_OK)
         become_nested(v, VAPIC_NESTED_ENTERING);
     return result;
@@ -422,6 +431,15 @@ void vapic_nested_exit(struct vapic *v)
         v->vm->backend->nested_exit(v);
 }
 
+static void forget_posts(struct vapic_nested_vcpu *nv)
+{
+    vapic_store32(&nv->named, false, VAPIC_SEQ_CST);
+    vapic_store32(&nv->pending, 0, VAPIC_SEQ_CST);
+    vapic_and64(&nv->posted.control, ~(uint64_t)PID_ON, VAPIC_SEQ_CST);
+    for (uint32_t i = 0; i < 4; i++)
+        vapic_store64(&nv->posted.pir[i], 0, VAPIC_SEQ_CST);
+}
+
 void vapic_nested_abandon(struct vapic *v)
 {
     enum vapic_nested_state state = vapic_nested_state(v);
@@ -430,6 +448,8 @@ void vapic_nested_abandon(struct vapic *v)
         return;
     if (nested_virtualized(v) && state != VAPIC_NESTED_RESTORED && state != VAPIC_NESTED_LEAVING)
         nested_ops(v)->leave(v, NULL);
+    if (v->accel->nested != NULL)
+        forget_posts(v->accel->nested);
     vapic_nested_exit(v);
 }
 
@@ -495,7 +515,11 @@ static void choose(struct vapic *v, uint32_t can, struct vapic_entry *entry)
         if (ops->consume == NULL || !ops->consume(v, vector))
             break;
     }
-    entry->nested = nv->state == VAPIC_NESTED_ENTERING ? VAPIC_NESTED_SOON : VAPIC_NESTED_LEAVE;
+    /* An instruction of L2's that awaits completion is completed before. */
+    if (nv->state == VAPIC_NESTED_ENTERING || can & VAPIC_INCOMPLETE)
+        entry->nested = VAPIC_NESTED_SOON;
+    else
+        entry->nested = VAPIC_NESTED_LEAVE;
 }
 
 /* Last part of the look, announced; the owner runs. False: it does not. */
@@ -537,19 +561,47 @@ bool vapic_nested_must_look(const struct vapic *v)
 /*
  * L1's software posted into the descriptor of its L2 and sends the notification vector. The latch
  * before the look where the target is (SEQ_CST both); the owner announces where it is before it
- * looks at the latch: protocol "post" with `pending` for ON. A vCPU that is outside looks when it
- * enters; one that leaves L2 meanwhile leaves PIR and ON in L1's memory for the next entry of L2.
+ * looks at the latch: protocol "post" with `pending` for ON.
+ *
+ * Whoever leaves L2 withdraws the vector first and looks at the latch then. So a sender that had
+ * read the vector before looks whether it is still there after it has set the latch: one of the two
+ * sees the other. (Both may: L1 then gets a notification for what its L2 has already.) If another L2
+ * is there by then, with the same vector, its entry looks at its descriptor.
  */
-enum vapic_action vapic_nested_post(struct vapic *v)
+bool vapic_nested_post(struct vapic *v, uint32_t vector, enum vapic_action *action)
 {
     struct vapic_nested_vcpu *nv = v->accel->nested;
     uint32_t where;
 
     vapic_xchg32(&nv->pending, 1, VAPIC_SEQ_CST);
+    if (vapic_load32(&v->nested_vector, VAPIC_SEQ_CST) != vector)
+        return false;
     where = vapic_load32(&v->presence, VAPIC_SEQ_CST);
+    *action = (enum vapic_action)where;
     if (where == PRESENCE_GUEST || where == PRESENCE_ACCEL)
-        return VAPIC_ACTION_NESTED;
-    return (enum vapic_action)where;
+        *action = vapic_load32(&nv->named, VAPIC_SEQ_CST) ? VAPIC_ACTION_KICK : VAPIC_ACTION_NESTED;
+    return true;
+}
+
+static bool announced(const struct vapic_nested_vcpu *nv)
+{
+    return (vapic_load64(&nv->posted.control, VAPIC_SEQ_CST) & PID_ON) != 0;
+}
+
+bool vapic_nested_posted(const struct vapic *v)
+{
+    const struct vapic_nested_vcpu *nv = v->accel->nested;
+
+    return announced(nv) ||
+           (nested_virtualized(v) && vapic_load32(&nv->pending, VAPIC_SEQ_CST) != 0);
+}
+
+void vapic_nested_late(struct vapic *v)
+{
+    const struct vapic_nested_vcpu *nv = v->accel->nested;
+
+    if (nested_ops(v)->late != NULL && announced(nv) && !vapic_load32(&nv->named, VAPIC_RELAXED))
+        nested_ops(v)->late(v);
 }
 
 void vapic_nested_load(struct vapic *v)

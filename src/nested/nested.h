@@ -46,6 +46,9 @@ struct nested_ops {
      * Configuration lock held; also when what is in use has gone stale. VAPIC_E_MEMORY. NULL. */
     int (*use_table)(struct vapic *v);
 
+    /* The checks that read pages of 12, which are pinned. VAPIC_E_CONTROLS. NULL. */
+    int (*check_memory)(const struct vapic *v);
+
     /* Writes the APIC's part of 02. `first`: L2 starts with what 12 says (RVI and SVI, V_TPR); else
      * 02 has run, and they are its own. No lock. */
     void (*write)(struct vapic *v, bool first);
@@ -73,6 +76,9 @@ struct nested_ops {
 
     /* Has L2 an interrupt of its own that would end HLT? */
     bool (*l2_due)(const struct vapic *v);
+
+    /* ON is set in vapic_nested_vcpu.posted, which is no current L2's. NULL: never. */
+    void (*late)(struct vapic *v);
 
     /* The vCPU was published as running, or withdrawn (with the back end's). Maybe from a
      * preemption notifier. NULL: nothing to do. */
