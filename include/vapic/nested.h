@@ -226,7 +226,8 @@ struct vapic_vmcs12 {
 
 /* 12 as L0 sees it at VMRUN, VMLAUNCH, VMRESUME. Not kept: all that is needed is copied. */
 struct vapic_nested_view {
-    const void *vmcb12;                /* AMD: L0's copy of L1's VMCB, 4 KiB; or NULL */
+    const void *vmcb12;                /* AMD: L0's copy of L1's VMCB, 4 KiB; or NULL. With AVIC */
+                                       /* or without */
     const struct vapic_vmcs12 *vmcs12; /* Intel; or NULL */
     const struct vapic_msr_pass *pass; /* MSRs 800h-8FFh that L1's map or bitmap lets pass, as it */
                                        /* is now; NULL: none */
@@ -241,6 +242,7 @@ struct vapic_nested_left {
     uint16_t interrupt_status; /* Intel: of vmcs12, if it has virtual-interrupt delivery */
 };
 
+#define VAPIC_NESTED_LOGICAL 64u /* slots of AVIC's logical table that a destination can name */
 #define VAPIC_NESTED_PINS 4u /* pages of 12: APIC page, access page, descriptor; logical table */
 
 /* One vCPU's nested support. The caller's memory; the fields are private. */
@@ -266,6 +268,13 @@ struct vapic_nested_vcpu {
         bool nested_paging;
     } vmcb12;
     struct vapic_msr_pass pass;
+    struct { /* what host.intercept() was told last */
+        bool valid;
+        struct vapic_msr_pass pass;
+    } told;
+    bool window; /* the last entry in L2 asked for an interrupt window: V_IRQ of 02 is the host's */
+    uint32_t idled;   /* AMD, at the last entry: vapic_shadow.idled, and the logical table */
+    uint32_t logical_seen[VAPIC_NESTED_LOGICAL];
     uint64_t table;              /* L1-physical address of the table in use */
     struct vapic_shadow *shadow; /* and its shadow; NULL: the dummy. Configuration lock */
     /* Under vapic_nested.lock: */
@@ -284,6 +293,17 @@ struct vapic_nested_vcpu {
  * its pages, and writes the APIC's part of 02: controls, addresses, permissions, guest interrupt
  * status. A NULL `view` stands for an L2 without any virtualization of APICs. From now on messages
  * for L1 make L2 exit, and messages for L2 find it.
+ *
+ * AMD: call it after L0 has merged the intercepts of 12 into 02. What it writes there: int_ctl bits
+ * 31, 30 (as 12 has them), 24 (always set) and V_TPR; V_IRQ, V_INTR_PRIO, V_IGN_TPR and the vector
+ * (L2's own without AVIC, zero with it); 098h, 0E0h, 0F0h, 0F8h; TLB_CONTROL, which it raises where
+ * translations of L2's APIC page have become wrong; intercepts of CR8, which it adds where L2's CR8
+ * is the TPR of L1's APIC; clean bits. A host that opens an interrupt window in L2
+ * (vapic_entry.irq_window) may use V_IRQ for it: the next vapic_enter() puts L2's own back. With
+ * AVIC in 12 the processor ignores V_IRQ; the host then steps through L2, or looks again soon. (It
+ * comes to that only with an L1 that does not intercept INTR, or leaves V_INTR_MASKING clear.)
+ * L2's accesses to x2APIC MSRs that exit although L1 lets them pass: #GP where 12 has x2AVIC, else
+ * they are accesses to L1's APIC.
  *
  *   VAPIC_E_CONTROLS   12 fails a check that a processor makes [APM2 15.29.4.1] [SDM3 28.2.1.1]:
  *                      VMEXIT_INVALID, VM-instruction error 7
@@ -346,7 +366,8 @@ struct vapic_reflect {
 /*
  * #VMEXIT 401h or 402h of L2, or VM exit 43, 44, 45, 56. After vapic_exit(). VAPIC_OK: L1 need not
  * know, enter L2 again; VAPIC_REFLECT: *reflect goes to L1; VAPIC_E_MEMORY: L1's tables name memory
- * that cannot be had any more: stop to user space; VAPIC_E_ARG: not such an exit. [owner]
+ * that cannot be had any more: stop to user space, and ask again; VAPIC_E_ARG: not such an exit.
+ * 401h may take the configuration lock, and calls host.notify() with it held. [owner]
  */
 int vapic_nested_avic_exit(struct vapic *v, uint64_t code, uint64_t info1, uint64_t info2,
                            struct vapic_reflect *reflect);

@@ -494,6 +494,11 @@ bool vapic_nested_prepared(const struct vapic *v)
     return !nested_virtualized(v) || !nv->mapped || !must_look_again(nv);
 }
 
+static bool l1_waits(const struct vapic *v)
+{
+    return vapic_lapic_extint(v) || vapic_lapic_pending(v) >= 0;
+}
+
 /* L1's interrupts: an exit of L2 to L1, once L2 may be left at all. */
 static void choose(struct vapic *v, uint32_t can, struct vapic_entry *entry)
 {
@@ -505,8 +510,10 @@ static void choose(struct vapic *v, uint32_t can, struct vapic_entry *entry)
     if (entry->inject == VAPIC_INJECT_VECTOR || entry->inject == VAPIC_INJECT_EXTINT)
         entry->inject = VAPIC_INJECT_NONE;
     entry->irq_window = false;
-    if (!ops->l1_open(v, can))
+    if (!ops->l1_open(v, can)) {
+        entry->irq_window = l1_waits(v) && ops->l1_window != NULL && ops->l1_window(v);
         return;
+    }
     while (!vapic_lapic_extint(v)) {
         int vector = vapic_lapic_pending(v);
 
@@ -533,6 +540,7 @@ bool vapic_nested_choose(struct vapic *v, uint32_t can, struct vapic_entry *entr
     choose(v, can, entry);
     if (nested_virtualized(v))
         nested_ops(v)->enter(v);
+    v->accel->nested->window = entry->irq_window;
     return true;
 }
 
@@ -544,7 +552,7 @@ bool vapic_nested_wakes(const struct vapic *v, uint32_t can)
     bool l2_open = (can & (VAPIC_IF | VAPIC_CAN_IRQ)) != 0;
     bool l1_open = nv->virtualized && ops->l1_intercepts(v) ? ops->l1_open(v, can) : l2_open;
 
-    if (l1_open && (vapic_lapic_extint(v) || vapic_lapic_pending(v) >= 0))
+    if (l1_open && l1_waits(v))
         return true;
     return l2_open && nv->virtualized && nv->mapped && ops->l2_due(v);
 }

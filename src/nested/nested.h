@@ -68,6 +68,9 @@ struct nested_ops {
     /* Would the processor take an interrupt for L1 now? `can` as vapic_enter() was told. */
     bool (*l1_open)(const struct vapic *v, uint32_t can);
 
+    /* It would not: can L2 change that by itself (RFLAGS.IF), and must exit then? NULL: never. */
+    bool (*l1_window)(const struct vapic *v);
+
     /*
      * L1's highest vector is about to make L2 exit. True: it was L2's (a notification in IRR) and
      * is consumed; look again. NULL: never.

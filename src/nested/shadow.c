@@ -178,8 +178,10 @@ void vapic_shadow_name(struct vapic_nested *n, struct vapic_nested_vcpu *nv, uin
 /* ---- Entries. Configuration lock held ---- */
 
 /* The hardware does not find the page by this entry any more; true: a pin is left to give back. */
-static bool make_idle(struct vapic_nested *n, struct vapic_shadow_entry *e)
+static bool make_idle(struct vapic_nested *n, struct vapic_shadow *s, struct vapic_shadow_entry *e)
 {
+    /* Before the entry: who has gone by it finds the count changed. */
+    vapic_add32(&s->idled, 1, VAPIC_SEQ_CST);
     lock(n);
     unchain(e);
     put(e, kind(n)->idle(n));
@@ -211,7 +213,7 @@ static void follow(struct vapic_nested *n, struct vapic_shadow *s, uint32_t i)
     uint64_t l1 = l1_entry(s, i);
     struct shadow_parsed p = kind(n)->parse(n, l1);
 
-    if (p.page != e->page && make_idle(n, e)) {
+    if (p.page != e->page && make_idle(n, s, e)) {
         n->vm->host.kick_all(n->vm->ctx);
         give_back(n, e);
     }
@@ -248,7 +250,7 @@ static void desync(struct vapic_nested *n, struct vapic_shadow *s)
     if (!s->synced)
         return;
     for (uint32_t i = 0; i < s->entries; i++)
-        pinned |= make_idle(n, &s->entry[i]);
+        pinned |= make_idle(n, s, &s->entry[i]);
     s->synced = false;
     tell_users(n, s);
     if (!pinned)

@@ -38,6 +38,7 @@ struct vapic_shadow {
     uint32_t entries; /* that are followed: L1's last index + 1 */
     uint32_t users;   /* vCPUs whose vapic_nested_vcpu.shadow this is */
     uint32_t writes;  /* told since L2 was last entered with it; atomic */
+    uint32_t idled;   /* how often an entry was made idle, or a page taken away; atomic */
     uint32_t used;    /* turn of the last use: the oldest makes room */
     bool synced;      /* the entries are L1's; else they are all idle */
     uint32_t frames;  /* of L1's table that are pinned and tracked */
