@@ -244,7 +244,7 @@ static ALWAYS_INLINE void look(struct vapic *v, uint32_t can, bool alone, struct
         entry->runnable = runs(v, can);
         if (entry->runnable)
             choose(v, can, alone, entry);
-        if (!alone && entry->runnable && UNLIKELY(in_nested(v)))
+        if (!alone && UNLIKELY(in_nested(v)))
             entry->runnable = vapic_nested_choose(v, can, entry);
     }
 }

@@ -529,7 +529,8 @@ static void choose(struct vapic *v, uint32_t can, struct vapic_entry *entry)
         entry->nested = VAPIC_NESTED_LEAVE;
 }
 
-/* Last part of the look, announced; the owner runs. False: it does not. */
+/* Last part of the look, announced; entry->runnable says whether the owner would run. False: it
+ * does not; also when it sleeps in L2, and what could wake it is no longer known. */
 bool vapic_nested_choose(struct vapic *v, uint32_t can, struct vapic_entry *entry)
 {
     if (v->accel->nested->virtualized && !v->accel->nested->mapped) {
@@ -537,6 +538,8 @@ bool vapic_nested_choose(struct vapic *v, uint32_t can, struct vapic_entry *entr
         entry->nested = VAPIC_NESTED_STOP;
         return false;
     }
+    if (!entry->runnable)
+        return false;
     choose(v, can, entry);
     if (nested_virtualized(v))
         nested_ops(v)->enter(v);
@@ -561,7 +564,8 @@ bool vapic_nested_wakes(const struct vapic *v, uint32_t can)
 bool vapic_nested_must_look(const struct vapic *v)
 {
     return nested_virtualized(v) && v->accel->can_irq &&
-           (must_look_again(v->accel->nested) || nested_ops(v)->l2_due(v));
+           (!v->accel->nested->mapped || must_look_again(v->accel->nested) ||
+            nested_ops(v)->l2_due(v));
 }
 
 /* ---- Senders and the scheduler ---- */
