@@ -538,8 +538,11 @@ bool vapic_nested_choose(struct vapic *v, uint32_t can, struct vapic_entry *entr
         entry->nested = VAPIC_NESTED_STOP;
         return false;
     }
-    if (!entry->runnable)
+    if (!entry->runnable) {
+        if (nested_virtualized(v) && nested_ops(v)->asleep != NULL)
+            nested_ops(v)->asleep(v);
         return false;
+    }
     choose(v, can, entry);
     if (nested_virtualized(v))
         nested_ops(v)->enter(v);

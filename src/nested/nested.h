@@ -59,6 +59,10 @@ struct nested_ops {
     /* Each vapic_enter() in L2, the presence announced: what was posted for L2 gets into 02. */
     void (*enter)(struct vapic *v);
 
+    /* The same, when L2 sleeps on: who posts looks whether the last post was taken over. NULL:
+     * nothing to do. */
+    void (*asleep)(struct vapic *v);
+
     /* 02 is current: senders do not find L2 any more, *left is filled (NULL: abandoned). */
     void (*leave)(struct vapic *v, struct vapic_nested_left *left);
 

@@ -473,6 +473,7 @@ const struct nested_ops vapic_nested_vmx = {
     .write = write,
     .publish = publish,
     .enter = enter,
+    .asleep = enter,
     .leave = leave,
     .l1_intercepts = l1_intercepts,
     .l1_open = l1_open,
