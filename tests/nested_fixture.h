@@ -114,7 +114,7 @@ enum nx_result {
 
 /* What L1 gives to L2. */
 enum nx_l2 {
-    NX_L2_NONE,   /* nothing: L1 injects; L0 gets a NULL view */
+    NX_L2_NONE,   /* nothing: L1 injects */
     NX_L2_AVIC,   /* AMD */
     NX_L2_X2AVIC, /* AMD; L2 is in x2APIC mode */
     NX_L2_APICV,  /* Intel: all but posted interrupts */
@@ -132,18 +132,21 @@ struct nx_options {
     enum vapic_nested_strategy strategy;
     uint32_t tables, entries;   /* of vapic_nested_config; 0: 2, 512 */
     bool no_track;              /* host.track is NULL */
+    bool null_view;             /* vapic_nested_enter() is told nothing of 12 (always without */
+                                /* nested support); with NX_L2_NONE only */
     const uint32_t *l1_ids;     /* NULL: 0, 1, 2, ... */
 
     enum nx_l2 l2;
     uint32_t vcpus;             /* of L2, 2 to NX_MAX_L2; 0: 2 */
     const uint32_t *l2_ids;     /* NULL: 0, 1, 2, ... */
     bool l2_x2apic;             /* L2 is in x2APIC mode (implied by NX_L2_X2AVIC) */
-    bool same_table;            /* reserved: must be false */
     bool hlt_inside;            /* L1 does not intercept HLT of L2 */
     bool intr_inside;           /* L1 does not intercept INTR (external interrupts) in L2 */
     bool no_v_intr_masking;     /* AMD: vmcb12 without V_INTR_MASKING */
     bool no_ack;                /* Intel: vmcs12 without acknowledge-on-exit */
     bool pass_through;          /* L2 uses L1's own APIC: MMIO, MSRs, CR8 (with NX_L2_NONE) */
+    bool l1_manual_eoi;         /* L1's handlers leave EOIs to the test (not those of E0h-E2h) */
+    bool l2_eoi;                /* L2's handlers end with an EOI (at the latest in nx_settle()) */
     struct vapic_sil_knobs knobs;
 };
 
@@ -164,33 +167,35 @@ struct nx_op {
 struct nx_l1 {
     struct vapic apic; /* first */
     struct vapic_accel_vcpu accel;
-    struct vapic_nested_vcpu nested;
+    struct vapic_nested_vcpu nested __attribute__((aligned(64)));
     struct nx *nx;
     uint32_t n;
     uint8_t *page;
     uint8_t *vmcb01, *vmcb02;   /* AMD */
     uint8_t *msrpm01, *msrpm02; /* AMD: maps; Intel: bitmaps */
     struct vapic_sil_vmcs vmcs01, vmcs02;
-    uint8_t *vmcb12;               /* AMD: L0's copy of what L1 entered with */
-    uint64_t vmcb12_gpa;           /* or vmcs12's */
-    struct vapic_sil_vmcs vmcs12;  /* Intel: L0's copy */
+    uint8_t *vmcb12;              /* AMD: L0's copy of what L1 entered with */
+    struct vapic_sil_vmcs vmcs12; /* Intel: the same */
+    uint64_t gpa12;               /* where L1 has it */
+    uint64_t asid12;              /* AMD: whose translations are cached under 02's ASID */
     bool l2;                       /* 02 is current */
     struct vapic_sil_cpu *cpu;     /* NULL: preempted */
-    struct vapic_sil_cpu *last, *last02;
+    struct vapic_sil_cpu *last01, *last02; /* where they last ran */
     struct vapic_pcpu *pcpu;
     struct vapic_entry entry;
     bool entered; /* between vapic_enter() and vapic_exit() */
     bool blocked, woken;
     bool stopped;     /* stopped to user space */
-    bool l1_if;       /* L1's RFLAGS.IF, or GIF */
-    bool l1_if_saved; /* ... at VMRUN */
-    bool l2_if;
+    bool l1_if;       /* L1's RFLAGS.IF */
+    uint32_t cli;     /* L1's software holds interrupts off (CLI, CLGI), so many times */
     uint8_t injected; /* enum vapic_inject, by L0: not seen delivered yet */
-    bool soon;        /* L2 has to be left right after its entry */
+    uint8_t vector;   /* of it */
+    bool pending_run; /* L2 has been entered by L1, but not by the processor yet */
+    bool null_view;   /* ... without a word to the library about 12 */
+    uint64_t event12; /* what 12 injects into L2, until it is seen delivered */
     /* L1's software */
     struct vapic_pcpu l1_pcpu; /* L1's libvapic: L1's vCPU is a processor there */
     int32_t runs;              /* the vCPU of L2 whose thread L1 has put here; -1: none */
-    bool idle;                 /* L1 has nothing to do here: HLT */
     bool poked;                /* an interrupt has come to L1 since it last looked */
 };
 
@@ -209,7 +214,11 @@ struct nx_l2_vcpu {
     bool blocked, woken;
     bool guest_if;
     uint8_t injected;
-    bool flush;   /* L1 wants its translations gone at the next entry */
+    int32_t last;         /* L1's vCPU where it last ran */
+    bool l1_wants_flush;  /* of its translations, at the next entry */
+    bool failed;          /* VMRUN failed: L1 does not run it until it is scheduled again */
+    uint64_t gpa12;       /* L1-physical address of vmcb (vmcs) */
+    uint32_t owes;        /* EOIs, with options.l2_eoi */
 };
 
 struct nx_page {
@@ -272,12 +281,11 @@ struct nx {
     uint64_t pins; /* in all */
     uint8_t *scratch;
     uint8_t *l2_scratch; /* L1's access page */
-    void *memory;
+    void *memory, *l1_memory;
     uint32_t counts[NX_KINDS];
     uint64_t total;
     uint32_t logged, log_size;
     struct nx_event *log;
-    uint32_t l1_cli[NX_MAX_L1]; /* L1 has interrupts off: spin locks */
 };
 
 /* ---- Making and ending ---- */
@@ -307,8 +315,7 @@ void nx_l2_eoi(struct nx *nx, uint32_t l2);
 void nx_l2_ipi(struct nx *nx, uint32_t l2, uint32_t icr, uint32_t dest);
 void nx_l2_if(struct nx *nx, uint32_t l2, bool enabled); /* CLI and STI, at once */
 
-/* ---- L1's software executes one instruction. The vCPU must not be in L2: use the spare, or
- * nx_l1_take() ---- */
+/* ---- L1's software executes one instruction, after nx_l1_take() where it is needed ---- */
 
 enum nx_result nx_l1_execute(struct nx *nx, uint32_t l1, struct nx_op *op);
 enum nx_result nx_l1_try_read(struct nx *nx, uint32_t l1, uint32_t offset, uint64_t *value);
@@ -319,7 +326,8 @@ enum nx_result nx_l1_wrmsr(struct nx *nx, uint32_t l1, uint32_t msr, uint64_t va
 enum nx_result nx_l1_rdmsr(struct nx *nx, uint32_t l1, uint32_t msr, uint64_t *value);
 void nx_l1_ipi(struct nx *nx, uint32_t l1, uint32_t icr, uint32_t dest);
 void nx_l1_if(struct nx *nx, uint32_t l1, bool enabled);
-/* Brings the vCPU out of L2 into L1's software (by an interrupt E0h); false: it cannot run. */
+/* Brings the vCPU out of L2, or out of HLT, into L1's software (by an interrupt E0h); false: it
+ * cannot run. */
 bool nx_l1_take(struct nx *nx, uint32_t l1);
 /* Does it run L2 (02 is current)? */
 bool nx_in_l2(const struct nx *nx, uint32_t l1);
