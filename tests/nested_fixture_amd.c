@@ -319,9 +319,25 @@ static int amd_nested_enter(struct nx_l1 *c)
     return VAPIC_OK;
 }
 
-/* ---- #VMEXIT to L1 ---- */
-
 #define LIVE (VMCB_V_TPR | VMCB_V_IRQ)
+
+static void amd_sync(struct nx_l1 *c)
+{
+    uint64_t live = vmcb_get64(c->vmcb02, VMCB_INT_CTL) & LIVE;
+
+    vmcb_set64(c->vmcb12, VMCB_INT_CTL, (vmcb_get64(c->vmcb12, VMCB_INT_CTL) & ~LIVE) | live);
+}
+
+static int amd_restore(struct nx_l1 *c, bool ran)
+{
+    struct vapic_msr_pass pass;
+    struct vapic_nested_view view = {.vmcb12 = c->vmcb12, .pass = &pass, .l1_if = c->l1_if};
+
+    pass12(c, &pass);
+    return vapic_nested_restore(&c->apic, c->null_view ? NULL : &view, ran);
+}
+
+/* ---- #VMEXIT to L1 ---- */
 
 static void amd_nested_leave(struct nx_l1 *c, const struct vapic_reflect *why)
 {
@@ -364,6 +380,8 @@ static void amd_scramble(struct nx_l1 *c)
 {
     uint64_t control = vmcb_get64(c->vmcb02, VMCB_INT_CTL);
 
+    if (c->null_view) /* nothing of it is the library's */
+        return;
     vmcb_set64(c->vmcb02, VMCB_INT_CTL, control ^ MODE);
     vmcb_set64(c->vmcb02, VMCB_AVIC_BAR, 0x5A5A5000);
     vmcb_set64(c->vmcb02, VMCB_AVIC_BACKING, 0x5A5A5000);
@@ -567,6 +585,8 @@ const struct nx_vendor nx_amd = {
     .exit_l2 = amd_exit_l2,
     .nested_enter = amd_nested_enter,
     .nested_leave = amd_nested_leave,
+    .sync = amd_sync,
+    .restore = amd_restore,
     .intercepts = amd_intercepts,
     .masked = amd_masked,
     .flush = amd_flush,

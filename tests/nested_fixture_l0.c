@@ -809,6 +809,8 @@ void nx_save_restore(struct nx *nx, uint32_t l1)
     wake(c);
     base = vapic_base(&c->apic);
     save(c, image, record);
+    if (l2)
+        nx->vendor->sync(c);
     c->l2 = false;
     vapic_nested_abandon(&c->apic);
     vapic_reset(&c->apic);
@@ -821,4 +823,6 @@ void nx_save_restore(struct nx *nx, uint32_t l1)
     assert_int_equal(vapic_load_record(&c->apic, record, sizeof(record), nx->now, &entry),
                      VAPIC_OK);
     assert_int_equal(entry.inject, VAPIC_INJECT_NONE);
+    if (l2)
+        assert_int_equal(nx->vendor->restore(c, !c->pending_run), VAPIC_OK);
 }

@@ -31,6 +31,9 @@ struct nx_vendor {
     int (*nested_enter)(struct nx_l1 *c);
     /* L0: 02 -> 12; 02 is no longer current afterwards. */
     void (*nested_leave)(struct nx_l1 *c, const struct vapic_reflect *why);
+    /* User space saves: what of 02 has changed goes into L0's copy of 12. It loads: L2 again. */
+    void (*sync)(struct nx_l1 *c);
+    int (*restore)(struct nx_l1 *c, bool ran);
     /* L0: 12 says that L1's interrupts make L2 exit; and they are not held back by L1's IF. */
     bool (*intercepts)(const struct nx_l1 *c);
     bool (*masked)(const struct nx_l1 *c);
