@@ -6,6 +6,7 @@
  */
 #include "bytes.h"
 #include "internal.h"
+#include "nested/saved.h"
 #include "vapic/pv.h"
 
 /* ---- The image ---- */
@@ -37,6 +38,8 @@ int vapic_save_image(struct vapic *v, enum vapic_image kind, void *image, size_t
         return VAPIC_E_ARG;
     if (UNLIKELY(v->pv != NULL))
         vapic_pv_sync(v);
+    if (UNLIKELY(nested_of(v) != NULL))
+        vapic_nested_late(v);
     vapic_lapic_harvest(v);
     zero_bytes(out, size);
     for (uint32_t n = 0; (row = vapic_reg_row(n)) != NULL; n++)
@@ -178,9 +181,14 @@ int vapic_load_image(struct vapic *v, enum vapic_image kind, const void *image, 
 
 /* ---- The record ---- */
 
-/* Offsets in version 1; what follows up to VAPIC_RECORD_SIZE is zero. */
-#define RECORD_MAGIC_VALUE   0x52504156u /* "VAPR" */
-#define RECORD_VERSION_VALUE 1u
+/*
+ * Offsets in both versions. Version 2 has the nested part behind the end of version 1, and is for
+ * vCPUs that run L2; of others nothing is saved that version 1 does not have. What follows up to
+ * VAPIC_RECORD_SIZE is zero.
+ */
+#define RECORD_MAGIC_VALUE    0x52504156u /* "VAPR" */
+#define RECORD_VERSION_PLAIN  1u
+#define RECORD_VERSION_NESTED 2u
 enum record {
     RECORD_MAGIC = 0,
     RECORD_VERSION = 4,
@@ -196,9 +204,11 @@ enum record {
     RECORD_EVENTS = 32,
     RECORD_EXT = 40, /* AMD: EACR, SEOI, IER0-7, EILVT0-3 */
     RECORD_END = RECORD_EXT + 4 * 14,
+    RECORD_NESTED = RECORD_END,
+    RECORD_NESTED_END = RECORD_NESTED + NESTED_SAVED_SIZE,
 };
 
-_Static_assert(RECORD_END <= VAPIC_RECORD_SIZE, "the record fits its documented size");
+_Static_assert(RECORD_NESTED_END <= VAPIC_RECORD_SIZE, "the record fits its documented size");
 
 #define SAVED_EVENTS                                                                               \
     (EV_INIT | EV_SIPI | EV_SIPI_VECTOR | EV_NMI | EV_SMI | EV_LINE0 | EV_LINE1 | EV_EDGE0 |       \
@@ -238,6 +248,7 @@ static enum vapic_inject outstanding(const struct vapic *v)
 int vapic_save_record(struct vapic *v, void *record, size_t size, struct vapic_now now)
 {
     uint8_t *out = record;
+    bool nested;
 
     if (v == NULL || record == NULL)
         return VAPIC_E_ARG;
@@ -245,8 +256,9 @@ int vapic_save_record(struct vapic *v, void *record, size_t size, struct vapic_n
         return VAPIC_E_SIZE;
     zero_bytes(out, size);
     put_le(out + RECORD_MAGIC, RECORD_MAGIC_VALUE, 4);
-    put_le(out + RECORD_VERSION, RECORD_VERSION_VALUE, 2);
-    put_le(out + RECORD_LENGTH, RECORD_END, 2);
+    nested = vapic_nested_save(v, out + RECORD_NESTED);
+    put_le(out + RECORD_VERSION, nested ? RECORD_VERSION_NESTED : RECORD_VERSION_PLAIN, 2);
+    put_le(out + RECORD_LENGTH, nested ? RECORD_NESTED_END : RECORD_END, 2);
     put_le(out + RECORD_BASE, v->apic_base, 8);
     put_le(out + RECORD_WHEN, saved_when(v, now), 8);
     put_le(out + RECORD_CLOCK, vapic_timer_deadline(v).clock, 1);
@@ -271,22 +283,32 @@ static bool all_zero(const uint8_t *in, size_t from, size_t to)
 
 /* Bytes without a meaning yet: a later version may give them one, and then says so by its number.
  */
-static bool unused_are_zero(const uint8_t *in, size_t size)
+static bool unused_are_zero(const uint8_t *in, size_t end, size_t size)
 {
     return all_zero(in, RECORD_VECTOR + 1, RECORD_EVENTS) &&
-           all_zero(in, RECORD_EVENTS + 4, RECORD_EXT) && all_zero(in, RECORD_END, size);
+           all_zero(in, RECORD_EVENTS + 4, RECORD_EXT) && all_zero(in, end, size);
+}
+
+static bool is_nested(const uint8_t *in)
+{
+    return get_le(in + RECORD_VERSION, 2) == RECORD_VERSION_NESTED;
 }
 
 static int check_header(const uint8_t *in, size_t size)
 {
+    size_t end;
+
     if (size < RECORD_END)
         return VAPIC_E_SIZE;
     if (get_le(in + RECORD_MAGIC, 4) != RECORD_MAGIC_VALUE)
         return VAPIC_E_FORMAT;
-    if (get_le(in + RECORD_VERSION, 2) > RECORD_VERSION_VALUE)
+    if (get_le(in + RECORD_VERSION, 2) > RECORD_VERSION_NESTED)
         return VAPIC_E_VERSION;
-    if (get_le(in + RECORD_VERSION, 2) == 0 || get_le(in + RECORD_LENGTH, 2) != RECORD_END ||
-        !unused_are_zero(in, size))
+    end = is_nested(in) ? RECORD_NESTED_END : RECORD_END;
+    if (size < end)
+        return VAPIC_E_SIZE;
+    if (get_le(in + RECORD_VERSION, 2) == 0 || get_le(in + RECORD_LENGTH, 2) != end ||
+        !unused_are_zero(in, end, size))
         return VAPIC_E_FORMAT;
     return VAPIC_OK;
 }
@@ -368,7 +390,13 @@ int vapic_load_record(struct vapic *v, const void *record, size_t size, struct v
 
     if (v == NULL || record == NULL)
         return VAPIC_E_ARG;
+    /* Somebody has to say first that it runs L1. */
+    if (nested_of(v) != NULL && vapic_nested_state(v) != VAPIC_NESTED_L1)
+        return VAPIC_E_BUSY;
     result = check_record(v, in, size);
+    /* The last that can fail. */
+    if (result == VAPIC_OK && is_nested(in))
+        result = vapic_nested_load_saved(v, in + RECORD_NESTED);
     if (result != VAPIC_OK)
         return result;
     if (UNLIKELY(v->pv != NULL))

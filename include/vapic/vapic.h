@@ -783,13 +783,14 @@ int vapic_load_image(struct vapic *v, enum vapic_image kind, const void *image, 
 /*
  * What the image lacks, as a versioned little-endian record: IA32_APIC_BASE, timer deadline and
  * remaining time, INIT/SIPI, activity, NMIs, the error latch, lines, a vector acknowledged but not
- * yet taken, AMD extended registers. Load it after the image. The record carries its own length and
+ * yet taken, AMD extended registers; of a vCPU in L2 the nested part (nested.h). Load it after the
+ * image. The record carries its own length and
  * version: an older one loads, a newer one is refused with VAPIC_E_VERSION, a malformed one with
  * VAPIC_E_FORMAT, both without any change.
  *
  * Save the record after the image. Events that were posted meanwhile are overwritten by a load. A
  * vCPU with AutoEOI vectors (pv.h) is told of them before the record is loaded: an acknowledged one
- * is not in service.
+ * is not in service. VAPIC_E_BUSY: the vCPU is in L2; vapic_nested_abandon() it before.
  *
  * After a load, *entry (may be NULL) says what was acknowledged and must be injected again, without
  * another vapic_commit().

@@ -403,6 +403,20 @@ int vapic_nested_restore(struct vapic *v, const struct vapic_nested_view *view, 
     return VAPIC_OK;
 }
 
+int vapic_nested_restore_copied(struct vapic *v, bool ran)
+{
+    /* Without a view take() only prepares. */
+    int result = take(v, NULL);
+
+    if (result == VAPIC_OK)
+        result = nested_ops(v)->retake(v);
+    if (result != VAPIC_OK)
+        return result;
+    v->accel->nested->ran = ran;
+    become_nested(v, VAPIC_NESTED_RESTORED);
+    return VAPIC_OK;
+}
+
 void vapic_nested_ran(struct vapic *v)
 {
     if (vapic_nested_state(v) == VAPIC_NESTED_ENTERING)

@@ -36,6 +36,10 @@ struct nested_ops {
      */
     int (*take)(struct vapic *v, const struct vapic_nested_view *view);
 
+    /* The same checks on what has been put into vapic_nested_vcpu already (vmcb12, pass, l1_if) from
+     * a saved record. NULL: take() can do it. */
+    int (*retake)(struct vapic *v);
+
     /* The pages of L1's that 12 names, for the pins' slots; NESTED_NO_PAGE where there is none. */
     void (*pages)(const struct vapic *v, uint64_t gpa[VAPIC_NESTED_PINS]);
 
@@ -65,6 +69,9 @@ struct nested_ops {
 
     /* 02 is current: senders do not find L2 any more, *left is filled (NULL: abandoned). */
     void (*leave)(struct vapic *v, struct vapic_nested_left *left);
+
+    /* What leave() would say, but L2 stays. */
+    void (*peek)(struct vapic *v, struct vapic_nested_left *left);
 
     /* Does an interrupt for L1 exit to L1 (true), or does L1 want it injected into L2? */
     bool (*l1_intercepts)(const struct vapic *v);
@@ -140,6 +147,9 @@ static inline const struct vapic_l1_page *nested_pin(const struct vapic_nested_v
 {
     return &nv->pins[slot].pin;
 }
+
+/* vapic_nested_restore() of what retake() looks at. Owner. */
+int vapic_nested_restore_copied(struct vapic *v, bool ran);
 
 /* Makes `v` look at its pages and tables before it next enters L2. Any thread; the caller makes it
  * leave the guest afterwards. */

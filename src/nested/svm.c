@@ -116,6 +116,18 @@ static bool legal(const struct vapic *v)
     return nv->vmcb12.nested_paging && max_index(nv) <= highest_index(v, x2) && legal_pointers(v);
 }
 
+static int retake(struct vapic *v)
+{
+    struct vapic_nested_vcpu *nv = v->accel->nested;
+
+    nv->vmcb12.int_ctl = known_bits(v, nv->vmcb12.int_ctl);
+    nv->window = false;
+    if (!legal(v))
+        return VAPIC_E_CONTROLS;
+    nv->virtualized = true;
+    return VAPIC_OK;
+}
+
 static int take(struct vapic *v, const struct vapic_nested_view *view)
 {
     struct vapic_nested_vcpu *nv = v->accel->nested;
@@ -123,7 +135,7 @@ static int take(struct vapic *v, const struct vapic_nested_view *view)
 
     if (vmcb == NULL)
         return VAPIC_E_ARG;
-    nv->vmcb12.int_ctl = known_bits(v, get_le(vmcb + VMCB_INT_CTL, 8));
+    nv->vmcb12.int_ctl = get_le(vmcb + VMCB_INT_CTL, 8);
     nv->vmcb12.bar = get_le(vmcb + VMCB_AVIC_BAR, 8);
     nv->vmcb12.backing = get_le(vmcb + VMCB_AVIC_BACKING, 8);
     nv->vmcb12.logical = get_le(vmcb + VMCB_AVIC_LOGICAL, 8);
@@ -132,11 +144,7 @@ static int take(struct vapic *v, const struct vapic_nested_view *view)
     nv->vmcb12.nested_paging = (get_le(vmcb + VMCB_NP_ENABLE, 8) & VMCB_NP_ENABLED) != 0;
     nv->pass = view->pass != NULL ? *view->pass : (struct vapic_msr_pass){{0}, {0}};
     nv->l1_if = view->l1_if;
-    nv->window = false;
-    if (!legal(v))
-        return VAPIC_E_CONTROLS;
-    nv->virtualized = true;
-    return VAPIC_OK;
+    return retake(v);
 }
 
 static void pages(const struct vapic *v, uint64_t gpa[VAPIC_NESTED_PINS])
@@ -504,6 +512,7 @@ static void place(struct vapic_nested *n, void *memory_)
 
 const struct nested_ops vapic_nested_svm = {
     .take = take,
+    .retake = retake,
     .pages = pages,
     .table = table,
     .use_table = use_table,
@@ -511,6 +520,7 @@ const struct nested_ops vapic_nested_svm = {
     .publish = publish,
     .enter = enter,
     .leave = leave,
+    .peek = leave, /* it changes nothing */
     .l1_intercepts = l1_intercepts,
     .l1_open = l1_open,
     .l1_window = l1_window,

@@ -350,6 +350,14 @@ static uint16_t last_status(struct vapic *v)
     return (uint16_t)VMX_STATUS_MAKE(rvi, VMX_STATUS_SVI(status));
 }
 
+static void peek(struct vapic *v, struct vapic_nested_left *left)
+{
+    const struct vapic_nested_vcpu *nv = v->accel->nested;
+
+    if (vmx_delivers(&nv->vmcs12))
+        left->interrupt_status = nv->started ? vmx_status(v) : nv->vmcs12.interrupt_status;
+}
+
 static void leave(struct vapic *v, struct vapic_nested_left *left)
 {
     struct vapic_nested_vcpu *nv = v->accel->nested;
@@ -475,6 +483,7 @@ const struct nested_ops vapic_nested_vmx = {
     .enter = enter,
     .asleep = enter,
     .leave = leave,
+    .peek = peek,
     .l1_intercepts = l1_intercepts,
     .l1_open = l1_open,
     .consume = consume,
