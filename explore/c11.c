@@ -11,9 +11,9 @@
  *      exchange…   reads the newest and appends, so that two are never between each other; what it
  *                  replaces hands its view on (a release sequence)
  *      SEQ_CST     one more view that all such accesses share: a store is entered there, a load is
- *                  not older than that. An exchange or other read-modify-write does more than C11
- *                  asks for: it is a full barrier both ways, as vapic/arch/atomic.h promises of the
- *                  processors that the library runs on, and as its protocols use it
+ *                  not older than that. A read-modify-write is both and no more: on x86 it is a
+ *                  full barrier, but a load behind it that needs one has to ask for SEQ_CST itself
+ *      waits, and locks of this room: full barriers, as a host's are
  *
  * What it cannot do, and C11 can: a load that reads from a store that the other actor has yet to
  * make (no compiler and no processor in sight does that with the dependencies here), and a store
@@ -506,12 +506,8 @@ static void modify(uint32_t actor, uint32_t index, struct machine_access *a)
         read_from(actor, index, l->last, a->failure);
         return;
     }
-    if (stale_reads && a->order == __ATOMIC_SEQ_CST)
-        full_barrier(actor);
     read_from(actor, index, l->last, a->order);
     put(actor, index, a, a->kind == MACHINE_CAS ? a->operand : combined(a, old), &before);
-    if (stale_reads && a->order == __ATOMIC_SEQ_CST)
-        full_barrier(actor);
 }
 
 static void check_race(const struct machine_access *a)
