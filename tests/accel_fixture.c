@@ -463,12 +463,12 @@ static void make_vcpu(struct ax *ax, uint32_t n, const struct ax_options *o)
         c->cpu = &ax->cpus[n];
         c->pcpu = &ax->pcpus[n];
         ax->vendor->create(c);
+        if (o->on_create != NULL)
+            o->on_create(c);
         accel = (struct vapic_accel_vcpu_config){.vmcb = c->vmcb};
-        if (!o->no_attach) {
-            assert_int_equal(vapic_accel_attach(&c->apic, &c->accel, sizeof(c->accel), &accel),
-                             VAPIC_OK);
-            vapic_load(&c->apic, c->pcpu);
-        }
+        assert_int_equal(vapic_accel_attach(&c->apic, &c->accel, sizeof(c->accel), &accel),
+                         VAPIC_OK);
+        vapic_load(&c->apic, c->pcpu);
     }
     assert_int_equal(vapic_add(&c->apic), VAPIC_OK);
     if (o->x2apic)

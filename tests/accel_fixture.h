@@ -155,8 +155,8 @@ struct ax_options {
     bool no_features;    /* ... or instead of them */
     uint8_t max_lvt;     /* see struct vapic_config */
     bool trace;          /* log AX_TRACE */
-    bool no_attach;      /* vCPUs without vapic_accel_attach() */
-    struct vapic_vm_config config; /* max_vcpus 0: vcpus */
+    void (*on_create)(struct ax_vcpu *c); /* before the library sees the control block */
+    struct vapic_vm_config config;        /* max_vcpus 0: vcpus */
 };
 
 struct ax {
