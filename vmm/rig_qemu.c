@@ -91,7 +91,7 @@ static uint64_t memory_mib(const struct vmm_rig_boot *boot)
  *
  * With icount an interrupt that KVM's own irqchip injects may come twice: VMRUN leaves its vector
  * behind as an exception still to be raised, and a timer of the emulator's that is due before the
- * next VMEXIT raises it (docs/interchange.md). After one of libvapic's KVM has the guest exit first.
+ * next VMEXIT raises it (docs/interchange.md). After one of libvapic's KVM makes it exit first.
  */
 static void add_processor(struct args *args, const struct vmm_rig_config *cfg)
 {
