@@ -88,7 +88,7 @@ RANGE(write, true)
 static inline uint64_t atomic(struct machine_access access)
 {
     if (machine.active)
-        access.order = mutation_order(access.pc, access.order);
+        access.order = mutation_order(&access);
     return machine_atomic(&access);
 }
 

@@ -383,7 +383,7 @@ void machine_plain(uintptr_t address, size_t size, bool write, uintptr_t pc, uin
         return;
     machine_settle(actor);
     shadow_note(offset_of(address), size, write, machine.current);
-    if (write && !actor->has_delayed && mutation_delay(pc) && size <= sizeof access.operand) {
+    if (write && !actor->has_delayed && mutation_delay(&access) && size <= sizeof access.operand) {
         hold_back_plain(actor, &access);
         return;
     }
@@ -482,7 +482,7 @@ uint64_t machine_atomic(struct machine_access *access)
         return access->value;
     }
     machine_settle(actor);
-    if (access->kind == MACHINE_STORE && !actor->has_delayed && mutation_delay(access->pc)) {
+    if (access->kind == MACHINE_STORE && !actor->has_delayed && mutation_delay(access)) {
         actor->has_delayed = true;
         actor->delayed = *access;
         return 0;
