@@ -3,8 +3,6 @@
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
 
-struct argp_state;
-
 enum cli_status {
     CLI_OK = 0,
     CLI_FAILED = 1, /* the thing examined failed */
@@ -16,9 +14,5 @@ enum cli_status {
 int cli_check(int argc, char **argv);
 int cli_diff(int argc, char **argv);
 int cli_run(int argc, char **argv);
-
-/* The place of `word` in `names`, which ends with NULL; else argp's error, with all of them. */
-int cli_choose(struct argp_state *state, const char *option, const char *word,
-               const char *const *names);
 
 #endif

@@ -201,15 +201,20 @@ static bool applies(const struct diff_rule *rule, const struct diff_program *p,
     return true;
 }
 
+/* One after which the comparison goes on is preferred: what follows shows whether it was enough. */
 static struct diff_rule *explain(struct diff_rules *rules, const struct diff_program *p,
                                  const struct diff_difference *d, const struct diff_place *place)
 {
-    for (unsigned i = 0; i < rules->count; i++) {
-        if (applies(&rules->rule[i], p, d, place)) {
-            return &rules->rule[i];
+    struct diff_rule *found = NULL;
+
+    for (unsigned i = 0; i < rules->count && (found == NULL || found->stop); i++) {
+        struct diff_rule *rule = &rules->rule[i];
+
+        if ((found == NULL || !rule->stop) && applies(rule, p, d, place)) {
+            found = rule;
         }
     }
-    return NULL;
+    return found;
 }
 
 /* ---------------------------------------------------------------------------------------------- */

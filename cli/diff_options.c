@@ -3,13 +3,13 @@
 #include "diff_options.h"
 
 #include <argp.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli.h"
 #include "diff_program.h"
+#include "words.h"
 
 const char *const diff_accel_names[] = {"none",  "avic",       "avic-noipiv", "x2avic",
                                         "apicv", "apicv-ipiv", "all",         NULL};
@@ -58,21 +58,6 @@ static const struct argp_option option_table[] = {
     {0},
 };
 
-static uint64_t number(struct argp_state *state, const char *option, const char *word, uint64_t low,
-                       uint64_t high)
-{
-    char *end;
-    unsigned long long n;
-
-    errno = 0;
-    n = strtoull(word, &end, 0);
-    if (errno != 0 || end == word || *end != '\0' || *word == '-' || n < low || n > high) {
-        argp_failure(state, CLI_USAGE, 0, "--%s: '%s' is no number from %llu to %llu", option, word,
-                     (unsigned long long)low, (unsigned long long)high);
-    }
-    return n;
-}
-
 static void add_program(struct argp_state *state, struct diff_options *o, const char *file)
 {
     if (o->programs == DIFF_PROGRAMS_MAX) {
@@ -87,19 +72,19 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 
     switch (key) {
     case KEY_SEED:
-        o->seed = number(state, "seed", arg, 0, UINT64_MAX);
+        o->seed = cli_number(state, "seed", arg, 0, UINT64_MAX);
         break;
     case KEY_FIRST:
-        o->first = number(state, "first", arg, 0, UINT64_MAX);
+        o->first = cli_number(state, "first", arg, 0, UINT64_MAX);
         break;
     case KEY_OPS:
-        o->ops = number(state, "ops", arg, 1, 1ull << 40);
+        o->ops = cli_number(state, "ops", arg, 1, 1ull << 40);
         break;
     case KEY_LENGTH:
-        o->length = (uint32_t)number(state, "length", arg, 2 * DIFF_CPUS_MAX, DIFF_OPS_MAX);
+        o->length = (uint32_t)cli_number(state, "length", arg, 2 * DIFF_CPUS_MAX, DIFF_OPS_MAX);
         break;
     case KEY_CPUS:
-        o->cpus = (unsigned)number(state, "cpus", arg, 1, DIFF_CPUS_MAX);
+        o->cpus = (unsigned)cli_number(state, "cpus", arg, 1, DIFF_CPUS_MAX);
         break;
     case KEY_ACCEL:
         o->accel = (unsigned)cli_choose(state, "accel", arg, diff_accel_names);
@@ -120,7 +105,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         o->known = arg;
         break;
     case KEY_LIMIT:
-        o->limit = (unsigned)number(state, "limit", arg, 1, 1000000);
+        o->limit = (unsigned)cli_number(state, "limit", arg, 1, 1000000);
         break;
     case KEY_JSON:
         o->json = true;

@@ -3,7 +3,8 @@
  * Random programs; see diff_program.h. Each begins with all processors in xAPIC mode and ends with
  * a dump of all. Kept out is only what has no one result: counts short enough to end by themselves,
  * what stops or restarts the boot processor (INIT to it), and SMIs, for which the guest has no
- * handler. What is known to differ is kept rare, for the comparison may end there.
+ * handler. What is known to differ is left to a share of the programs, mostly one kind of it at a
+ * time, for the comparison may end there.
  */
 #include <stddef.h>
 #include <string.h>
@@ -18,13 +19,33 @@
 #define SHORT_COUNT  20000u      /* tens of microseconds */
 #define PERIOD_COUNT 400000u
 
+/* What is known to differ, by what a program does for it; see tests/diff/known.md. */
+enum odd {
+    ODD_VECTOR = 1 << 0,   /* vectors below 16 */
+    ODD_TPR = 1 << 1,      /* its low half */
+    ODD_SVR = 1 << 2,      /* software disables the APIC */
+    ODD_INIT = 1 << 3,     /* so do INIT, and IA32_APIC_BASE.EN: it stays so */
+    ODD_LDR = 1 << 4,      /* several bits, or somebody else's */
+    ODD_ERROR = 1 << 5,    /* error interrupts */
+    ODD_RESERVED = 1 << 6, /* any bit of a register */
+    ODD_NARROW = 1 << 7,   /* writes of one or two bytes */
+    ODD_LOWEST = 1 << 8,   /* messages of the lowest priority */
+    ODD_ALL_ONES = 1 << 9, /* destination FFh where a processor is in x2APIC mode */
+    ODD_SHARED = 1 << 10,  /* a vector for levels and edges */
+    ODD_TAKER = 1 << 11,   /* levels that nobody takes */
+    ODD_INDEX = 1 << 12,   /* registers of the I/O APIC that do not exist */
+    ODD_BASE = 1 << 13,    /* another place of the page */
+    ODD_COUNT = 14,
+};
+
 struct source {
     struct diff_program *p;
     uint64_t state;
     uint32_t cpus, limit;
     uint8_t cpu;           /* of the next operation */
     uint8_t vectors[POOL]; /* that this program likes */
-    bool odd;              /* also does what is known to differ */
+    uint32_t odd;          /* enum odd: what this program does as well */
+    bool nmi_pins;         /* dear: with one every EOI may send an NMI, by known.md */
 };
 
 /* splitmix64 */
@@ -47,6 +68,11 @@ static bool one_in(struct source *s, uint32_t n)
     return below(s, n) == 0;
 }
 
+static bool is_odd(const struct source *s, enum odd what)
+{
+    return (s->odd & what) != 0;
+}
+
 static void emit(struct source *s, enum diff_code code, uint16_t a, uint32_t b, uint64_t c)
 {
     if (s->p->count < s->limit) {
@@ -62,15 +88,26 @@ static uint8_t low_vector(struct source *s)
     return fine[below(s, sizeof(fine))];
 }
 
-static uint8_t vector(struct source *s)
+static uint8_t any_vector(struct source *s)
 {
-    if (s->odd && one_in(s, 24)) {
+    if (is_odd(s, ODD_VECTOR) && one_in(s, 24)) {
         return (uint8_t)below(s, 16);
     }
     if (one_in(s, 20)) {
         return low_vector(s);
     }
     return one_in(s, 4) ? (uint8_t)(32 + below(s, 224)) : s->vectors[below(s, POOL)];
+}
+
+/* Odd ones are for levels, even ones for edges. */
+static uint8_t vector(struct source *s, bool level)
+{
+    uint8_t v = any_vector(s);
+
+    if (is_odd(s, ODD_SHARED) || v < 32) {
+        return v;
+    }
+    return level ? v | 1 : v & 0xfe;
 }
 
 /* ---------------------------------------------------------------------------------------------- */
@@ -81,13 +118,13 @@ static uint32_t any_tpr(struct source *s)
 {
     uint32_t tpr = one_in(s, 3) ? 0 : below(s, 256) & (one_in(s, 2) ? 0xf0 : 0xff);
 
-    tpr &= s->odd ? 0xff : 0xf0;
+    tpr &= is_odd(s, ODD_TPR) ? 0xff : 0xf0;
     return one_in(s, 2) ? tpr & 0x7f : tpr;
 }
 
 static uint32_t any_svr(struct source *s)
 {
-    uint32_t svr = 0xff | (s->odd && one_in(s, 3) ? 0 : 0x100);
+    uint32_t svr = 0xff | (is_odd(s, ODD_SVR) && one_in(s, 3) ? 0 : 0x100);
 
     svr ^= one_in(s, 4) ? 0x200 : 0;
     return one_in(s, 3) ? (svr & ~0xffu) | (0x20 + below(s, 0xe0)) : svr;
@@ -95,13 +132,13 @@ static uint32_t any_svr(struct source *s)
 
 static uint32_t any_lvt(struct source *s, uint32_t reg)
 {
-    uint32_t lvt = vector(s) | (one_in(s, 2) ? APIC_LVT_MASKED : 0);
+    uint32_t lvt = vector(s, false) | (one_in(s, 2) ? APIC_LVT_MASKED : 0);
 
     if (reg == APIC_LVT_TIMER) {
         return lvt | below(s, 3) << 17;
     }
     if (reg == APIC_LVT_ERROR) {
-        return s->odd ? lvt : lvt | APIC_LVT_MASKED;
+        return is_odd(s, ODD_ERROR) ? lvt : lvt | APIC_LVT_MASKED;
     }
     lvt |= below(s, 8) << 8;
     if (reg == APIC_LVT_LINT0 || reg == APIC_LVT_LINT1) {
@@ -118,7 +155,7 @@ static uint32_t any_value(struct source *s, uint32_t reg)
     case APIC_SVR:
         return any_svr(s);
     case APIC_LDR:
-        return (s->odd && one_in(s, 3) ? below(s, 256) : 1u << s->cpu) << 24;
+        return (is_odd(s, ODD_LDR) && one_in(s, 3) ? below(s, 256) : 1u << s->cpu) << 24;
     case APIC_DFR:
         return one_in(s, 2) ? 0xffffffffu : one_in(s, 6) ? (uint32_t)next(s) : 0x0fffffffu;
     case APIC_ICR2:
@@ -154,7 +191,7 @@ static void write_register(struct source *s)
     uint32_t reg = one_in(s, 40) ? APIC_ID : regs[below(s, sizeof(regs) / sizeof(regs[0]))];
     uint64_t value = any_value(s, reg);
 
-    if (s->odd && one_in(s, 20)) {
+    if (is_odd(s, ODD_RESERVED) && one_in(s, 20)) {
         value |= reg == APIC_ID || reg == APIC_TMICT ? 0 : 1u << below(s, 32);
     }
     value |= one_in(s, 100) ? 1ull << (32 + below(s, 32)) : 0;
@@ -204,7 +241,7 @@ static void odd_access(struct source *s)
              (uint16_t)(offset + 2 * below(s, 2)), 0, 0);
         break;
     case 4:
-        if (!only_read && s->odd) {
+        if (!only_read && is_odd(s, ODD_NARROW)) {
             emit(s, one_in(s, 2) ? DIFF_OP_MMIO_WR1 : DIFF_OP_MMIO_WR2, offset, 0, next(s));
         }
         break;
@@ -224,18 +261,19 @@ static void odd_access(struct source *s)
 static uint32_t delivery_mode(struct source *s)
 {
     static const uint8_t modes[] = {0, 0, 0, 0, 0, 0, 1, 1, 4, 4, 6, 3, 7};
-    uint8_t mode = modes[below(s, one_in(s, 4) ? sizeof(modes) : 9)];
+    uint8_t mode = modes[below(s, one_in(s, 8) ? sizeof(modes) : 9)];
 
-    return mode == 1 && !s->odd ? 0 : mode;
+    return mode == 1 && !is_odd(s, ODD_LOWEST) ? 0 : mode;
 }
 
+/* In xAPIC mode FFh and all ones are the same. */
 static uint32_t destination(struct source *s, bool logical)
 {
     switch (below(s, 8)) {
     case 0:
-        return below(s, 256);
+        return below(s, 255);
     case 1:
-        return one_in(s, 2) ? 0xff : 0xffffffffu;
+        return is_odd(s, ODD_ALL_ONES) && one_in(s, 2) ? 0xff : 0xffffffffu;
     case 2:
         return one_in(s, 2) ? (uint32_t)next(s) : below(s, 16) << 16 | below(s, 0x10000);
     default:
@@ -246,10 +284,11 @@ static uint32_t destination(struct source *s, bool logical)
 static void send_ipi(struct source *s)
 {
     uint32_t mode = delivery_mode(s);
-    uint32_t low = vector(s) | mode << 8 | (one_in(s, 3) ? APIC_ICR_LOGICAL : 0);
+    bool level = one_in(s, 12);
+    uint32_t low = vector(s, level) | mode << 8 | (one_in(s, 3) ? APIC_ICR_LOGICAL : 0);
 
     low |= one_in(s, 6) ? 0 : APIC_ICR_ASSERT;
-    low |= one_in(s, 12) ? APIC_ICR_LEVEL : 0;
+    low |= level ? APIC_ICR_LEVEL : 0;
     low |= one_in(s, 3) ? below(s, 4) << 18 : 0;
     low |= one_in(s, 60) ? 1u << (20 + below(s, 12)) : 0;
     emit(s, DIFF_OP_IPI, 0, low, destination(s, (low & APIC_ICR_LOGICAL) != 0));
@@ -257,7 +296,19 @@ static void send_ipi(struct source *s)
 
 static void send_self(struct source *s)
 {
-    emit(s, DIFF_OP_SELF, 0, 0, vector(s) | (one_in(s, 20) ? 1ull << (8 + below(s, 56)) : 0));
+    emit(s, DIFF_OP_SELF, 0, 0,
+         vector(s, false) | (one_in(s, 20) ? 1ull << (8 + below(s, 56)) : 0));
+}
+
+/* What software disables is known to differ. */
+static void enable_others(struct source *s)
+{
+    uint8_t cpu = s->cpu;
+
+    for (s->cpu = 1; s->cpu < s->cpus; s->cpu++) {
+        emit(s, DIFF_OP_WR, APIC_SVR, 0, 0x1ff);
+    }
+    s->cpu = cpu;
 }
 
 /* Never to processor 0: as the boot processor it would restart the machine. */
@@ -269,20 +320,28 @@ static void send_init(struct source *s)
     low |= one_in(s, 3) ? APIC_ICR_LEVEL : 0;
     low |= s->cpu == 0 && one_in(s, 3) ? 3u << 18 : 0;
     emit(s, DIFF_OP_INIT, 0, low, dest);
+    if (!is_odd(s, ODD_INIT)) {
+        enable_others(s);
+    }
+}
+
+static uint32_t device_destination(struct source *s)
+{
+    if (one_in(s, 6)) {
+        return below(s, is_odd(s, ODD_ALL_ONES) ? 256 : 255);
+    }
+    return below(s, s->cpus + 1);
 }
 
 static void send_msi(struct source *s)
 {
-    uint32_t mode = one_in(s, 9) ? 4 : s->odd && one_in(s, 4);
-    uint32_t dest = one_in(s, 6) ? below(s, 256) : below(s, s->cpus + 1);
-    uint32_t address =
-        0xfee00000u | dest << 12 | (s->odd && one_in(s, 6) ? 8 : 0) | (one_in(s, 3) ? 4 : 0);
-    uint32_t data = vector(s) | mode << 8;
+    uint32_t mode = one_in(s, 9) ? 4 : is_odd(s, ODD_LOWEST) && one_in(s, 4);
+    uint32_t hint = is_odd(s, ODD_LOWEST) && one_in(s, 6) ? 8 : 0;
+    uint32_t address = 0xfee00000u | device_destination(s) << 12 | hint | (one_in(s, 3) ? 4 : 0);
+    uint32_t trigger = one_in(s, 5) ? below(s, 4) << 14 : 0;
+    bool level = (trigger & 0x8000) != 0;
 
-    if (one_in(s, 5)) {
-        data |= below(s, 4) << 14;
-    }
-    emit(s, DIFF_OP_MSI, 0, address, data);
+    emit(s, DIFF_OP_MSI, 0, address, vector(s, level) | mode << 8 | trigger);
 }
 
 /* ---------------------------------------------------------------------------------------------- */
@@ -298,25 +357,25 @@ static uint16_t any_pin(struct source *s)
 
 static uint32_t entry(struct source *s)
 {
-    uint32_t mode = one_in(s, 8) ? 4 : s->odd && one_in(s, 5);
-    uint32_t low = vector(s) | mode << 8;
+    uint32_t mode = s->nmi_pins && one_in(s, 8) ? 4 : is_odd(s, ODD_LOWEST) && one_in(s, 5);
+    bool level = one_in(s, 2) && mode != 4;
+    uint32_t low = vector(s, level) | mode << 8 | (level ? 0x8000 : 0);
 
     low |= one_in(s, 3) ? 0x800 : 0;
     low |= one_in(s, 10) ? 0x2000 : 0;
-    low |= one_in(s, 2) && mode != 4 ? 0x8000 : 0;
     return low | (one_in(s, 5) ? 0x10000 : 0);
 }
 
 /* A level that nobody takes is known to differ; 1 and 2 are somebody's, physical or logical. */
 static bool needs_taker(const struct source *s, uint32_t low)
 {
-    return !s->odd && (low & 0x8000) != 0;
+    return !is_odd(s, ODD_TAKER) && (low & 0x8000) != 0;
 }
 
 static void write_entry(struct source *s, uint16_t pin)
 {
     uint32_t low = entry(s);
-    uint32_t dest = one_in(s, 6) ? below(s, 256) : below(s, s->cpus + 1);
+    uint32_t dest = device_destination(s);
 
     emit(s, DIFF_OP_RTE, pin, low, needs_taker(s, low) ? 1 + dest % 2 : dest);
 }
@@ -347,7 +406,7 @@ static void use_ioapic(struct source *s)
         write_low_half(s, pin);
         break;
     case 5:
-        emit(s, DIFF_OP_IO_RD, (uint16_t)below(s, s->odd ? 0x50 : 0x40), 0, 0);
+        emit(s, DIFF_OP_IO_RD, (uint16_t)below(s, is_odd(s, ODD_INDEX) ? 0x50 : 0x40), 0, 0);
         break;
     default:
         emit(s, DIFF_OP_LINE, pin, one_in(s, 3) ? 0 : 1, 0);
@@ -369,12 +428,15 @@ static void change_mode(struct source *s)
                                      APIC_BASE_EXTD};
     uint64_t base = BASE_ADDRESS | modes[below(s, sizeof(modes) / sizeof(modes[0]))];
 
-    if (s->odd && one_in(s, 20)) {
+    if (is_odd(s, ODD_BASE) && one_in(s, 20)) {
         base = MOVED_TO | APIC_BASE_EN;
     }
     base |= one_in(s, 20) ? 1u << below(s, 8) : 0;
     base |= one_in(s, 20) ? 1ull << (52 + below(s, 12)) : 0;
     emit(s, DIFF_OP_BASE, 0, 0, base);
+    if ((base & APIC_BASE_EN) != 0 && !is_odd(s, ODD_INIT)) {
+        emit(s, DIFF_OP_WR, APIC_SVR, 0, 0x1ff);
+    }
 }
 
 static void use_time(struct source *s)
@@ -449,7 +511,7 @@ static void step(struct source *s)
         {25, change_mode},
         {16, use_time},
         {8, send_init},
-        {12, look},
+        {8, look},
     };
     uint32_t sum = 0, at;
 
@@ -486,6 +548,18 @@ static void end(struct source *s)
     }
 }
 
+/* Nothing in two of three programs; else one or two things, or, seldom, any. */
+static uint32_t choose_odd(struct source *s)
+{
+    if (!one_in(s, 3)) {
+        return 0;
+    }
+    if (one_in(s, 6)) {
+        return below(s, 1u << ODD_COUNT);
+    }
+    return 1u << below(s, ODD_COUNT) | 1u << below(s, ODD_COUNT);
+}
+
 void diff_program_random(struct diff_program *p, uint64_t seed, uint64_t number, uint32_t length,
                          uint32_t cpus)
 {
@@ -496,14 +570,15 @@ void diff_program_random(struct diff_program *p, uint64_t seed, uint64_t number,
     p->count = 0;
     snprintf(p->name, sizeof(p->name), "seed %llu, program %llu", (unsigned long long)seed,
              (unsigned long long)number);
-    s.odd = one_in(&s, 3);
+    s.odd = choose_odd(&s);
+    s.nmi_pins = one_in(&s, 6);
     for (unsigned i = 0; i < POOL; i++) {
         s.vectors[i] = (uint8_t)(32 + below(&s, 224));
     }
     begin(&s);
     s.cpu = 0;
     while (p->count < s.limit) {
-        s.cpu = one_in(&s, 4) ? (uint8_t)below(&s, cpus) : s.cpu;
+        s.cpu = one_in(&s, 6) ? (uint8_t)below(&s, cpus) : s.cpu;
         step(&s);
     }
     end(&s);

@@ -12,6 +12,7 @@
 #include "cli.h"
 #include "kvm_irqchip.h"
 #include "vapic/vapic.h"
+#include "words.h"
 
 #define DEFAULT_MEM    (512ull << 20)
 #define BUILTIN_CPUS   4u
@@ -109,21 +110,6 @@ static const struct argp_option option_table[] = {
      "Repeatable time in the rig: 1 ns per instruction, one host processor", 0},
     {0},
 };
-
-static unsigned parse_cpus(struct argp_state *state, const char *option, const char *word)
-{
-    char *end;
-    unsigned long n;
-
-    errno = 0;
-    n = strtoul(word, &end, 10);
-    if (errno != 0 || end == word || *end != '\0' || strchr(word, '-') != NULL || n < 1 ||
-        n > VAPIC_MAX_VCPUS) {
-        argp_failure(state, CLI_USAGE, 0, "--%s: '%s' is no number from 1 to %u", option, word,
-                     VAPIC_MAX_VCPUS);
-    }
-    return (unsigned)n;
-}
 
 static unsigned suffix_shift(const char *suffix)
 {
@@ -278,7 +264,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         o->append = arg;
         break;
     case KEY_CPUS:
-        o->cpus = parse_cpus(state, "cpus", arg);
+        o->cpus = (unsigned)cli_number(state, "cpus", arg, 1, VAPIC_MAX_VCPUS);
         break;
     case KEY_MEM:
         o->mem = parse_mem(state, arg);
@@ -329,7 +315,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         o->rig_kernel = arg;
         break;
     case KEY_RIG_CPUS:
-        o->rig_cpus = parse_cpus(state, "rig-cpus", arg);
+        o->rig_cpus = (unsigned)cli_number(state, "rig-cpus", arg, 1, VAPIC_MAX_VCPUS);
         break;
     case KEY_RIG_ICOUNT:
         o->rig_icount = true;

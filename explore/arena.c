@@ -16,7 +16,7 @@
 
 #include "machine.h"
 
-#define PAGE  ((size_t)4096)
+#define PAGE  ARENA_PAGE
 #define PAGES (EX_MEMORY / PAGE)
 
 static uint8_t *snapshot;
@@ -93,8 +93,10 @@ static void map(uintptr_t at, size_t size)
 static void map_all(void)
 {
     map(MACHINE_BASE, EX_MEMORY);
-    for (uint32_t i = 0; i < EX_MAX_ACTORS; i++)
+    for (uint32_t i = 0; i < EX_MAX_ACTORS; i++) {
         map(MACHINE_STACKS + i * MACHINE_STRIDE, MACHINE_STACK);
+        map(MACHINE_ENGINES + i * MACHINE_STRIDE, MACHINE_STACK);
+    }
     snapshot = malloc(EX_MEMORY);
     if (snapshot == NULL)
         die("vapic-check");
@@ -119,11 +121,28 @@ void arena_snapshot(void)
     protected = true;
 }
 
+size_t arena_pages(void)
+{
+    return dirty_count;
+}
+
+void *arena_page(size_t i)
+{
+    return i < dirty_count ? (uint8_t *)MACHINE_BASE + dirty_list[i] * PAGE : NULL;
+}
+
+bool arena_page_differs(size_t i)
+{
+    return memcmp(arena_page(i), snapshot + dirty_list[i] * PAGE, PAGE) != 0;
+}
+
+void arena_restore_page(size_t i)
+{
+    memcpy(arena_page(i), snapshot + dirty_list[i] * PAGE, PAGE);
+}
+
 void arena_restore(void)
 {
-    for (size_t i = 0; i < dirty_count; i++) {
-        size_t at = dirty_list[i] * PAGE;
-
-        memcpy((uint8_t *)MACHINE_BASE + at, snapshot + at, PAGE);
-    }
+    for (size_t i = 0; i < dirty_count; i++)
+        arena_restore_page(i);
 }

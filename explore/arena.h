@@ -17,6 +17,14 @@ void arena_open(void);
 void arena_snapshot(void);
 void arena_restore(void);
 
+/* The pages that any run since the snapshot has written to, in the order in which they were found;
+ * NULL: there are no more. */
+#define ARENA_PAGE ((size_t)4096)
+size_t arena_pages(void);
+void *arena_page(size_t i);
+bool arena_page_differs(size_t i); /* from the snapshot */
+void arena_restore_page(size_t i);
+
 /* Called in place of a crash while an actor runs: `pc` met `address`. Must not return. */
 extern void (*arena_crash)(uintptr_t pc, uintptr_t address);
 

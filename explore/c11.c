@@ -11,9 +11,9 @@
  *      exchange…   reads the newest and appends, so that two are never between each other; what it
  *                  replaces hands its view on (a release sequence)
  *      SEQ_CST     one more view that all such accesses share: a store is entered there, a load is
- *                  not older than that. An exchange or other read-modify-write does more than C11
- *                  asks for: it is a full barrier both ways, as vapic/arch/atomic.h promises of the
- *                  processors that the library runs on, and as its protocols use it
+ *                  not older than that. A read-modify-write is both and no more: on x86 it is a
+ *                  full barrier, but a load behind it that needs one has to ask for SEQ_CST itself
+ *      waits, and locks of this room: full barriers, as a host's are
  *
  * What it cannot do, and C11 can: a load that reads from a store that the other actor has yet to
  * make (no compiler and no processor in sight does that with the dependencies here), and a store
@@ -31,6 +31,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "steps.h"
 
 #define DEPTH    4u
 #define PATIENCE 3u
@@ -57,7 +59,8 @@ struct store {
 struct location {
     uintptr_t address;
     uint32_t size;
-    uint32_t last; /* stamp of the newest; the DEPTH newest are kept, fewer than that at first */
+    uint32_t moment; /* since which it is kept, for going back */
+    uint32_t last;   /* stamp of the newest; the DEPTH newest are kept, fewer than that at first */
     uint32_t kept;
     struct store store[DEPTH]; /* at stamp % DEPTH */
     uint8_t patience[EX_MAX_ACTORS];
@@ -69,6 +72,7 @@ enum touch { PLAIN_READ, PLAIN_WRITE, ATOMIC_READ, ATOMIC_WRITE, TOUCHES };
 struct record {
     uintptr_t address;
     uint32_t size, next; /* in the slot: index + 1 */
+    uint32_t moment;
     uint32_t clock[TOUCHES][EX_MAX_ACTORS];
     uintptr_t pc[TOUCHES][EX_MAX_ACTORS];
 };
@@ -76,6 +80,7 @@ struct record {
 /* Eight bytes of memory. */
 struct slot {
     uint32_t run; /* the rest is of this run, or nothing */
+    uint32_t moment;
     uint32_t grain;
     uint32_t location[8]; /* index + 1, by address & 7 */
     uint32_t records;     /* index + 1 of the first */
@@ -113,9 +118,108 @@ static void *grown(void *memory, size_t count, size_t size)
     return memory;
 }
 
+/* ---- Going back ---- */
+
+/* What one of them was before it was changed for the first time since a mark. */
+struct undo {
+    enum { SLOT, LOCATION, RECORD } kind;
+    uint32_t index;
+    union {
+        struct slot slot;
+        struct location location;
+        struct record record;
+    } was;
+};
+
+static struct undo *undo;
+static uint32_t undo_count, undo_room;
+static uint32_t moment; /* since the last mark, or going back; 0: there is no mark in this run */
+
+static struct undo *new_undo(void)
+{
+    if (undo_count == undo_room) {
+        undo_room = 2 * undo_room + 1024;
+        undo = grown(undo, undo_room, sizeof(*undo));
+    }
+    return &undo[undo_count++];
+}
+
+#define KEEP(which, kind_, member, index_)                                                         \
+    do {                                                                                           \
+        if (moment != 0 && (which)->moment != moment) {                                            \
+            struct undo *u = new_undo();                                                           \
+                                                                                                   \
+            u->kind = (kind_);                                                                     \
+            u->index = (index_);                                                                   \
+            u->was.member = *(which);                                                              \
+            (which)->moment = moment;                                                              \
+        }                                                                                          \
+    } while (0)
+
+static void keep_slot(struct slot *slot)
+{
+    KEEP(slot, SLOT, slot, (uint32_t)(slot - slots));
+}
+
+static void keep_location(struct location *l)
+{
+    KEEP(l, LOCATION, location, (uint32_t)(l - locations));
+}
+
+static void keep_record(struct record *r)
+{
+    KEEP(r, RECORD, record, (uint32_t)(r - records));
+}
+
+/* Moments are never used twice, runs least of all. */
+static uint32_t next_moment(void)
+{
+    static uint32_t last;
+
+    return ++last;
+}
+
+struct memory_mark memory_mark(void)
+{
+    moment = next_moment();
+    return (struct memory_mark){undo_count, location_count, record_count};
+}
+
+static void take_back(const struct undo *u)
+{
+    switch (u->kind) {
+    case SLOT:
+        slots[u->index] = u->was.slot;
+        break;
+    case LOCATION:
+        locations[u->index] = u->was.location;
+        break;
+    case RECORD:
+        records[u->index] = u->was.record;
+        break;
+    }
+}
+
+void memory_back(struct memory_mark mark)
+{
+    while (undo_count > mark.undo)
+        take_back(&undo[--undo_count]);
+    location_count = mark.locations;
+    record_count = mark.records;
+    moment = next_moment();
+}
+
+void memory_transfer(void (*transfer)(void *memory, size_t size))
+{
+    transfer(clocks, machine.actor_count * sizeof(clocks[0]));
+    transfer(conditions, machine.actor_count * sizeof(conditions[0]));
+}
+
 void memory_reset(void)
 {
     run++;
+    moment = 0;
+    undo_count = 0;
     stale_reads = machine.memory == EX_C11;
     location_count = 0;
     record_count = 0;
@@ -225,8 +329,8 @@ static struct slot *slot_of(uintptr_t address)
     struct slot *slot = &slots[(address - MACHINE_BASE) / 8];
 
     if (slot->run != run) {
-        memset(slot, 0, sizeof(*slot));
-        slot->run = run;
+        keep_slot(slot);
+        *slot = (struct slot){.run = run, .moment = slot->moment};
     }
     return slot;
 }
@@ -275,8 +379,111 @@ static struct record *record_at(struct slot *slot, uintptr_t address, uint32_t s
     r->address = address;
     r->size = size;
     r->next = slot->records;
+    r->moment = moment;
+    keep_slot(slot);
     slot->records = record_count;
     return r;
+}
+
+/* Who has touched each slot in which way, in any run: `plain` both ways. */
+static struct {
+    uint8_t plain, written, any;
+    bool racy; /* two of them might race, if nothing ordered them: part of the state */
+} touched[SLOTS];
+static uint32_t racy[SLOTS], racy_count;
+
+void memory_forget(void)
+{
+    memset(touched, 0, sizeof(touched));
+    racy_count = 0;
+}
+
+/* One of them plain, one a write, by different actors. */
+static bool might_race(uint8_t plain, uint8_t written, uint8_t any)
+{
+    for (uint32_t i = 0; i < EX_MAX_ACTORS; i++) {
+        uint8_t others = (uint8_t) ~(1u << i);
+
+        if (plain >> i & 1 && (written & others || (written >> i & 1 && any & others)))
+            return true;
+    }
+    return false;
+}
+
+static void note_touch(const struct slot *slot, uint32_t actor, enum touch touch)
+{
+    size_t n = (size_t)(slot - slots);
+    uint8_t bit = (uint8_t)(1u << actor);
+
+    touched[n].any |= bit;
+    if (touch <= PLAIN_WRITE)
+        touched[n].plain |= bit;
+    if (touch == PLAIN_WRITE || touch == ATOMIC_WRITE)
+        touched[n].written |= bit;
+    if (touched[n].racy || !might_race(touched[n].plain, touched[n].written, touched[n].any))
+        return;
+    touched[n].racy = true;
+    racy[racy_count++] = (uint32_t)n;
+    machine.grown = true;
+}
+
+/* Of an access by `actor` at this clock: who does not know of it yet; 0: all do that can still
+ * race with it. */
+static uint32_t unaware(uint32_t actor, uint32_t clock)
+{
+    uint32_t mask = 0;
+
+    for (uint32_t i = 0; i < machine.actor_count; i++) {
+        if (i != actor && machine.actors[i].status != MACHINE_ENDED && clocks[i].of[actor] < clock)
+            mask |= 1u << i;
+    }
+    return mask;
+}
+
+/* The words that would tell of it. */
+static uint64_t tellers(uint32_t actor, uint32_t clock)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t i = 0; i < location_count; i++) {
+        const struct location *l = &locations[i];
+        const struct store *store = &l->store[l->last % DEPTH];
+
+        if (store->released && store->clocks.of[actor] >= clock)
+            sum += steps_mix(l->address);
+    }
+    return sum;
+}
+
+static uint64_t record_key(const struct record *r)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t t = 0; t < TOUCHES; t++) {
+        for (uint32_t i = 0; i < machine.actor_count; i++) {
+            uint32_t clock = r->clock[t][i], who = clock != 0 ? unaware(i, clock) : 0;
+
+            if (who != 0)
+                sum += steps_mix(steps_mix(r->address * 8 + r->size) + t * 4096 + i * 256 + who +
+                                 tellers(i, clock));
+        }
+    }
+    return sum;
+}
+
+uint64_t memory_key(void)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t n = 0; n < racy_count; n++) {
+        const struct slot *slot = &slots[racy[n]];
+
+        if (slot->run != run)
+            continue;
+        for (uint32_t at = slot->records; at != 0; at = records[at - 1].next)
+            sum += record_key(&records[at - 1]);
+    }
+    return sum;
 }
 
 static void touch_bytes(uintptr_t address, uint32_t size, enum touch touch, uintptr_t pc)
@@ -292,6 +499,8 @@ static void touch_bytes(uintptr_t address, uint32_t size, enum touch touch, uint
             check_record(r, actor, touch, pc);
     }
     own = record_at(slot, address, size);
+    note_touch(slot, actor, touch);
+    keep_record(own);
     own->clock[touch][actor] = clocks[actor].of[actor];
     own->pc[touch][actor] = pc;
 }
@@ -335,6 +544,7 @@ static uint32_t new_location(uintptr_t address, uint32_t size)
     }
     l = &locations[location_count++];
     memset(l, 0, sizeof(*l));
+    l->moment = moment;
     l->address = address;
     l->size = size;
     forget_history(l, load_memory(address, size));
@@ -352,13 +562,16 @@ static uint32_t find_location(uintptr_t address, uint32_t size)
     uint32_t *at;
 
     if (size > slot->grain) {
+        keep_slot(slot);
         memset(slot->location, 0, sizeof(slot->location));
         slot->grain = size;
     }
     start = address & ~(uintptr_t)(slot->grain - 1);
     at = &slot->location[start & 7];
-    if (*at == 0)
+    if (*at == 0) {
+        keep_slot(slot);
         *at = new_location(start, slot->grain);
+    }
     return *at - 1;
 }
 
@@ -411,7 +624,8 @@ static void read_from(uint32_t actor, uint32_t index, uint32_t stamp, int order)
 {
     const struct store *store = store_at(&locations[index], stamp);
 
-    raise_stamp(&seen[actor], index, stamp);
+    if (stale_reads)
+        raise_stamp(&seen[actor], index, stamp);
     if (!acquires(order))
         return;
     if (store->released)
@@ -506,12 +720,8 @@ static void modify(uint32_t actor, uint32_t index, struct machine_access *a)
         read_from(actor, index, l->last, a->failure);
         return;
     }
-    if (stale_reads && a->order == __ATOMIC_SEQ_CST)
-        full_barrier(actor);
     read_from(actor, index, l->last, a->order);
     put(actor, index, a, a->kind == MACHINE_CAS ? a->operand : combined(a, old), &before);
-    if (stale_reads && a->order == __ATOMIC_SEQ_CST)
-        full_barrier(actor);
 }
 
 static void check_race(const struct machine_access *a)
@@ -545,9 +755,11 @@ void memory_atomic(struct machine_access *a)
 /* What such an access hands on. Only the newest store of a location is kept. */
 static void observe_store(uint32_t actor, struct location *l, const struct machine_access *a)
 {
-    struct store before = *store_at(l, l->last), *store = store_at(l, ++l->last);
+    struct store before = *store_at(l, l->last), *store;
     bool goes_on = a->kind != MACHINE_STORE && before.released, release = releases(a->order);
 
+    keep_location(l);
+    store = store_at(l, ++l->last);
     if (goes_on && acquires(a->order))
         join_clocks(&clocks[actor], &before.clocks);
     *store = (struct store){.released = release || goes_on};

@@ -16,10 +16,8 @@ void *coroutine_prepare(uintptr_t top, void (*entry)(void));
 /* Saves the caller in *from and goes on where `to` was saved. */
 void coroutine_switch(void **from, void *to);
 
-/* What the caller's callers keep in registers across calls, and the stack pointer. */
-struct coroutine_registers {
-    uint64_t rbx, rbp, r12, r13, r14, r15, rsp;
-};
-void coroutine_registers(struct coroutine_registers *registers);
+/* Saves the caller in *from, as if it were left, calls then(arg) and goes on. Who switches to *from
+ * later, with the stack as it was at that call, comes back from coroutine_mark() once more. */
+void coroutine_mark(void **from, void (*then)(void *arg), void *arg);
 
 #endif

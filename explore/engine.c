@@ -38,9 +38,12 @@ static bool look_at_limits(struct exploration *e)
     return o->progress == NULL || o->progress(o->arg, r->schedules, e->fraction);
 }
 
-bool exploration_run(struct exploration *e)
+bool exploration_run(struct exploration *e, const struct checkpoint *from)
 {
-    machine_run(e->scenario);
+    if (from != NULL)
+        machine_resume(e->scenario, from);
+    else
+        machine_run(e->scenario);
     e->result->schedules++;
     e->result->steps += machine.step;
     e->result->blocked += machine.outcome == MACHINE_CUT;

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "arena.h"
+#include "checkpoint.h"
 #include "coroutine.h"
 #include "memory.h"
 #include "shadow.h"
@@ -21,6 +22,7 @@
 #include "tso.h"
 
 struct machine machine = {.current = MACHINE_NOBODY};
+struct caller caller;
 
 static void *main_stack, *boot_pointer;
 static uint8_t boot_stack[64 << 10] __attribute__((aligned(16)));
@@ -37,6 +39,7 @@ static _Noreturn void leave(enum machine_outcome outcome)
     machine.outcome = outcome;
     machine.active = false;
     machine.evaluating = 0;
+    caller.stack = 0;
     coroutine_switch(&nowhere, main_stack);
     abort();
 }
@@ -92,9 +95,11 @@ static void on_crash(uintptr_t pc, uintptr_t address)
 static bool ready(uint32_t number)
 {
     struct machine_actor *actor = &machine.actors[number];
+    struct caller kept = caller;
 
     if (actor->ready_epoch == machine.epoch)
         return actor->is_ready;
+    caller.stack = 0;
     machine.evaluating = (uint8_t)(number + 1);
     machine.ready_hash = 0;
     tso_show(number);
@@ -103,6 +108,7 @@ static bool ready(uint32_t number)
     actor->ready_hash = machine.ready_hash;
     actor->ready_epoch = machine.epoch;
     machine.evaluating = 0;
+    caller = kept;
     return actor->is_ready;
 }
 
@@ -181,8 +187,10 @@ static void go_to(void **from, uint32_t number, bool forced)
     machine.resumed = machine.step;
     record_move((uint8_t)number, forced);
     machine.current = number;
+    machine_back_in(number);
     tso_show(number);
     coroutine_switch(from, machine.actors[number].stack_pointer);
+    machine_back_in(machine.current);
 }
 
 /* Makes moves until the caller's actor `self` is to go on. */
@@ -288,14 +296,15 @@ const char *ex_actor_name(uint32_t actor)
 static void prepare(uint32_t number)
 {
     struct machine_actor *actor = &machine.actors[number];
+    uintptr_t top = MACHINE_STACKS + number * MACHINE_STRIDE + MACHINE_STACK;
     const struct machine_actor fresh = {
         .name = actor->name,
         .run = actor->run,
         .arg = actor->arg,
-        .stack_pointer =
-            coroutine_prepare(MACHINE_STACKS + number * MACHINE_STRIDE + MACHINE_STACK, actor_main),
+        .stack_pointer = coroutine_prepare(top, actor_main),
     };
 
+    memset((void *)(top - MACHINE_SCRUB), 0, MACHINE_SCRUB - 128);
     *actor = fresh;
 }
 
@@ -310,6 +319,7 @@ int machine_load(const struct ex_scenario *scenario, uint32_t mode)
     arena_crash = on_crash;
     arena_open();
     shadow_reset();
+    memory_forget();
     symbols_forget();
     outside_set = true;
     if (setjmp(outside) == 0)
@@ -326,9 +336,6 @@ static void reset(void)
     machine.step = machine.resumed = 0;
     machine.preemptions = 0;
     machine.epoch = 1;
-    machine.memory_hash = 0;
-    machine.property = NULL;
-    machine.message[0] = '\0';
     machine.segment_count = machine.choice_count = machine.trace_count = 0;
     arena_restore();
     tso_reset();
@@ -354,32 +361,27 @@ static void check(const struct ex_scenario *scenario)
     outside_set = false;
 }
 
-void machine_run(const struct ex_scenario *scenario)
+static void go(const struct ex_scenario *scenario, void *stack_pointer)
 {
-    reset();
     machine.outcome = MACHINE_DONE;
-    if (machine.actor_count == 0)
-        return;
+    machine.property = NULL;
+    machine.message[0] = '\0';
     machine.active = true;
-    coroutine_switch(&main_stack,
-                     coroutine_prepare((uintptr_t)boot_stack + sizeof boot_stack, boot));
+    coroutine_switch(&main_stack, stack_pointer);
     machine.active = false;
     if (machine.outcome == MACHINE_DONE)
         check(scenario);
 }
 
-uint64_t machine_key(uint32_t current)
+void machine_run(const struct ex_scenario *scenario)
 {
-    uint64_t key = machine.memory_hash ^ steps_mix(current + 1);
+    reset();
+    machine.outcome = MACHINE_DONE;
+    if (machine.actor_count > 0)
+        go(scenario, coroutine_prepare((uintptr_t)boot_stack + sizeof boot_stack, boot));
+}
 
-    for (uint32_t i = 0; i < machine.actor_count; i++) {
-        const struct machine_actor *actor = &machine.actors[i];
-        uint64_t steps = actor->steps;
-
-        if (i == machine.current)
-            steps += machine.step - machine.resumed;
-        key = steps_mix(key ^ actor->history);
-        key = steps_mix(key + steps * 4 + (uint64_t)actor->status);
-    }
-    return machine.memory == EX_TSO ? tso_key(key) : key;
+void machine_resume(const struct ex_scenario *scenario, const struct checkpoint *checkpoint)
+{
+    go(scenario, checkpoint_restore(checkpoint));
 }

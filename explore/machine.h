@@ -11,6 +11,7 @@
 #define VAPIC_EXPLORE_MACHINE_H
 
 #include "engine.h"
+#include "entry.h"
 
 /* ---- Where things are: the same in every process, so that every run of it is the same ---- */
 
@@ -18,6 +19,8 @@
 #define MACHINE_STACKS  (MACHINE_BASE + 2 * EX_MEMORY)
 #define MACHINE_STACK   ((size_t)1 << 20) /* libdw wants much of it, when a failure is named */
 #define MACHINE_STRIDE  ((size_t)2 << 20) /* from stack to stack: guard pages between */
+#define MACHINE_ENGINES (MACHINE_STACKS + EX_MAX_ACTORS * MACHINE_STRIDE) /* the engine's own */
+#define MACHINE_SCRUB   ((size_t)16384) /* of stacks, so that what is left there is nothing */
 #define MACHINE_NOBODY  EX_MAX_ACTORS
 #define MACHINE_PLAIN   0xFF /* the order of an access that is no atomic operation */
 #define MACHINE_LARGEST 64u  /* bytes that one store moves at most; longer ones are split */
@@ -55,6 +58,7 @@ struct machine_access {
     uint64_t operand;   /* what is stored, or combined with memory */
     uint64_t expected;  /* of MACHINE_CAS */
     uint64_t value;     /* out: read (before the operation, if it is one) */
+    uint64_t aside;     /* what else the caller of the engine has in hand */
     const char *what;   /* timeline; NULL */
 };
 
@@ -71,6 +75,8 @@ struct machine_actor {
     void (*run)(void *arg);
     void *arg;
     void *stack_pointer;
+    struct caller stands; /* where it came into the engine, if it may have been left since */
+    uint64_t local;       /* a hash of its own state, as it stands; 0: not looked at */
     enum machine_status status;
     bool may_end;
     bool (*ready)(void *arg);
@@ -93,7 +99,6 @@ struct machine_actor {
     /* A store of plain code that is about to be made, or was: its value is in memory only at the
      * actor's next call of the run-time. */
     bool unsettled;
-    bool unsettled_shared;
     uintptr_t unsettled_at;
     size_t unsettled_size;
     size_t unsettled_step; /* of the trace */
@@ -151,11 +156,10 @@ struct machine {
     uint32_t preemptions;
     enum ex_memory_model memory;
     const struct machine_driver *driver;
-    bool single_drains;   /* a drain is of one store, for brute force */
-    uint64_t epoch;       /* grows with every write */
-    uint64_t memory_hash; /* of the words that more than one actor reaches */
-    uint64_t ready_hash;  /* of what the condition being asked has read */
-    bool grown;           /* memory became shared that was not: points were passed over */
+    bool single_drains;  /* a drain is of one store, for brute force */
+    uint64_t epoch;      /* grows with every write */
+    uint64_t ready_hash; /* of what the condition being asked has read */
+    bool grown;          /* memory became shared that was not: points were passed over */
     enum machine_outcome outcome;
     const char *property;
     char message[256];
@@ -169,6 +173,13 @@ struct machine {
 };
 
 extern struct machine machine;
+
+/* The actor goes on where it came into the engine. */
+static inline void machine_back_in(uint32_t actor)
+{
+    caller = machine.actors[actor].stands;
+    caller.stack = MACHINE_ENGINES + actor * MACHINE_STRIDE + MACHINE_STACK - 8;
+}
 
 /* Steps made in a segment of the last run. */
 static inline uint32_t machine_segment_steps(size_t i)
@@ -184,6 +195,9 @@ static inline uint32_t machine_segment_steps(size_t i)
 int machine_load(const struct ex_scenario *scenario, uint32_t mode);
 /* One run from the snapshot, with machine.driver, .memory, .max_steps, .tracing set. */
 void machine_run(const struct ex_scenario *scenario);
+/* One that goes on where a checkpoint was taken. */
+struct checkpoint;
+void machine_resume(const struct ex_scenario *scenario, const struct checkpoint *checkpoint);
 /* The current actor stands before its pending step: somebody else may go on here. */
 void machine_point(void);
 /* The current actor goes on when the condition holds; its next action belongs to the same step. */
@@ -193,12 +207,15 @@ _Noreturn void machine_fail(const char *property, const char *format, ...)
 _Noreturn void machine_failed(const char *property); /* machine.message is set */
 /* Whether the actor can make a step. */
 bool machine_enabled(uint32_t actor);
+
+/* ---- state.c ---- */
+
 /* Hash of all that decides how the run goes on. */
 uint64_t machine_key(uint32_t current);
 
 /* ---- steps.c: called by the run-time ---- */
 
-void machine_plain(uintptr_t address, size_t size, bool write, uintptr_t pc);
+void machine_plain(uintptr_t address, size_t size, bool write, uintptr_t pc, uint64_t aside);
 uint64_t machine_atomic(struct machine_access *access); /* returns access->value */
 void machine_settle(struct machine_actor *actor);
 /* An answer of the driver that becomes part of the schedule: 0 <= result < count. */

@@ -12,6 +12,22 @@
 /* Before every run. */
 void memory_reset(void);
 
+/* Before the first run of a scenario. */
+void memory_forget(void);
+
+/* What decides which races will be found: the accesses that somebody does not know of yet, and who
+ * would learn of them by which word. */
+uint64_t memory_key(void);
+
+/* Going back to an earlier moment of the same run, in which memory_mark() was called and
+ * memory_transfer() kept the rest: checkpoint.c. Not for EX_C11. */
+struct memory_mark {
+    uint32_t undo, locations, records;
+};
+struct memory_mark memory_mark(void);
+void memory_back(struct memory_mark mark);
+void memory_transfer(void (*transfer)(void *memory, size_t size));
+
 /* A plain access, which the compiled code makes as soon as this returns (access->value: what is in
  * memory now). Looks for data races; may end the run by machine_fail("race", …). */
 void memory_plain(const struct machine_access *access);

@@ -11,38 +11,43 @@
 #include <string.h>
 
 #include "../src/mutant.h"
-#include "engine.h"
+#include "shadow.h"
+#include "symbols.h"
 
 bool mutation_orders, mutation_delays;
 
 static char chosen[160];  /* the place; "" */
 static char dropped[160]; /* the notification; "" */
 static bool met;          /* one of them was come to */
-static void (*profile)(const char *kind, const char *name);
+static bool profiling;
 
 /* ---- Places, by program counter ---- */
+
+enum kind { ORDER, SWAP, KINDS };
+
+static const char *const kind_names[KINDS] = {"order", "swap"};
 
 struct place {
     uintptr_t pc; /* 0: free */
     char *name;   /* NULL: not of the library */
-    bool chosen, noted_order, noted_swap;
+    bool chosen;
 };
 
 #define PLACES 16384u /* a power of two, many more than there are accesses in the library */
 
 static struct place places[PLACES];
 
-/* "src/accel/post.c:88 post_page" of the debug information as "post.c:88:post_page". */
+/* Line 96 of src/accel/post.c, of post_page(), which begins on line 87, as "post.c:post_page+9". */
 static char *name_of(uintptr_t pc)
 {
-    char place[160], *at, *slash;
+    struct symbols_place at = symbols_place(pc);
+    char name[160];
 
-    snprintf(place, sizeof(place), "%s", ex_place_name(pc));
-    if (strncmp(place, "src/", 4) != 0 || (at = strchr(place, ' ')) == NULL)
+    if (at.file == NULL || at.function == NULL || strncmp(at.file, "src/", 4) != 0)
         return NULL;
-    *at = ':';
-    slash = strrchr(place, '/');
-    return strdup(slash + 1);
+    snprintf(name, sizeof(name), "%s:%s+%d", strrchr(at.file, '/') + 1, at.function,
+             at.line - at.first);
+    return strdup(name);
 }
 
 static struct place *place_of(uintptr_t pc)
@@ -65,30 +70,64 @@ static void choose_places(void)
         places[i].chosen = places[i].name != NULL && strcmp(places[i].name, chosen) == 0;
 }
 
-uint8_t mutation_changed_order(uintptr_t pc, uint8_t order)
-{
-    struct place *place = place_of(pc);
+/* ---- What the places touch ---- */
 
-    if (place->name == NULL || order == __ATOMIC_RELAXED)
-        return order;
-    if (profile != NULL && !place->noted_order) {
-        place->noted_order = true;
-        profile("order", place->name);
-    }
-    met |= place->chosen;
-    return place->chosen ? __ATOMIC_RELAXED : order;
+struct touch {
+    uint64_t key; /* of all the rest; 0: free */
+    const struct place *place;
+    enum kind kind;
+    uint32_t actor;
+    size_t offset, size;
+    bool write;
+};
+
+#define TOUCHES 65536u /* a power of two */
+
+static struct touch touches[TOUCHES];
+static uint32_t touch_count;
+
+static void touch(const struct place *place, enum kind kind, const struct machine_access *access)
+{
+    size_t offset = access->address - MACHINE_BASE;
+    uint64_t key = (uint64_t)(place - places) << 40 | (uint64_t)kind << 36 |
+                   (uint64_t)machine.current << 32 | (uint64_t)access->size << 24 | offset;
+    uint32_t at = (uint32_t)((key * UINT64_C(0x9E3779B97F4A7C15)) >> 32) % TOUCHES;
+
+    if (offset >= EX_MEMORY || access->size > EX_MEMORY - offset || touch_count == TOUCHES / 2)
+        return;
+    for (; touches[at].place != NULL; at = (at + 1) % TOUCHES)
+        if (touches[at].key == key)
+            return;
+    touch_count++;
+    touches[at] = (struct touch){
+        key, place, kind, machine.current, offset, access->size, access->kind != MACHINE_LOAD};
 }
 
-bool mutation_is_delayed(uintptr_t pc)
+static bool is_shared(const struct touch *t)
 {
-    struct place *place = place_of(pc);
+    return shadow_conflicts(t->offset, t->size, t->write, (uint8_t) ~(1u << t->actor));
+}
+
+uint8_t mutation_changed_order(const struct machine_access *access)
+{
+    struct place *place = place_of(access->pc);
+
+    if (place->name == NULL || access->order == __ATOMIC_RELAXED)
+        return access->order;
+    if (profiling)
+        touch(place, ORDER, access);
+    met |= place->chosen;
+    return place->chosen ? __ATOMIC_RELAXED : access->order;
+}
+
+bool mutation_is_delayed(const struct machine_access *access)
+{
+    struct place *place = place_of(access->pc);
 
     if (place->name == NULL)
         return false;
-    if (profile != NULL && !place->noted_swap) {
-        place->noted_swap = true;
-        profile("swap", place->name);
-    }
+    if (profiling)
+        touch(place, SWAP, access);
     met |= place->chosen;
     return place->chosen;
 }
@@ -101,12 +140,11 @@ static char *noted[WHATS];
 
 bool ex_dropped(const char *what)
 {
-    for (uint32_t i = 0; profile != NULL && i < WHATS; i++) {
+    for (uint32_t i = 0; profiling && i < WHATS; i++) {
         if (noted[i] != NULL && strcmp(noted[i], what) == 0)
             break;
         if (noted[i] == NULL) {
             noted[i] = strdup(what);
-            profile("drop", noted[i]);
             break;
         }
     }
@@ -142,13 +180,11 @@ int mutation_select(const char *name, char *error, size_t error_size)
     int result = 0;
 
     vapic_mutant = VAPIC_MUTANT_NONE;
-    mutation_orders = mutation_delays = profile != NULL;
+    mutation_orders = mutation_delays = profiling;
     chosen[0] = dropped[0] = '\0';
     met = rest == NULL;
-    if (name == NULL)
-        return 0;
     if (rest == NULL) {
-        result = select_switch(name, error, error_size);
+        result = name != NULL ? select_switch(name, error, error_size) : 0;
     } else if (strncmp(name, "drop:", 5) == 0) {
         snprintf(dropped, sizeof(dropped), "%s", rest + 1);
     } else {
@@ -169,14 +205,31 @@ bool ex_mutation_met(void)
     return met;
 }
 
-void mutation_profile(void (*note)(const char *kind, const char *name))
+/* ---- Profiles ---- */
+
+static void forget_profile(void)
 {
-    profile = note;
-    mutation_orders = mutation_delays = note != NULL;
-    for (uint32_t i = 0; i < PLACES; i++)
-        places[i].noted_order = places[i].noted_swap = false;
+    memset(touches, 0, sizeof(touches));
+    touch_count = 0;
     for (uint32_t i = 0; i < WHATS; i++) {
         free(noted[i]);
         noted[i] = NULL;
     }
+}
+
+void mutation_profile_begin(void)
+{
+    forget_profile();
+    profiling = true;
+}
+
+void mutation_profile_end(void (*note)(const char *kind, const char *name, bool shared))
+{
+    profiling = false;
+    for (uint32_t i = 0; i < TOUCHES; i++)
+        if (touches[i].place != NULL)
+            note(kind_names[touches[i].kind], touches[i].place->name, is_shared(&touches[i]));
+    for (uint32_t i = 0; i < WHATS && noted[i] != NULL; i++)
+        note("drop", noted[i], true);
+    forget_profile();
 }

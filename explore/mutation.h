@@ -5,9 +5,12 @@
  * are: mutants.h. A mutation is named
  *
  *      NAME                        a switch of src/mutant.h
- *      order:post.c:88:post_page   the atomic access at this place is relaxed
- *      swap:post.c:88:post_page    the store at this place is made after the actor's next one
+ *      order:post.c:post_page+9    the atomic access at this place is relaxed
+ *      swap:post.c:post_page+9     the store at this place is made after the actor's next one
  *      drop:kick                   this notification of the host comes to nothing
+ *
+ * A place is a line of a function, counted from the one that declares it, so that it keeps its name
+ * when something else in the file changes.
  */
 #ifndef VAPIC_EXPLORE_MUTATION_H
 #define VAPIC_EXPLORE_MUTATION_H
@@ -16,30 +19,37 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "machine.h"
+
 /* Switches on what the name says, and everything else off; NULL: nothing is on. 0; or -1 with a
  * message in `error`. Before a scenario is set up. */
 int mutation_select(const char *name, char *error, size_t error_size);
 
-/* From now on every place is told to `note`: what it is ("order", "swap", "drop"), its name. Each
- * once. NULL: no more. */
-void mutation_profile(void (*note)(const char *kind, const char *name));
+/*
+ * From now on every place that is come to is remembered; at the end each is told, maybe several
+ * times: what can be done there ("order", "swap", "drop"), its name, and whether another actor of
+ * the scenario that was explored meanwhile touches the word that was accessed, in a way that
+ * conflicts.
+ */
+void mutation_profile_begin(void);
+void mutation_profile_end(void (*note)(const char *kind, const char *name, bool shared));
 
 extern bool mutation_orders; /* an order is changed in this run */
 extern bool mutation_delays; /* a store is */
 
-uint8_t mutation_changed_order(uintptr_t pc, uint8_t order);
-bool mutation_is_delayed(uintptr_t pc);
+uint8_t mutation_changed_order(const struct machine_access *access);
+bool mutation_is_delayed(const struct machine_access *access);
 
-/* The order that the atomic access at `pc` really has in this run. */
-static inline uint8_t mutation_order(uintptr_t pc, uint8_t order)
+/* The order that the atomic access really has in this run. */
+static inline uint8_t mutation_order(const struct machine_access *access)
 {
-    return mutation_orders ? mutation_changed_order(pc, order) : order;
+    return mutation_orders ? mutation_changed_order(access) : access->order;
 }
 
-/* True: the store at `pc` is made only after the actor's next one. */
-static inline bool mutation_delay(uintptr_t pc)
+/* True: the store is made only after the actor's next one. */
+static inline bool mutation_delay(const struct machine_access *access)
 {
-    return mutation_delays && mutation_is_delayed(pc);
+    return mutation_delays && mutation_is_delayed(access);
 }
 
 #endif

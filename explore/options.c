@@ -3,7 +3,6 @@
 #include "options.h"
 
 #include <argp.h>
-#include <errno.h>
 #include <fnmatch.h>
 #include <math.h>
 #include <stdarg.h>
@@ -12,11 +11,19 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "words.h"
+
 #define SAMPLES 10000u /* schedules of a sampled exploration that has no limit of its own */
 
-const char *const check_mode_names[EX_MODES] = {
-    [EX_NONE] = "none",     [EX_AVIC] = "avic",   [EX_AVIC_NOIPIV] = "avic-noipiv",
-    [EX_X2AVIC] = "x2avic", [EX_APICV] = "apicv", [EX_APICV_IPIV] = "apicv-ipiv",
+const char *const check_mode_names[] = {
+    [EX_NONE] = "none",
+    [EX_AVIC] = "avic",
+    [EX_AVIC_NOIPIV] = "avic-noipiv",
+    [EX_X2AVIC] = "x2avic",
+    [EX_APICV] = "apicv",
+    [EX_APICV_IPIV] = "apicv-ipiv",
+    [EX_MODES] = "all",
+    NULL,
 };
 const char *const check_memory_names[] = {[EX_SC] = "sc", [EX_TSO] = "tso", [EX_C11] = "c11", NULL};
 
@@ -99,22 +106,6 @@ static const struct argp_option option_table[] = {
     {0},
 };
 
-static uint64_t parse_number(struct argp_state *state, const char *option, const char *word,
-                             uint64_t least, uint64_t most)
-{
-    char *end;
-    unsigned long long n;
-
-    errno = 0;
-    n = strtoull(word, &end, 10);
-    if (errno != 0 || end == word || *end != '\0' || strchr(word, '-') != NULL || n < least ||
-        n > most) {
-        argp_failure(state, CHECK_USAGE, 0, "--%s: '%s' is no number from %llu to %llu", option,
-                     word, (unsigned long long)least, (unsigned long long)most);
-    }
-    return n;
-}
-
 static double parse_seconds(struct argp_state *state, const char *option, const char *word)
 {
     char *end;
@@ -126,51 +117,18 @@ static double parse_seconds(struct argp_state *state, const char *option, const 
     return n;
 }
 
-static int find_word(const char *word, size_t length, const char *const *names, size_t count)
-{
-    for (size_t i = 0; i < count && names[i] != NULL; i++) {
-        if (strlen(names[i]) == length && memcmp(names[i], word, length) == 0) {
-            return (int)i;
-        }
-    }
-    return -1;
-}
-
-static uint32_t parse_modes(struct argp_state *state, const char *list)
+/* Words of --accel: the modes, and all of them. */
+static uint32_t parse_modes(struct argp_state *state, char *list)
 {
     uint32_t modes = 0;
+    char *word;
 
-    if (strcmp(list, "all") == 0) {
-        return EX_MODE(EX_MODES) - 1;
+    while ((word = strsep(&list, ",")) != NULL) {
+        int mode = cli_choose(state, "accel", word, check_mode_names);
+
+        modes |= mode == EX_MODES ? EX_MODE(EX_MODES) - 1 : EX_MODE(mode);
     }
-    for (const char *word = list;;) {
-        size_t length = strcspn(word, ",");
-        int mode = find_word(word, length, check_mode_names, EX_MODES);
-
-        if (mode < 0) {
-            argp_failure(state, CHECK_USAGE, 0,
-                         "--accel: no '%.*s': give some of none, avic, avic-noipiv, x2avic, apicv, "
-                         "apicv-ipiv, or all",
-                         (int)length, word);
-            return 0;
-        }
-        modes |= EX_MODE(mode);
-        if (word[length] == '\0') {
-            return modes;
-        }
-        word += length + 1;
-    }
-}
-
-static enum ex_memory_model parse_memory(struct argp_state *state, const char *word)
-{
-    int model = find_word(word, strlen(word), check_memory_names, 3);
-
-    if (model < 0) {
-        argp_failure(state, CHECK_USAGE, 0, "--memory: no '%s': give one of sc, tso, c11", word);
-        return EX_SC;
-    }
-    return (enum ex_memory_model)model;
+    return modes;
 }
 
 static uint32_t parse_bound(struct argp_state *state, const char *word)
@@ -178,7 +136,7 @@ static uint32_t parse_bound(struct argp_state *state, const char *word)
     if (strcmp(word, "complete") == 0) {
         return EX_COMPLETE;
     }
-    return (uint32_t)parse_number(state, "bound", word, 0, 1000);
+    return (uint32_t)cli_number(state, "bound", word, 0, 1000);
 }
 
 static void parse_shard(struct argp_state *state, struct check_options *o, const char *word)
@@ -379,16 +337,16 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         o->memory = EX_TSO;
         break;
     case KEY_MEMORY:
-        o->memory = parse_memory(state, arg);
+        o->memory = (enum ex_memory_model)cli_choose(state, "memory", arg, check_memory_names);
         break;
     case KEY_SCHEDULES:
-        o->schedules = parse_number(state, "schedules", arg, 1, INT64_MAX);
+        o->schedules = cli_number(state, "schedules", arg, 1, INT64_MAX);
         break;
     case KEY_SECONDS:
         o->seconds = parse_seconds(state, "seconds", arg);
         break;
     case KEY_SEED:
-        o->seed = parse_number(state, "seed", arg, 0, INT64_MAX);
+        o->seed = cli_number(state, "seed", arg, 0, INT64_MAX);
         o->strategy = EX_SAMPLED;
         break;
     case KEY_SHRINK:
@@ -411,13 +369,13 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         o->only = arg;
         break;
     case KEY_PARTS:
-        o->parts = (uint32_t)parse_number(state, "parts", arg, 1, 4096);
+        o->parts = (uint32_t)cli_number(state, "parts", arg, 1, 4096);
         break;
     case KEY_SHARD:
         parse_shard(state, o, arg);
         break;
     case 'j':
-        o->jobs = (unsigned)parse_number(state, "jobs", arg, 1, 4096);
+        o->jobs = (unsigned)cli_number(state, "jobs", arg, 1, 4096);
         break;
     case KEY_TIMEOUT:
         o->timeout = parse_seconds(state, "timeout", arg);

@@ -44,8 +44,8 @@ struct check_options {
 
 #define CHECK_OWN_BOUND (UINT32_MAX - 1)
 
-/* The words of --accel and --memory. */
-extern const char *const check_mode_names[EX_MODES];
+/* The words of --accel, with "all" at EX_MODES, and of --memory; NULL ends both. */
+extern const char *const check_mode_names[];
 extern const char *const check_memory_names[];
 
 /* Ends the program with status 2 and one line when the arguments are wrong. */

@@ -18,8 +18,6 @@ const struct ex_property ex_properties[] = {
 };
 const size_t ex_property_count = sizeof(ex_properties) / sizeof(ex_properties[0]);
 
-#define FAIL(id, ...) ex_fail(ex_properties[EX_PROPERTY_##id].name, __VA_ARGS__)
-
 /* ---- The reference ---- */
 
 static int highest(const uint32_t set[8])
@@ -75,7 +73,7 @@ static void account_for_level(struct world_vcpu *v, uint8_t vector, uint32_t pin
     uint32_t line = ex_read(&v->w->line[pin], "line");
 
     if (!(line & LINE_HIGH) && line == v->ref.line_seen[pin])
-        FAIL(INVENTED, "vCPU %u takes %02Xh, and its line has not been high", v->n, vector);
+        EX_BROKEN(INVENTED, "vCPU %u takes %02Xh, and its line has not been high", v->n, vector);
     v->ref.line_seen[pin] = line;
 }
 
@@ -92,10 +90,10 @@ static void account_for(struct world_vcpu *v, uint8_t vector)
         return;
     }
     if (r->sent[vector] == 0)
-        FAIL(INVENTED, "vCPU %u takes %02Xh, which nobody sent", v->n, vector);
+        EX_BROKEN(INVENTED, "vCPU %u takes %02Xh, which nobody sent", v->n, vector);
     if (r->taken[vector] >= r->sent[vector])
-        FAIL(TWICE, "vCPU %u takes %02Xh once more than the %u times it was sent", v->n, vector,
-             r->sent[vector]);
+        EX_BROKEN(TWICE, "vCPU %u takes %02Xh once more than the %u times it was sent", v->n,
+                  vector, r->sent[vector]);
 }
 
 void world_delivered(struct world_vcpu *v, uint8_t vector)
@@ -105,9 +103,9 @@ void world_delivered(struct world_vcpu *v, uint8_t vector)
 
     account_for(v, vector);
     if (vector >> 4 <= ppr >> 4)
-        FAIL(PRIORITY, "vCPU %u takes %02Xh, and its PPR is %02Xh", v->n, vector, ppr);
+        EX_BROKEN(PRIORITY, "vCPU %u takes %02Xh, and its PPR is %02Xh", v->n, vector, ppr);
     if (!v->guest_if)
-        FAIL(PRIORITY, "vCPU %u takes %02Xh, and its interrupts are off", v->n, vector);
+        EX_BROKEN(PRIORITY, "vCPU %u takes %02Xh, and its interrupts are off", v->n, vector);
     set_bit(r->isr, vector);
     clear_bit(r->due, vector);
     clear_bit(r->may, vector);
@@ -128,7 +126,7 @@ void world_ended(struct world_vcpu *v)
 void world_eoi_seen(struct world_vcpu *v, uint8_t vector)
 {
     if (!bit_of(v->w->level_vectors, vector))
-        FAIL(EOI, "the EOI of vCPU %u for the edge %02Xh reaches the I/O APIC", v->n, vector);
+        EX_BROKEN(EOI, "the EOI of vCPU %u for the edge %02Xh reaches the I/O APIC", v->n, vector);
     v->ref.eois_seen++;
 }
 
@@ -154,10 +152,11 @@ void world_check_entry(struct world_vcpu *v)
     bool wanted = reasons == 0 && !v->off && !(v->l2 && v->w->vendor == &world_amd);
 
     if (vapic_active(&v->apic) != wanted)
-        FAIL(SERVED, "vCPU %u enters %s acceleration, reasons %#x", v->n,
-             wanted ? "without" : "with", reasons);
+        EX_BROKEN(SERVED, "vCPU %u enters %s acceleration, reasons %#x", v->n,
+                  wanted ? "without" : "with", reasons);
     if (reasons != 0 && ex_read(&v->w->page_mapped, "access page mapped?"))
-        FAIL(SERVED, "vCPU %u enters, reasons %#x, and the access page is mapped", v->n, reasons);
+        EX_BROKEN(SERVED, "vCPU %u enters, reasons %#x, and the access page is mapped", v->n,
+                  reasons);
 }
 
 /* ---- At the end ---- */
@@ -182,24 +181,24 @@ static void check_pending(struct world_vcpu *v, uint8_t vector, bool pending)
     bool level = pin_of(v->w, vector) < WORLD_PINS;
 
     if (bit_of(r->due, vector) && !pending)
-        FAIL(LOST, "vCPU %u never took %02Xh, and it is not pending", v->n, vector);
+        EX_BROKEN(LOST, "vCPU %u never took %02Xh, and it is not pending", v->n, vector);
     if (!pending)
         return;
     if (!level && r->sent[vector] == 0)
-        FAIL(INVENTED, "%02Xh is pending at vCPU %u, and nobody sent it", vector, v->n);
+        EX_BROKEN(INVENTED, "%02Xh is pending at vCPU %u, and nobody sent it", vector, v->n);
     if (!level && r->taken[vector] >= r->sent[vector])
-        FAIL(TWICE, "%02Xh is pending at vCPU %u once more than it was sent", vector, v->n);
+        EX_BROKEN(TWICE, "%02Xh is pending at vCPU %u once more than it was sent", vector, v->n);
     if (v->stopped || !v->guest_if || vector >> 4 <= ppr_of(r) >> 4 || v->off)
         return;
     if (v->asleep)
-        FAIL(ASLEEP, "vCPU %u sleeps, and %02Xh could be delivered", v->n, vector);
-    FAIL(LOST, "vCPU %u runs on, and %02Xh is pending for ever", v->n, vector);
+        EX_BROKEN(ASLEEP, "vCPU %u sleeps, and %02Xh could be delivered", v->n, vector);
+    EX_BROKEN(LOST, "vCPU %u runs on, and %02Xh is pending for ever", v->n, vector);
 }
 
 static void compare(const struct world_vcpu *v, const char *what, uint32_t is, uint32_t should)
 {
     if (is != should)
-        FAIL(REFERENCE, "vCPU %u: %s is %02Xh, should be %02Xh", v->n, what, is, should);
+        EX_BROKEN(REFERENCE, "vCPU %u: %s is %02Xh, should be %02Xh", v->n, what, is, should);
 }
 
 static void check_registers(struct world_vcpu *v)
@@ -220,8 +219,8 @@ static void check_registers(struct world_vcpu *v)
     compare(v, "TPR", word_at(image, APIC_TPR), r->tpr);
     compare(v, "PPR", word_at(image, APIC_PPR), ppr_of(r));
     if (r->eois_seen != r->eois_of_level && !(v->w->spec->flags & WORLD_SUPPRESS))
-        FAIL(EOI, "vCPU %u ended %u levels, and %u EOIs reached the I/O APIC", v->n,
-             r->eois_of_level, r->eois_seen);
+        EX_BROKEN(EOI, "vCPU %u ended %u levels, and %u EOIs reached the I/O APIC", v->n,
+                  r->eois_of_level, r->eois_seen);
 }
 
 /* Of several NMIs some may become one. */
@@ -230,13 +229,13 @@ static void check_events(const struct world_vcpu *v)
     const struct reference *r = &v->ref;
 
     if (r->nmis > r->nmis_sent + r->nmis_may)
-        FAIL(TWICE, "vCPU %u took %u NMIs of %u", v->n, r->nmis, r->nmis_sent + r->nmis_may);
+        EX_BROKEN(TWICE, "vCPU %u took %u NMIs of %u", v->n, r->nmis, r->nmis_sent + r->nmis_may);
     if (r->nmis == 0 && r->nmis_sent != 0 && !v->stopped)
-        FAIL(LOST, "vCPU %u never took its NMI", v->n);
+        EX_BROKEN(LOST, "vCPU %u never took its NMI", v->n);
     if (r->extints > r->extints_sent)
-        FAIL(TWICE, "vCPU %u took %u ExtINTs of %u", v->n, r->extints, r->extints_sent);
+        EX_BROKEN(TWICE, "vCPU %u took %u ExtINTs of %u", v->n, r->extints, r->extints_sent);
     if (r->extints < r->extints_sent && v->guest_if && !v->stopped && !v->off)
-        FAIL(LOST, "vCPU %u never took its ExtINT", v->n);
+        EX_BROKEN(LOST, "vCPU %u never took its ExtINT", v->n);
 }
 
 /* Windows are closed when nobody waits for one any more: with the next entry. */
@@ -247,7 +246,7 @@ static void check_windows(const struct world *w)
     for (uint32_t n = 0; n < w->spec->vcpu_count; n++)
         waits |= w->v[n].ref.extints < w->v[n].ref.extints_sent || w->v[n].spinning;
     if (!waits && vapic_inhibits(&w->vm).bits & 1u << VAPIC_INHIBIT_IRQWIN)
-        FAIL(SERVED, "the VM ends inhibited by a window that nobody waits for");
+        EX_BROKEN(SERVED, "the VM ends inhibited by a window that nobody waits for");
 }
 
 static bool anywhere(const struct world_vcpu *v, uint8_t vector)
@@ -272,10 +271,10 @@ static void check_pin(struct world *w, uint32_t i)
     for (uint32_t n = 0; n < w->spec->vcpu_count; n++)
         waits |= w->v[n].exists && anywhere(&w->v[n], vector);
     if (entry & RTE_REMOTE_IRR && !waits)
-        FAIL(EOI, "pin %u waits for an EOI of %02Xh, which is neither pending nor in service", i,
-             vector);
+        EX_BROKEN(EOI, "pin %u waits for an EOI of %02Xh, which is neither pending nor in service",
+                  i, vector);
     if (w->line[i] & LINE_HIGH && !(entry & RTE_REMOTE_IRR))
-        FAIL(LEVEL, "the line of pin %u is high, and it does not interrupt", i);
+        EX_BROKEN(LEVEL, "the line of pin %u is high, and it does not interrupt", i);
 }
 
 void world_check_end(struct world *w)

@@ -43,4 +43,7 @@ struct ex_property {
 extern const struct ex_property ex_properties[];
 extern const size_t ex_property_count;
 
+/* One of them is broken: the run ends. `id` as in EX_PROPERTIES, then as in printf(). */
+#define EX_BROKEN(id, ...) ex_fail(ex_properties[EX_PROPERTY_##id].name, __VA_ARGS__)
+
 #endif

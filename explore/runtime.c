@@ -12,29 +12,40 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "entry.h"
 #include "machine.h"
 #include "mutation.h"
-
-#define PC ((uintptr_t)__builtin_return_address(0))
+#include "steps.h"
 
 /* ---- Plain accesses ---- */
 
-static inline void plain(const volatile void *address, size_t size, bool write, uintptr_t pc)
+static inline void plain(const volatile void *address, size_t size, bool write, uintptr_t pc,
+                         uint64_t aside)
 {
     if (machine.active)
-        machine_plain((uintptr_t)address, size, write, pc);
+        machine_plain((uintptr_t)address, size, write, pc, aside);
 }
 
 #define PLAIN(name, size, write)                                                                   \
-    void __tsan_##name(void *address);                                                             \
-    void __tsan_##name(void *address)                                                              \
+    ENTRY(__tsan_##name);                                                                          \
+    ENTERED void entered___tsan_##name(void *address)                                              \
     {                                                                                              \
-        plain(address, size, write, PC);                                                           \
+        plain(address, size, write, entry_pc(), 0);                                                \
     }                                                                                              \
-    void __tsan_##name##_pc(void *address, void *pc);                                              \
-    void __tsan_##name##_pc(void *address, void *pc)                                               \
+    ENTRY(__tsan_##name##_pc);                                                                     \
+    ENTERED void entered___tsan_##name##_pc(void *address, void *pc)                               \
     {                                                                                              \
-        plain(address, size, write, (uintptr_t)pc);                                                \
+        plain(address, size, write, (uintptr_t)pc, 0);                                             \
+    }
+
+#define READ_WRITE(name, size)                                                                     \
+    ENTRY(__tsan_##name);                                                                          \
+    ENTERED void entered___tsan_##name(void *address)                                              \
+    {                                                                                              \
+        uintptr_t pc = entry_pc();                                                                 \
+                                                                                                   \
+        plain(address, size, false, pc, 0);                                                        \
+        plain(address, size, true, pc, 0);                                                         \
     }
 
 #define PLAIN_SIZE(size)                                                                           \
@@ -46,18 +57,8 @@ static inline void plain(const volatile void *address, size_t size, bool write, 
     PLAIN(volatile_write##size, size, true)                                                        \
     PLAIN(unaligned_volatile_read##size, size, false)                                              \
     PLAIN(unaligned_volatile_write##size, size, true)                                              \
-    void __tsan_read_write##size(void *address);                                                   \
-    void __tsan_read_write##size(void *address)                                                    \
-    {                                                                                              \
-        plain(address, size, false, PC);                                                           \
-        plain(address, size, true, PC);                                                            \
-    }                                                                                              \
-    void __tsan_unaligned_read_write##size(void *address);                                         \
-    void __tsan_unaligned_read_write##size(void *address)                                          \
-    {                                                                                              \
-        plain(address, size, false, PC);                                                           \
-        plain(address, size, true, PC);                                                            \
-    }
+    READ_WRITE(read_write##size, size)                                                             \
+    READ_WRITE(unaligned_read_write##size, size)
 
 PLAIN_SIZE(1)
 PLAIN_SIZE(2)
@@ -66,17 +67,17 @@ PLAIN_SIZE(8)
 PLAIN_SIZE(16)
 
 #define RANGE(name, write)                                                                         \
-    void __tsan_##name##_range(void *address, size_t size);                                        \
-    void __tsan_##name##_range(void *address, size_t size)                                         \
+    ENTRY(__tsan_##name##_range);                                                                  \
+    ENTERED void entered___tsan_##name##_range(void *address, size_t size)                         \
     {                                                                                              \
         if (size > 0)                                                                              \
-            plain(address, size, write, PC);                                                       \
+            plain(address, size, write, entry_pc(), 0);                                            \
     }                                                                                              \
-    void __tsan_##name##_range_pc(void *address, size_t size, void *pc);                           \
-    void __tsan_##name##_range_pc(void *address, size_t size, void *pc)                            \
+    ENTRY(__tsan_##name##_range_pc);                                                               \
+    ENTERED void entered___tsan_##name##_range_pc(void *address, size_t size, void *pc)            \
     {                                                                                              \
         if (size > 0)                                                                              \
-            plain(address, size, write, (uintptr_t)pc);                                            \
+            plain(address, size, write, (uintptr_t)pc, 0);                                         \
     }
 
 RANGE(read, false)
@@ -87,7 +88,7 @@ RANGE(write, true)
 static inline uint64_t atomic(struct machine_access access)
 {
     if (machine.active)
-        access.order = mutation_order(access.pc, access.order);
+        access.order = mutation_order(&access);
     return machine_atomic(&access);
 }
 
@@ -95,14 +96,13 @@ static inline uint64_t atomic(struct machine_access access)
     (struct machine_access)                                                                        \
     {                                                                                              \
         .address = (uintptr_t)(p), .size = bits / 8, .kind = (k), .order = (uint8_t)(o),           \
-        .operand = (uint##bits##_t)(v), .pc = PC                                                   \
+        .operand = (uint##bits##_t)(v), .pc = entry_pc()                                           \
     }
 
 #define FETCH(bits, name, operation)                                                               \
-    uint##bits##_t __tsan_atomic##bits##_##name(volatile uint##bits##_t *p, uint##bits##_t v,      \
-                                                int order);                                        \
-    uint##bits##_t __tsan_atomic##bits##_##name(volatile uint##bits##_t *p, uint##bits##_t v,      \
-                                                int order)                                         \
+    ENTRY(__tsan_atomic##bits##_##name);                                                           \
+    ENTERED uint##bits##_t entered___tsan_atomic##bits##_##name(volatile uint##bits##_t *p,        \
+                                                                uint##bits##_t v, int order)       \
     {                                                                                              \
         struct machine_access access = ACCESS(bits, p, MACHINE_RMW, order, v);                     \
                                                                                                    \
@@ -111,10 +111,8 @@ static inline uint64_t atomic(struct machine_access access)
     }
 
 #define COMPARE(bits, strength)                                                                    \
-    int __tsan_atomic##bits##_compare_exchange_##strength(                                         \
-        volatile uint##bits##_t *p, uint##bits##_t *expected, uint##bits##_t v, int order,         \
-        int failure);                                                                              \
-    int __tsan_atomic##bits##_compare_exchange_##strength(                                         \
+    ENTRY(__tsan_atomic##bits##_compare_exchange_##strength);                                      \
+    ENTERED int entered___tsan_atomic##bits##_compare_exchange_##strength(                         \
         volatile uint##bits##_t *p, uint##bits##_t *expected, uint##bits##_t v, int order,         \
         int failure)                                                                               \
     {                                                                                              \
@@ -123,6 +121,7 @@ static inline uint64_t atomic(struct machine_access access)
                                                                                                    \
         access.expected = wanted;                                                                  \
         access.failure = (uint8_t)failure;                                                         \
+        access.aside = (uintptr_t)expected;                                                        \
         old = (uint##bits##_t)atomic(access);                                                      \
         if (old == wanted)                                                                         \
             return 1;                                                                              \
@@ -131,13 +130,15 @@ static inline uint64_t atomic(struct machine_access access)
     }
 
 #define ATOMIC(bits)                                                                               \
-    uint##bits##_t __tsan_atomic##bits##_load(const volatile uint##bits##_t *p, int order);        \
-    uint##bits##_t __tsan_atomic##bits##_load(const volatile uint##bits##_t *p, int order)         \
+    ENTRY(__tsan_atomic##bits##_load);                                                             \
+    ENTERED uint##bits##_t entered___tsan_atomic##bits##_load(const volatile uint##bits##_t *p,    \
+                                                              int order)                           \
     {                                                                                              \
         return (uint##bits##_t)atomic(ACCESS(bits, p, MACHINE_LOAD, order, 0));                    \
     }                                                                                              \
-    void __tsan_atomic##bits##_store(volatile uint##bits##_t *p, uint##bits##_t v, int order);     \
-    void __tsan_atomic##bits##_store(volatile uint##bits##_t *p, uint##bits##_t v, int order)      \
+    ENTRY(__tsan_atomic##bits##_store);                                                            \
+    ENTERED void entered___tsan_atomic##bits##_store(volatile uint##bits##_t *p, uint##bits##_t v, \
+                                                     int order)                                    \
     {                                                                                              \
         atomic(ACCESS(bits, p, MACHINE_STORE, order, v));                                          \
     }                                                                                              \
@@ -150,10 +151,8 @@ static inline uint64_t atomic(struct machine_access access)
     FETCH(bits, fetch_nand, MACHINE_NAND)                                                          \
     COMPARE(bits, strong)                                                                          \
     COMPARE(bits, weak)                                                                            \
-    uint##bits##_t __tsan_atomic##bits##_compare_exchange_val(                                     \
-        volatile uint##bits##_t *p, uint##bits##_t wanted, uint##bits##_t v, int order,            \
-        int failure);                                                                              \
-    uint##bits##_t __tsan_atomic##bits##_compare_exchange_val(                                     \
+    ENTRY(__tsan_atomic##bits##_compare_exchange_val);                                             \
+    ENTERED uint##bits##_t entered___tsan_atomic##bits##_compare_exchange_val(                     \
         volatile uint##bits##_t *p, uint##bits##_t wanted, uint##bits##_t v, int order,            \
         int failure)                                                                               \
     {                                                                                              \
@@ -169,10 +168,11 @@ ATOMIC(16)
 ATOMIC(32)
 ATOMIC(64)
 
-void __tsan_atomic_thread_fence(int order);
-void __tsan_atomic_thread_fence(int order)
+ENTRY(__tsan_atomic_thread_fence);
+ENTERED void entered___tsan_atomic_thread_fence(int order)
 {
-    atomic((struct machine_access){.kind = MACHINE_FENCE, .order = (uint8_t)order, .pc = PC});
+    atomic(
+        (struct machine_access){.kind = MACHINE_FENCE, .order = (uint8_t)order, .pc = entry_pc()});
 }
 
 /* Orders the compiler only. */
@@ -209,50 +209,61 @@ static inline size_t chunk(size_t left)
     return left < CHUNK ? left : CHUNK;
 }
 
-void *machine_memcpy(void *to, const void *from, size_t size);
-void *machine_memcpy(void *to, const void *from, size_t size)
+/* What a copy still has to do is part of the actor's state. */
+static inline uint64_t hand(const void *to, const void *from, size_t size, uint64_t value)
 {
-    uintptr_t pc = PC;
+    return steps_mix((uintptr_t)to + steps_mix((uintptr_t)from + steps_mix(size + value)));
+}
+
+static void *copy_upwards(void *to, const void *from, size_t size)
+{
+    uintptr_t pc = entry_pc();
 
     for (size_t at = 0, step; machine.active && at < size; at += step) {
         uint64_t value = 0;
 
         step = chunk(size - at);
-        plain((const char *)from + at, step, false, pc);
+        plain((const char *)from + at, step, false, pc, hand(to, from, size, 0));
         memcpy(&value, (const char *)from + at, step);
-        plain((char *)to + at, step, true, pc);
+        plain((char *)to + at, step, true, pc, hand(to, from, size, value));
         memcpy((char *)to + at, &value, step);
     }
     return machine.active ? to : memcpy(to, from, size);
 }
 
-void *machine_memmove(void *to, const void *from, size_t size);
-void *machine_memmove(void *to, const void *from, size_t size)
+ENTRY(machine_memcpy);
+ENTERED void *entered_machine_memcpy(void *to, const void *from, size_t size)
 {
-    uintptr_t pc = PC;
+    return copy_upwards(to, from, size);
+}
+
+ENTRY(machine_memmove);
+ENTERED void *entered_machine_memmove(void *to, const void *from, size_t size)
+{
+    uintptr_t pc = entry_pc();
 
     if ((uintptr_t)to <= (uintptr_t)from || (uintptr_t)from + size <= (uintptr_t)to)
-        return machine_memcpy(to, from, size);
+        return copy_upwards(to, from, size);
     for (size_t left = size, step; machine.active && left > 0; left -= step) {
         uint64_t value = 0;
 
         step = chunk(left);
-        plain((const char *)from + left - step, step, false, pc);
+        plain((const char *)from + left - step, step, false, pc, hand(to, from, left, 0));
         memcpy(&value, (const char *)from + left - step, step);
-        plain((char *)to + left - step, step, true, pc);
+        plain((char *)to + left - step, step, true, pc, hand(to, from, left, value));
         memcpy((char *)to + left - step, &value, step);
     }
     return machine.active ? to : memmove(to, from, size);
 }
 
-void *machine_memset(void *to, int byte, size_t size);
-void *machine_memset(void *to, int byte, size_t size)
+ENTRY(machine_memset);
+ENTERED void *entered_machine_memset(void *to, int byte, size_t size)
 {
-    uintptr_t pc = PC;
+    uintptr_t pc = entry_pc();
 
     for (size_t at = 0, step; machine.active && at < size; at += step) {
         step = chunk(size - at);
-        plain((char *)to + at, step, true, pc);
+        plain((char *)to + at, step, true, pc, hand(to, NULL, size, (uint8_t)byte));
         memset((char *)to + at, byte, step);
     }
     return machine.active ? to : memset(to, byte, size);

@@ -116,7 +116,7 @@ void sample(struct exploration *e)
         begin_run(e->options, run);
         if (limit > 0)
             e->fraction = (double)e->result->schedules / (double)limit;
-        if (!exploration_run(e) || (limit > 0 && e->result->schedules >= limit))
+        if (!exploration_run(e, NULL) || (limit > 0 && e->result->schedules >= limit))
             return;
         points_before = points > points_before ? points : points_before;
     }

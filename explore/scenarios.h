@@ -114,7 +114,28 @@
     X(pv_eoi_of_level)                                                                             \
     X(pv_eoi_and_poke)                                                                             \
     X(list_left_twice)                                                                             \
-    X(silent_post_before_sleep)
+    X(silent_post_before_sleep)                                                                    \
+    /* scenarios_map.c */                                                                          \
+    X(leaves_by_dfr)                                                                               \
+    X(joins_a_chain)                                                                               \
+    X(ldr_there_and_back)                                                                          \
+    X(x2apic_and_physical)                                                                         \
+    X(x2apic_and_logical)                                                                          \
+    X(id_is_taken)                                                                                 \
+    X(added_and_scanned)                                                                           \
+    X(added_by_hash)                                                                               \
+    /* scenarios_data.c */                                                                         \
+    X(data_behind_nmi)                                                                             \
+    X(data_behind_smi)                                                                             \
+    X(data_behind_init)                                                                            \
+    X(data_behind_sipi)                                                                            \
+    X(data_behind_extint)                                                                          \
+    X(data_behind_lint)                                                                            \
+    X(data_behind_timer)                                                                           \
+    X(data_behind_edge)                                                                            \
+    X(data_behind_level)                                                                           \
+    X(data_behind_watch)                                                                           \
+    X(ioapic_attached)
 
 #define X(name) extern const struct ex_scenario scenario_##name;
 EX_SCENARIOS(X)

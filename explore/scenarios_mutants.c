@@ -11,7 +11,6 @@
 
 #include <string.h>
 
-#define FAIL(id, ...) ex_fail(ex_properties[EX_PROPERTY_##id].name, __VA_ARGS__)
 #define REASON(name)  (1u << VAPIC_INHIBIT_##name)
 #define AMD_WITH_IPIV (EX_MODE(EX_AVIC) | EX_MODE(EX_X2AVIC))
 #define LDR(bits)     ((uint64_t)(bits) << 24)
@@ -27,7 +26,7 @@
 static void no_reason_is_left(struct world *w)
 {
     if (vapic_inhibits(world_vm(w)).bits != 0)
-        FAIL(SCENARIO, "reasons %#x are left", vapic_inhibits(world_vm(w)).bits);
+        EX_BROKEN(SCENARIO, "reasons %#x are left", vapic_inhibits(world_vm(w)).bits);
 }
 
 /* ---- A level while something else makes the owner look ---- */
@@ -59,8 +58,8 @@ static const struct world_op extint[] = {H_LINT0(0, 0x20), {0}};
 static void both_are_taken(struct world *w)
 {
     if (world_nmis(w, 0) != 1 || w->v[0].ref.extints != 1)
-        FAIL(LOST, "vCPU 0 took %u NMIs and %u ExtINTs, should be one of each", world_nmis(w, 0),
-             w->v[0].ref.extints);
+        EX_BROKEN(LOST, "vCPU 0 took %u NMIs and %u ExtINTs, should be one of each",
+                  world_nmis(w, 0), w->v[0].ref.extints);
 }
 
 static const struct world_spec nmi_and_extint = {
@@ -92,7 +91,7 @@ static void it_runs(struct world *w)
     enum vapic_activity activity = vapic_activity(world_vcpu(w, 1));
 
     if (activity == VAPIC_WAIT_FOR_SIPI)
-        FAIL(LOST, "vCPU 1 waits for a SIPI that was sent");
+        EX_BROKEN(LOST, "vCPU 1 waits for a SIPI that was sent");
 }
 
 static const struct world_spec two_lives = {
@@ -116,7 +115,7 @@ static const struct world_op start_and_stop[] = {G_SEND(INIT, 1), G_SEND(SIPI, 1
 static void it_waits(struct world *w)
 {
     if (vapic_activity(world_vcpu(w, 1)) != VAPIC_WAIT_FOR_SIPI)
-        FAIL(INVENTED, "vCPU 1 runs, started by a SIPI from before its INIT");
+        EX_BROKEN(INVENTED, "vCPU 1 runs, started by a SIPI from before its INIT");
 }
 
 static const struct world_spec sipi_of_before = {
@@ -261,8 +260,8 @@ static const struct world_op shares_ldr[] = {G_WRITE(APIC_LDR, LDR(1)), {0}};
 static void first_took_it(struct world *w)
 {
     if (world_taken(w, 0, 0x41) != 1)
-        FAIL(LOST, "vCPU 0 always had logical ID 1, and took %u of one IPI to it",
-             world_taken(w, 0, 0x41));
+        EX_BROKEN(LOST, "vCPU 0 always had logical ID 1, and took %u of one IPI to it",
+                  world_taken(w, 0, 0x41));
 }
 
 static const struct world_spec ldr_is_shared = {
@@ -291,7 +290,7 @@ static void nothing_was_posted(struct world *w)
 
     memcpy(&irr, v->page + APIC_IRR + 0x20, sizeof(irr));
     if (irr != 0 || v->apic.pid.pir[1] != 0)
-        FAIL(INVENTED, "an IPI reaches the memory of a vCPU that was removed");
+        EX_BROKEN(INVENTED, "an IPI reaches the memory of a vCPU that was removed");
 }
 
 static const struct world_spec ipi_to_removed = {
@@ -451,7 +450,7 @@ static const struct world_op other_ldr[] = {G_WRITE(APIC_LDR, LDR(4)), {0}};
 static void host_keeps_its_reason(struct world *w)
 {
     if (vapic_inhibits(world_vm(w)).bits != REASON(LOGICAL_ID_ALIASED))
-        FAIL(SCENARIO, "the host's reason is gone: %#x", vapic_inhibits(world_vm(w)).bits);
+        EX_BROKEN(SCENARIO, "the host's reason is gone: %#x", vapic_inhibits(world_vm(w)).bits);
 }
 
 static const struct world_spec reason_of_both = {

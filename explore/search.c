@@ -1,21 +1,29 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Systematic exploration: depth-first over all decisions within the preemption bound, without
- * entering any state twice.
+ * entering any state twice (state.c says what a state is).
  *
- * A state is what each actor has read so far (actors are deterministic: all else follows), plus
- * what is in the memory that they share, plus who runs. Two schedules that differ only in the order
- * of steps that commute meet in the same state after them, and the second is cut off there: this is
- * the reduction. It needs no independence relation to be computed, it holds under a bound (a state
- * is left alone only if it was entered before with at least as many preemptions to spend), and it
- * merges more than the order of commuting steps: whoever reads the same is in the same state.
+ * Two schedules that differ only in the order of steps that commute meet in the same state after
+ * them, and the second is cut off there: this is the reduction. It needs no independence relation
+ * to be computed, it holds under a bound (a state is left alone only if it was entered before with
+ * at least as many preemptions to spend), and it merges more than the order of commuting steps:
+ * what an actor has read and no longer has at hand makes no difference any more.
  *
  * Preemptions are tried only before a step that may conflict with one of another living actor
  * (shadow.h); a step that does not can as well be made before the switch. When an access shows
  * that there is a conflict that nobody knew of, the bound is begun anew: at once, or, where much
  * was done already, at its end, when all that there is to learn is known.
  *
- * Bounds are explored one after the other, 0 first: the first failure has the fewest preemptions.
+ * A state may come again in a run that has made no decision of its own since: then nothing but
+ * itself ever follows, and the run is let go on to be the livelock that it is. One that comes again
+ * after decisions is cut off like any other. So what is not looked for is a livelock that takes
+ * preemptions for ever.
+ *
+ * A run shares its beginning with the one before it, and goes on from the last of the checkpoints
+ * that were made on the way.
+ *
+ * Bounds are explored one after the other, 0 first, so that a failure comes with few preemptions;
+ * without a limit all the rest follows at once after two small ones.
  *
  * A shard owns the schedules whose first deviation from the default falls to it by number. The
  * default schedule itself is run by all, owned by the first. Along it a shard looks at every step,
@@ -24,7 +32,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "shadow.h"
+#include "checkpoint.h"
 #include "steps.h"
 #include "strategy.h"
 
@@ -32,7 +40,8 @@
 
 struct seen {
     uint64_t key; /* 0: free */
-    uint64_t left;
+    uint32_t left;
+    uint32_t run; /* that entered it last */
 };
 
 #define FEW_RUNS   2000u             /* not worth finishing, when they must be made again */
@@ -40,6 +49,7 @@ struct seen {
 
 static struct seen *table;
 static size_t table_size, table_used;
+static uint32_t this_run;
 
 static void table_clear(void)
 {
@@ -83,8 +93,11 @@ static void table_grow(void)
     free(old);
 }
 
-/* False: the state was entered before with as much left to spend. */
-static bool enter(uint64_t key, uint32_t left)
+enum entered { NEW_STATE, OLD_STATE, OWN_STATE };
+
+/* Old: it was entered before with as much left to spend; own: in this run, by nothing but default
+ * decisions. */
+static enum entered enter(uint64_t key, uint32_t left)
 {
     struct seen *found;
 
@@ -92,19 +105,20 @@ static bool enter(uint64_t key, uint32_t left)
     found = slot(key);
     if (found->key != 0) {
         if (found->left >= left)
-            return false;
+            return found->run == this_run ? OWN_STATE : OLD_STATE;
         found->left = left;
-        return true;
+        found->run = this_run;
+        return NEW_STATE;
     }
     if (table_used * 2 >= table_size) {
         if (table_size >= SEEN_LIMIT)
-            return true;
+            return NEW_STATE;
         table_grow();
         found = slot(key);
     }
-    *found = (struct seen){key, left};
+    *found = (struct seen){key, left, this_run};
     table_used++;
-    return true;
+    return NEW_STATE;
 }
 
 /* ---- Decisions of the current run ---- */
@@ -192,46 +206,95 @@ static bool recorded(uint32_t step, uint32_t current, uint8_t *move)
     return true;
 }
 
-static uint8_t decide(const struct machine_point *point)
-{
-    uint32_t left = bound == EX_COMPLETE ? bound : bound - machine.preemptions, count = 0;
-    struct node *node;
+/* ---- Checkpoints on the way ---- */
 
-    if (point->fresh && point->count == 1)
-        return point->moves[0];
-    if (!(sharded() && trunk) && !enter(machine_key(point->current), left))
-        return MACHINE_STOP;
-    node = push(point->step);
+/* Making one costs as much as some ten decisions made once more. */
+#define NODES_APART 4u
+
+static struct {
+    size_t node; /* at which it was made */
+    struct checkpoint *checkpoint;
+} * kept;
+static size_t kept_count, kept_made;
+
+static void forget_checkpoints(void)
+{
+    while (kept_count > 0 && kept[kept_count - 1].node >= node_count)
+        kept_count--;
+}
+
+/* The newest node is one to come back to. True: the run did. */
+static bool come_back(void)
+{
+    size_t node = node_count - 1;
+
+    if (machine.current == MACHINE_NOBODY ||
+        (kept_count > 0 && node < kept[kept_count - 1].node + NODES_APART))
+        return false;
+    if (kept_count == kept_made) {
+        kept = realloc(kept, ++kept_made * sizeof *kept);
+        if (kept == NULL)
+            abort();
+        kept[kept_count].checkpoint = NULL;
+    }
+    kept[kept_count].node = node;
+    return checkpoint_take(&kept[kept_count++].checkpoint);
+}
+
+/* ---- Deciding ---- */
+
+static void list_alternatives(struct node *node, const struct machine_point *point, uint32_t left)
+{
     for (uint32_t i = 0; i < point->count; i++) {
         bool preempts =
             i > 0 && point->current != MACHINE_NOBODY && !(point->moves[i] & MACHINE_DRAIN);
 
         if (!preempts || left > 0)
-            node->moves[count++] = point->moves[i];
+            node->moves[node->count++] = point->moves[i];
     }
-    node->count = (uint16_t)count;
-    if (count == 1 && point->current != MACHINE_NOBODY)
+}
+
+static uint8_t decide(const struct machine_point *point)
+{
+    uint32_t left = bound == EX_COMPLETE ? bound : bound - machine.preemptions;
+    enum entered entered = NEW_STATE;
+    struct node *node;
+
+    if (point->fresh && point->count == 1)
+        return point->moves[0];
+    if (!(sharded() && trunk))
+        entered = enter(machine_key(point->current), left);
+    if (entered != NEW_STATE)
+        return entered == OLD_STATE ? MACHINE_STOP : point->moves[0];
+    node = push(point->step);
+    list_alternatives(node, point, left);
+    if (node->count == 1 && point->current != MACHINE_NOBODY) {
         node_count--;
-    else
-        followed++;
-    return point->moves[0];
+        return point->moves[0];
+    }
+    followed++;
+    if (!come_back())
+        return point->moves[0];
+    node = &nodes[followed];
+    pass(node);
+    return node->moves[node->at];
 }
 
 static uint32_t choose(uint32_t step, uint32_t count)
 {
     struct node *node;
 
-    if (followed < node_count) {
-        uint32_t answer = nodes[followed].at;
-
-        pass(&nodes[followed]);
-        return answer;
+    if (followed == node_count) {
+        node = push(step);
+        node->choice = true;
+        node->count = (uint16_t)count;
+        followed++;
+        if (!come_back())
+            return 0;
     }
-    node = push(step);
-    node->choice = true;
-    node->count = (uint16_t)count;
-    followed++;
-    return 0;
+    node = &nodes[followed];
+    pass(node);
+    return node->at;
 }
 
 static const struct machine_driver driver = {recorded, decide, choose};
@@ -249,6 +312,7 @@ static bool next(void)
         if (node->at < node->count)
             return true;
         node_count--;
+        forget_checkpoints();
     }
     return false;
 }
@@ -265,6 +329,16 @@ static double fraction(void)
     return done;
 }
 
+/* Where the next run begins; NULL: with its first step. */
+static const struct checkpoint *begin_run(void)
+{
+    this_run++;
+    followed = kept_count > 0 ? kept[kept_count - 1].node : 0;
+    trunk = kept_count > 0 ? nodes[followed].default_only : true;
+    follow();
+    return kept_count > 0 ? kept[kept_count - 1].checkpoint : NULL;
+}
+
 enum ended { ENDED_DONE, ENDED_GROWN, ENDED_EARLY };
 
 /* Everything within `bound`. */
@@ -273,14 +347,13 @@ static enum ended pass_through(struct exploration *e)
     uint32_t runs = 0;
 
     table_clear();
-    node_count = 0;
+    node_count = kept_count = 0;
     machine.grown = false;
     do {
-        followed = 0;
-        trunk = true;
-        follow();
+        const struct checkpoint *from = begin_run();
+
         e->fraction = fraction();
-        if (!exploration_run(e))
+        if (!exploration_run(e, from))
             return ENDED_EARLY;
         runs++;
         if (machine.grown && runs < FEW_RUNS)

@@ -5,14 +5,12 @@
 uint8_t shadow_readers[EX_MEMORY + 64];
 uint8_t shadow_writers[EX_MEMORY + 64];
 uint8_t shadow_owner[EX_MEMORY + 64];
-uint32_t shadow_until[2][EX_MAX_ACTORS][SHADOW_WORDS];
 
 void shadow_reset(void)
 {
     memset(shadow_readers, 0, sizeof shadow_readers);
     memset(shadow_writers, 0, sizeof shadow_writers);
     memset(shadow_owner, 0, sizeof shadow_owner);
-    memset(shadow_until, 0, sizeof shadow_until);
 }
 
 void shadow_own(uintptr_t start, size_t size, uint32_t actor)
@@ -34,18 +32,5 @@ void shadow_note_slowly(size_t offset, size_t size, bool write, uint32_t actor)
         if (!(mask[i] & bit) && met & ~bit)
             machine.grown = true;
         mask[i] |= bit;
-    }
-}
-
-void shadow_note_step(size_t offset, size_t size, bool write, uint32_t actor, uint32_t step)
-{
-    for (size_t word = offset / 8; word <= (offset + size - 1) / 8; word++) {
-        uint32_t *until = &shadow_until[write][actor][word];
-
-        if (*until > step)
-            continue;
-        *until = step + step / 8 + 8;
-        if (shadow_conflicts(word * 8, 8, write, (uint8_t) ~(1u << actor)))
-            machine.grown = true;
     }
 }

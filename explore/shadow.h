@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Who reaches which byte of the scenario's memory, and until when: learned from all runs of an
- * exploration. An access that no access still to come of another actor can conflict with is no
- * scheduling point, for it commutes with all that can come before it. What is learned late means
+ * Who reaches which byte of the scenario's memory: learned from all runs of an exploration. An
+ * access that no access of another living actor can conflict with is no scheduling point, for it
+ * commutes with all that can come before it. What is learned late means
  * that points were passed over before: the exploration begins anew with what it knows now
  * (machine.grown), so that in the end none was.
  */
@@ -21,28 +21,6 @@ extern uint8_t shadow_owner[EX_MEMORY + 64]; /* 1 + the actor whose private memo
 
 void shadow_reset(void);
 void shadow_own(uintptr_t start, size_t size, uint32_t actor);
-
-/* By actor and aligned word: no read (0), write (1) of it is known at or after this step of the
- * actor's own. With some slack, because a step's number varies from run to run. */
-#define SHADOW_WORDS (EX_MEMORY / 8 + 8)
-extern uint32_t shadow_until[2][EX_MAX_ACTORS][SHADOW_WORDS];
-
-/* Whether an actor that has made `steps` steps is known to touch the words again, in a way that
- * conflicts with an access. */
-static inline bool shadow_ahead(size_t offset, size_t size, bool write, uint32_t actor,
-                                uint32_t steps)
-{
-    for (size_t word = offset / 8; word <= (offset + size - 1) / 8; word++) {
-        if (shadow_until[1][actor][word] > steps)
-            return true;
-        if (write && shadow_until[0][actor][word] > steps)
-            return true;
-    }
-    return false;
-}
-
-/* Notes when the actor touches memory that others touch, too; sets machine.grown likewise. */
-void shadow_note_step(size_t offset, size_t size, bool write, uint32_t actor, uint32_t step);
 
 /* Notes an access of the actor; sets machine.grown if points were passed over without it. */
 void shadow_note_slowly(size_t offset, size_t size, bool write, uint32_t actor);

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "coroutine.h"
+#include "entry.h"
 #include "memory.h"
 #include "mutation.h"
 #include "shadow.h"
@@ -21,6 +21,19 @@
 static inline struct machine_actor *running(void)
 {
     return &machine.actors[machine.current];
+}
+
+void steps_stand(struct machine_actor *actor)
+{
+    actor->stands = caller;
+    actor->local = 0;
+}
+
+/* Before a condition, and no access. */
+static void stand_and_wait(struct machine_actor *actor)
+{
+    actor->pending = (struct machine_access){0};
+    steps_stand(actor);
 }
 
 static inline uint8_t others_of(uint32_t actor)
@@ -56,26 +69,6 @@ void steps_trace(struct ex_step step)
     machine.trace[machine.trace_count++] = step;
 }
 
-static inline uint64_t word_hash(uintptr_t word)
-{
-    uint64_t value;
-
-    memcpy(&value, (void *)word, sizeof value);
-    return steps_mix(value ^ steps_mix(word));
-}
-
-void steps_hash_in(uintptr_t address, size_t size)
-{
-    for (uintptr_t word = address & ~(uintptr_t)7; word < address + size; word += 8)
-        machine.memory_hash += word_hash(word);
-}
-
-void steps_hash_out(uintptr_t address, size_t size)
-{
-    for (uintptr_t word = address & ~(uintptr_t)7; word < address + size; word += 8)
-        machine.memory_hash -= word_hash(word);
-}
-
 bool steps_shared(uintptr_t address, size_t size, uint32_t actor)
 {
     size_t start = offset_of(address) & ~(size_t)7;
@@ -84,38 +77,11 @@ bool steps_shared(uintptr_t address, size_t size, uint32_t actor)
     return shadow_conflicts(start, length, true, others_of(actor));
 }
 
-/* A hash of the bytes of a range as they are. */
-static uint64_t contents(uintptr_t address, size_t size)
-{
-    uint64_t hash = 0, value;
-
-    for (; size > 8; size -= 8, address += 8) {
-        memcpy(&value, (void *)address, 8);
-        hash = steps_mix(hash + value);
-    }
-    value = 0;
-    memcpy(&value, (void *)address, size);
-    return hash + value;
-}
-
 /* ---- The beginning and the end of a step ---- */
-
-/* Of the actors in the mask, those that may still do what the access conflicts with. */
-static uint8_t still_to_come(const struct machine_access *access, bool write, uint8_t others)
-{
-    for (uint32_t i = 0; i < machine.actor_count; i++) {
-        if (others & 1u << i && !tso_waiting(i) &&
-            !shadow_ahead(offset_of(access->address), access->size, write, i,
-                          machine.actors[i].steps))
-            others &= (uint8_t) ~(1u << i);
-    }
-    return others;
-}
 
 static bool may_conflict(const struct machine_access *access, bool write, uint8_t others)
 {
-    others = still_to_come(access, write, others);
-    return others != 0 && shadow_conflicts(offset_of(access->address), access->size, write, others);
+    return shadow_conflicts(offset_of(access->address), access->size, write, others);
 }
 
 /* The actor's store buffer is about to be emptied: the same for each store in it. */
@@ -147,23 +113,14 @@ static bool worth_asking(uint32_t self, const struct machine_access *access)
     return access->kind != MACHINE_FENCE && may_conflict(access, write, others);
 }
 
-/* The actor's own step that the current actor stands before. */
-static inline uint32_t own_step(uint32_t actor)
-{
-    uint32_t steps = machine.actors[actor].steps;
-
-    return actor == machine.current ? steps + machine.step - machine.resumed : steps;
-}
-
 /* The actor stands before this access; returns when it is to make it. */
 static void begin(struct machine_actor *actor, const struct machine_access *access)
 {
     actor->pending = *access;
-    if (access->kind != MACHINE_FENCE)
-        shadow_note_step(offset_of(access->address), access->size, access->kind != MACHINE_LOAD,
-                         machine.current, own_step(machine.current));
-    if (machine.step >= machine.consult_from && worth_asking(machine.current, access))
+    if (machine.step >= machine.consult_from && worth_asking(machine.current, access)) {
+        steps_stand(actor);
         machine_point();
+    }
     if (machine.step >= machine.max_steps)
         machine_fail("livelock", "no end after %u steps; %s is at %s, %s", machine.step,
                      actor->name,
@@ -248,8 +205,7 @@ static void read_by_condition(uintptr_t address, size_t size, bool write)
         machine_fail("scenario", "%s: the condition of a wait writes to memory",
                      machine.actors[actor].name);
     shadow_note(offset_of(address), size, false, actor);
-    shadow_note_step(offset_of(address), size, false, actor, own_step(actor));
-    machine.ready_hash = steps_mix(machine.ready_hash * 3 + contents(address, size));
+    machine.ready_hash = steps_mix(machine.ready_hash * 3 + steps_contents(address, size, 0));
     memory_condition(actor, address, size);
 }
 
@@ -336,23 +292,16 @@ static void perform(struct machine_access *access)
 /* The same as a step of the current actor. */
 static void perform_shared(struct machine_access *access)
 {
-    bool writes = access->kind != MACHINE_LOAD && access->kind != MACHINE_FENCE;
-    bool hashed = writes && steps_shared(access->address, access->size, machine.current);
-
     if (machine.memory == EX_TSO && tso_store(access)) {
         memory_observe(access);
         return;
     }
-    if (hashed)
-        steps_hash_out(access->address, access->size);
     if (access->order == MACHINE_PLAIN)
         memory_plain(access);
     if (machine.memory == EX_C11 && access->order != MACHINE_PLAIN)
         memory_atomic(access);
     else
         perform(access);
-    if (hashed)
-        steps_hash_in(access->address, access->size);
     if (machine.memory != EX_C11 && access->order != MACHINE_PLAIN)
         memory_observe(access);
 }
@@ -400,8 +349,6 @@ void machine_settle(struct machine_actor *actor)
     actor->unsettled = false;
     if (machine.memory == EX_TSO)
         tso_settle(actor->unsettled_at, actor->unsettled_size);
-    else if (actor->unsettled_shared)
-        steps_hash_in(actor->unsettled_at, actor->unsettled_size);
     if (machine.tracing)
         machine.trace[actor->unsettled_step].value =
             memory_value(actor->unsettled_at, actor->unsettled_size);
@@ -416,14 +363,11 @@ static void leave_store(struct machine_actor *actor, const struct machine_access
     actor->unsettled_at = access->address;
     actor->unsettled_size = access->size;
     actor->unsettled_step = machine.trace_count - 1;
-    actor->unsettled_shared = steps_shared(access->address, access->size, machine.current);
     if (machine.memory == EX_TSO)
         tso_before_store(access->address, access->size);
-    else if (actor->unsettled_shared)
-        steps_hash_out(access->address, access->size);
 }
 
-void machine_plain(uintptr_t address, size_t size, bool write, uintptr_t pc)
+void machine_plain(uintptr_t address, size_t size, bool write, uintptr_t pc, uint64_t aside)
 {
     struct machine_actor *actor = running();
     struct machine_access access = {
@@ -432,13 +376,14 @@ void machine_plain(uintptr_t address, size_t size, bool write, uintptr_t pc)
         .kind = write ? MACHINE_STORE : MACHINE_LOAD,
         .order = MACHINE_PLAIN,
         .pc = pc,
+        .aside = aside,
     };
 
     if (uninteresting(address, size, write, pc))
         return;
     machine_settle(actor);
     shadow_note(offset_of(address), size, write, machine.current);
-    if (write && !actor->has_delayed && mutation_delay(pc) && size <= sizeof access.operand) {
+    if (write && !actor->has_delayed && mutation_delay(&access) && size <= sizeof access.operand) {
         hold_back_plain(actor, &access);
         return;
     }
@@ -451,23 +396,10 @@ void machine_plain(uintptr_t address, size_t size, bool write, uintptr_t pc)
     if (write)
         leave_store(actor, &access);
     else if (shadow_conflicts(offset_of(address), size, false, others_of(machine.current)))
-        steps_fold(actor, contents(address, size));
+        steps_fold(actor, steps_contents(address, size, 0));
 }
 
 /* ---- Loops that wait ---- */
-
-/* Hash of the actor's registers and stack: with memory it decides what it does next. */
-static uint64_t local_state(void)
-{
-    struct coroutine_registers registers;
-    uintptr_t top = MACHINE_STACKS + machine.current * MACHINE_STRIDE + MACHINE_STACK;
-    uintptr_t from;
-
-    coroutine_registers(&registers);
-    from = (uintptr_t)__builtin_frame_address(0);
-    return contents(from, top - from) ^ steps_mix(registers.rbx + steps_mix(registers.r12)) ^
-           steps_mix(registers.r13 + steps_mix(registers.r14 + steps_mix(registers.r15)));
-}
 
 /* Not by machine_atomic(): that would order the actor behind whoever made the change. */
 static bool has_changed(void *arg)
@@ -477,8 +409,6 @@ static bool has_changed(void *arg)
 
     machine.ready_hash = memory_value(access->address, access->size);
     shadow_note(offset_of(access->address), access->size, false, ex_self());
-    shadow_note_step(offset_of(access->address), access->size, false, ex_self(),
-                     own_step(ex_self()));
     return machine.ready_hash != actor->last.value;
 }
 
@@ -500,6 +430,15 @@ static bool changes_nothing(const struct machine_access *access, uint64_t value)
     return false;
 }
 
+/* The actor's registers and stack: with memory they decide what it does next. */
+static uint64_t local_state(void)
+{
+    uintptr_t top = MACHINE_STACKS + machine.current * MACHINE_STRIDE + MACHINE_STACK;
+
+    return steps_contents(caller.rsp, top - caller.rsp,
+                          steps_contents((uintptr_t)&caller, offsetof(struct caller, stack), 0));
+}
+
 /* An actor that makes the same access in the same state as the last time and finds the same will
  * do so until somebody else writes: it is taken for one that waits for that. (A lock taken by a
  * loop around an exchange; without this, a schedule that never lets its owner go on would be a
@@ -511,6 +450,7 @@ static void wait_if_spinning(struct machine_actor *actor, const struct machine_a
 
     if (local != 0 && local == actor->last.local && value == actor->last.value) {
         actor->pending = *access;
+        steps_stand(actor);
         machine_await(has_changed, actor, "a word on which it spins");
         local = 0;
     }
@@ -542,7 +482,7 @@ uint64_t machine_atomic(struct machine_access *access)
         return access->value;
     }
     machine_settle(actor);
-    if (access->kind == MACHINE_STORE && !actor->has_delayed && mutation_delay(access->pc)) {
+    if (access->kind == MACHINE_STORE && !actor->has_delayed && mutation_delay(access)) {
         actor->has_delayed = true;
         actor->delayed = *access;
         return 0;
@@ -585,17 +525,20 @@ static uint64_t own(const uint32_t *word, enum machine_kind kind, enum machine_o
     return machine_atomic(&access);
 }
 
-uint32_t ex_read(const uint32_t *word, const char *what)
+ENTRY(ex_read);
+ENTERED uint32_t entered_ex_read(const uint32_t *word, const char *what)
 {
     return (uint32_t)own(word, MACHINE_LOAD, MACHINE_XCHG, 0, what);
 }
 
-void ex_write(uint32_t *word, uint32_t value, const char *what)
+ENTRY(ex_write);
+ENTERED void entered_ex_write(uint32_t *word, uint32_t value, const char *what)
 {
     own(word, MACHINE_STORE, MACHINE_XCHG, value, what);
 }
 
-void ex_release(uint32_t *word, uint32_t value, const char *what)
+ENTRY(ex_release);
+ENTERED void entered_ex_release(uint32_t *word, uint32_t value, const char *what)
 {
     struct machine_access access = {
         .address = (uintptr_t)word,
@@ -609,33 +552,26 @@ void ex_release(uint32_t *word, uint32_t value, const char *what)
     machine_atomic(&access);
 }
 
-uint32_t ex_add(uint32_t *word, uint32_t value, const char *what)
+ENTRY(ex_add);
+ENTERED uint32_t entered_ex_add(uint32_t *word, uint32_t value, const char *what)
 {
     return (uint32_t)own(word, MACHINE_RMW, MACHINE_ADD, value, what);
 }
 
-uint32_t ex_swap(uint32_t *word, uint32_t value, const char *what)
+ENTRY(ex_swap);
+ENTERED uint32_t entered_ex_swap(uint32_t *word, uint32_t value, const char *what)
 {
     return (uint32_t)own(word, MACHINE_RMW, MACHINE_XCHG, value, what);
 }
 
-void ex_barrier(const char *what)
+ENTRY(ex_barrier);
+ENTERED void entered_ex_barrier(const char *what)
 {
     own(NULL, MACHINE_FENCE, MACHINE_XCHG, 0, what);
 }
 
-static void store_block(void *to, const void *from, size_t size)
-{
-    bool hashed = steps_shared((uintptr_t)to, size, machine.current);
-
-    if (hashed)
-        steps_hash_out((uintptr_t)to, size);
-    memcpy(to, from, size);
-    if (hashed)
-        steps_hash_in((uintptr_t)to, size);
-}
-
-void ex_write_block(void *to, const void *from, size_t size, const char *what)
+ENTRY(ex_write_block);
+ENTERED void entered_ex_write_block(void *to, const void *from, size_t size, const char *what)
 {
     struct machine_actor *actor = running();
     struct machine_access access = {
@@ -643,6 +579,7 @@ void ex_write_block(void *to, const void *from, size_t size, const char *what)
         .size = size,
         .kind = MACHINE_STORE,
         .order = __ATOMIC_SEQ_CST,
+        .aside = (uintptr_t)from,
         .what = what,
     };
 
@@ -657,7 +594,7 @@ void ex_write_block(void *to, const void *from, size_t size, const char *what)
     begin(actor, &access);
     if (machine.memory == EX_TSO)
         tso_flush(machine.current);
-    store_block(to, from, size);
+    memcpy(to, from, size);
     trace_access(&access);
 }
 
@@ -685,42 +622,46 @@ void steps_waited(struct machine_actor *actor)
                                      .text = actor->waits_for});
 }
 
-void ex_wait(bool (*ready)(void *arg), void *arg, const char *what)
+ENTRY(ex_wait);
+ENTERED void entered_ex_wait(bool (*ready)(void *arg), void *arg, const char *what)
 {
     if (!machine.active)
         ex_fail("scenario", "a wait outside of an actor: %s", what);
+    stand_and_wait(running());
     machine_await(ready, arg, what);
 }
 
 static bool is_free(void *arg)
 {
-    return ex_read(arg, NULL) == 0;
+    return entered_ex_read(arg, NULL) == 0;
 }
 
-void ex_lock(uint32_t *word, const char *what)
+ENTRY(ex_lock);
+ENTERED void entered_ex_lock(uint32_t *word, const char *what)
 {
     if (!machine.active)
         return;
     shadow_note(offset_of((uintptr_t)word), sizeof *word, true, machine.current);
-    shadow_note_step(offset_of((uintptr_t)word), sizeof *word, true, machine.current,
-                     own_step(machine.current));
+    stand_and_wait(running());
     machine_await(is_free, word, what);
     if (machine.memory == EX_TSO)
         tso_flush(machine.current);
     memory_lock(word);
     machine.epoch++;
-    store_block(word, &(uint32_t){1}, sizeof *word);
+    *word = 1;
 }
 
-void ex_unlock(uint32_t *word, const char *what)
+ENTRY(ex_unlock);
+ENTERED void entered_ex_unlock(uint32_t *word, const char *what)
 {
     if (!machine.active)
         return;
     memory_unlock(word);
-    ex_swap(word, 0, what);
+    entered_ex_swap(word, 0, what);
 }
 
-uint32_t ex_choose(uint32_t count, const char *what)
+ENTRY(ex_choose);
+ENTERED uint32_t entered_ex_choose(uint32_t count, const char *what)
 {
     struct machine_actor *actor = running();
     uint32_t choice;

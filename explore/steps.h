@@ -3,6 +3,8 @@
 #ifndef VAPIC_EXPLORE_STEPS_H
 #define VAPIC_EXPLORE_STEPS_H
 
+#include <string.h>
+
 #include "machine.h"
 
 static inline uint64_t steps_mix(uint64_t x)
@@ -12,6 +14,20 @@ static inline uint64_t steps_mix(uint64_t x)
     x ^= x >> 29;
     x *= 0x9e3779b97f4a7c15ull;
     return x ^ x >> 32;
+}
+
+/* A hash of the bytes of a range as they are. */
+static inline uint64_t steps_contents(uintptr_t address, size_t size, uint64_t hash)
+{
+    uint64_t value;
+
+    for (; size > 8; size -= 8, address += 8) {
+        memcpy(&value, (void *)address, 8);
+        hash = steps_mix(hash + value);
+    }
+    value = 0;
+    memcpy(&value, (void *)address, size);
+    return hash + value;
 }
 
 static inline void steps_fold(struct machine_actor *actor, uint64_t value)
@@ -25,11 +41,10 @@ void steps_finish(struct machine_actor *actor);
 /* A wait of the current actor has ended. */
 void steps_waited(struct machine_actor *actor);
 
-/* Adds or takes away the words of a range to or from machine.memory_hash. */
-void steps_hash_in(uintptr_t address, size_t size);
-void steps_hash_out(uintptr_t address, size_t size);
+/* The actor has just come in by entry.h, and might be left here. */
+void steps_stand(struct machine_actor *actor);
 
-/* Whether anybody else reaches these words (the hash has them then). */
+/* Whether anybody else reaches these words . */
 bool steps_shared(uintptr_t address, size_t size, uint32_t actor);
 
 void steps_trace(struct ex_step step);

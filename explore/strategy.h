@@ -16,8 +16,9 @@ struct exploration {
     bool stopped;       /* by a limit, or by the caller */
 };
 
-/* One run: counts it, looks at limits. True: go on with the next. */
-bool exploration_run(struct exploration *exploration);
+/* One run, from its beginning (NULL) or from where it was kept: counts it, looks at limits. True:
+ * go on with the next. */
+bool exploration_run(struct exploration *exploration, const struct checkpoint *from);
 
 /* Explores; result->complete is set if all within the bound was. */
 void search(struct exploration *exploration); /* search.c */

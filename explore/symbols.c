@@ -190,6 +190,8 @@ static void walk_out(Dwarf_Die *unit, Dwarf_Addr address, struct symbols_place *
         if (tag != DW_TAG_inlined_subroutine && tag != DW_TAG_subprogram)
             continue;
         place->function = dwarf_diename(&scopes[i]);
+        if (dwarf_decl_line(&scopes[i], &place->first) != 0)
+            place->first = 0;
         if (!is_atomic_h(dwarf_decl_file(&scopes[i])) || tag == DW_TAG_subprogram)
             break;
         if (is_atomic_h(place->file)) {

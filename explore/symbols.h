@@ -12,6 +12,7 @@ struct symbols_place {
     const char *file;     /* from the root of the source tree on */
     const char *function; /* both NULL: unknown */
     int line;
+    int first; /* the line on which the function is declared; 0: unknown */
 };
 
 /* Where the call that returns to `pc` stands in the source: the innermost function that is not one

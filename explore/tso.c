@@ -66,11 +66,6 @@ void tso_show(uint32_t actor)
 
 /* ---- Draining ---- */
 
-static bool hashed(const struct entry *entry, uint32_t actor)
-{
-    return steps_shared(entry->address, entry->size, actor);
-}
-
 static uint64_t value_of(const struct entry *entry)
 {
     uint64_t value = 0;
@@ -88,11 +83,7 @@ void tso_drain(uint32_t actor)
     if (buffer->count == 0)
         return;
     tso_show(MACHINE_NOBODY);
-    if (hashed(&entry, actor))
-        steps_hash_out(entry.address, entry.size);
     memcpy((void *)entry.address, entry.bytes, entry.size);
-    if (hashed(&entry, actor))
-        steps_hash_in(entry.address, entry.size);
     buffer->count--;
     memmove(buffer->entries, buffer->entries + 1, buffer->count * sizeof entry);
     machine.epoch++;
@@ -290,8 +281,22 @@ uint64_t tso_key(uint64_t key)
         for (uint32_t k = 0; k < buffers[i].count; k++) {
             const struct entry *entry = &buffers[i].entries[k];
 
-            key = steps_mix(steps_mix(key ^ entry->address) + value_of(entry));
+            key = steps_mix(steps_mix(key ^ entry->address) + value_of(entry)) + entry->size;
         }
     }
     return key;
+}
+
+uint32_t tso_viewer(void)
+{
+    return shown;
+}
+
+void tso_transfer(void (*transfer)(void *memory, size_t size))
+{
+    transfer(&shown, sizeof shown);
+    for (uint32_t i = 0; i < machine.actor_count; i++) {
+        transfer(&buffers[i].count, sizeof buffers[i].count);
+        transfer(buffers[i].entries, buffers[i].count * sizeof buffers[i].entries[0]);
+    }
 }

@@ -43,4 +43,9 @@ void tso_list_drains(struct machine_point *point);
 
 uint64_t tso_key(uint64_t key);
 
+/* Whose view memory is now; MACHINE_NOBODY. */
+uint32_t tso_viewer(void);
+/* Hands all that is kept here to a function that keeps it or brings it back: checkpoint.c. */
+void tso_transfer(void (*transfer)(void *memory, size_t size));
+
 #endif

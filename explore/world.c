@@ -307,10 +307,12 @@ static bool is_sent_twice(const struct world_spec *spec, uint32_t n)
 
 static void describe_vcpu(struct world_vcpu *v)
 {
+    static const struct world_op none = {.kind = WORLD_END};
+
     v->n = (uint32_t)(v - v->w->v);
     v->spec = &v->w->spec->vcpu[v->n];
     v->id = v->spec->id != 0 ? v->spec->id : v->n;
-    v->op = v->spec->ops;
+    v->op = v->spec->ops != NULL ? v->spec->ops : &none;
     v->guest_if = !(v->spec->flags & W_CLOSED);
     v->repeats = is_sent_twice(v->w->spec, v->n);
     v->scheduled = is_ordered(v->w->spec, v->n) || v->spec->flags & W_PREEMPTED;

@@ -4,7 +4,8 @@
  * devices, administrator and scheduler, on the model of the silicon. A scenario is a table.
  *
  *      world.c          a world from its table; what must hold in the end
- *      world_vcpu.c     a vCPU's thread: the documented run loop, and its guest's program
+ *      world_vcpu.c     a vCPU's thread: the documented run loop
+ *      world_guest.c    its guest between entry and exit: program and interrupts
  *      world_amd.c      what a VMRUN loop does around the library
  *      world_intel.c    what a VMLAUNCH loop does
  *      world_host.c     the callbacks of struct vapic_host, with their true blocking

@@ -191,7 +191,7 @@ static void host_notify(void *ctx, struct vapic *target, enum vapic_action actio
     struct world *w = ctx;
 
     if (w->ends && ex_read(&w->gone, "gone?"))
-        ex_fail(ex_properties[EX_PROPERTY_CRASH].name, "a vCPU of a VM that is gone is notified");
+        EX_BROKEN(CRASH, "a vCPU of a VM that is gone is notified");
     if (!ex_dropped("notify"))
         world_act(vcpu_of(target), action);
 }
@@ -268,8 +268,7 @@ static void host_access_page(void *ctx, bool mapped)
     set_page(w, mapped);
     for (uint32_t i = 0; i < WORLD_CPUS && !mapped; i++) {
         if (w->cpu[i].in_guest)
-            ex_fail(ex_properties[EX_PROPERTY_SERVED].name,
-                    "the access page is withdrawn under the guest on processor %u", i);
+            EX_BROKEN(SERVED, "the access page is withdrawn under the guest on processor %u", i);
         vapic_sil_flush(&w->cpu[i], APIC_DEFAULT_BASE);
     }
 }

@@ -9,8 +9,7 @@
 
 static void fail(const struct world_vcpu *v, const char *what, uint64_t value)
 {
-    ex_fail(ex_properties[EX_PROPERTY_CONTROLS].name, "vCPU %u: %s (%#llx)", v->n, what,
-            (unsigned long long)value);
+    EX_BROKEN(CONTROLS, "vCPU %u: %s (%#llx)", v->n, what, (unsigned long long)value);
 }
 
 static struct vapic_sil_vmcs *current(struct world_vcpu *v)

@@ -36,6 +36,13 @@ struct insn {
     uint64_t value;
 };
 
+/* Why the guest was left. */
+enum exited {
+    EXIT_BOUNDARY, /* nothing was under way */
+    EXIT_INSN,     /* the instruction's */
+    EXIT_OWN,      /* the guest asked for it */
+};
+
 /* How an exit's handler ended. */
 enum handled {
     HANDLED_DONE,  /* the instruction is complete */
@@ -196,6 +203,12 @@ bool world_cpu_pending(const struct vapic_sil_cpu *cpu);
 /* The actor is inside the library: for host.quiesce(). */
 void world_call_begin(struct world *w);
 void world_call_end(struct world *w);
+
+/* ---- world_guest.c ---- */
+
+/* From VM entry to VM exit; `insn`: the instruction that EXIT_INSN means. */
+enum exited world_run_guest(struct world_vcpu *v, struct insn *insn);
+void world_end_insn(struct world_vcpu *v, const struct insn *insn); /* complete, by whomever */
 
 /* ---- world_vcpu.c ---- */
 

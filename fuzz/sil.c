@@ -3,6 +3,7 @@
 #include "sil.h"
 
 #define PAGE 4096u
+#define OPS  200u /* of one input */
 
 /* ---- The model's host ---- */
 
@@ -64,6 +65,34 @@ void *fuzz_sil_at(struct fuzz_sil *s, uint64_t hpa, uint32_t size)
     return s->memory + (hpa % FUZZ_SIL_MEMORY & ~(uint64_t)(size - 1));
 }
 
+/* ---- Operations ---- */
+
+void fuzz_sil_run(struct fuzz_sil *s, struct fuzz_input *in, const fuzz_sil_op *ops, uint32_t count)
+{
+    s->high = 0;
+    for (uint32_t i = 0; i < OPS && fuzz_next(in, &s->op); i++) {
+        s->n = s->op.who & 1;
+        s->now = &s->cpu[s->n];
+        ops[s->op.kind % count](s);
+    }
+}
+
+void fuzz_sil_poke(struct fuzz_sil *s)
+{
+    memcpy(fuzz_sil_at(s, s->op.where, 4), &s->op.value, 4);
+}
+
+void fuzz_sil_high(struct fuzz_sil *s)
+{
+    s->high = s->op.value;
+}
+
+void fuzz_sil_leave(struct fuzz_sil *s)
+{
+    vapic_sil_leave(s->now, s->op.where, s->op.value, s->high);
+    fuzz_check(!s->now->in_guest, "an exit by force that did not leave the guest");
+}
+
 /* ---- The guest ---- */
 
 static void check(const struct vapic_sil_cpu *cpu, bool was_inside, enum vapic_sil_result result)
@@ -89,104 +118,101 @@ static void check(const struct vapic_sil_cpu *cpu, bool was_inside, enum vapic_s
     }
 }
 
-void fuzz_sil_access(struct fuzz_sil *s, struct vapic_sil_cpu *cpu, const struct fuzz_op *op)
+void fuzz_sil_access(struct fuzz_sil *s)
 {
-    bool inside = cpu->in_guest;
+    bool inside = s->now->in_guest;
     struct vapic_sil_access access = {
-        .gpa = APIC_DEFAULT_BASE + (op->where & 0xFFF),
-        .kind = (enum vapic_sil_access_kind)((op->where >> 12 & 7) % 6),
-        .size = (uint8_t)(1u << (op->who >> 2 & 7)),
-        .length = op->value & 15,
-        .more = op->who & 0x20,
-        .modify = op->who & 0x40,
-        .value = op->value,
+        .gpa = APIC_DEFAULT_BASE + (s->op.where & 0xFFF),
+        .kind = (enum vapic_sil_access_kind)((s->op.where >> 12 & 7) % 6),
+        .size = (uint8_t)(1u << (s->op.who >> 2 & 7)),
+        .length = s->op.value & 15,
+        .more = s->op.who & 0x20,
+        .modify = s->op.who & 0x40,
+        .value = s->op.value,
     };
     enum vapic_sil_result result;
 
-    (void)s;
-    if (op->where & 0x8000)
-        access.gpa = FUZZ_SIL_RAM + (op->where & 0x1FFF);
-    if (op->who & 0x80)
+    if (s->op.where & 0x8000)
+        access.gpa = FUZZ_SIL_RAM + (s->op.where & 0x1FFF);
+    if (s->op.who & 0x80)
         access.length = 3;
-    result = vapic_sil_access(cpu, &access);
-    check(cpu, inside, result);
+    result = vapic_sil_access(s->now, &access);
+    check(s->now, inside, result);
 }
 
-void fuzz_sil_msr(struct fuzz_sil *s, struct vapic_sil_cpu *cpu, const struct fuzz_op *op,
-                  uint32_t high)
+void fuzz_sil_msr(struct fuzz_sil *s)
 {
-    uint32_t msr = op->who & 0x80 ? op->where | (op->who & 0x40 ? 0xC0010000u : 0)
-                                  : MSR_X2APIC_FIRST + (op->where & 0xFF);
-    uint64_t value = (uint64_t)high << 32 | op->value;
-    bool inside = cpu->in_guest;
+    uint32_t msr = s->op.who & 0x80 ? s->op.where | (s->op.who & 0x40 ? 0xC0010000u : 0)
+                                    : MSR_X2APIC_FIRST + (s->op.where & 0xFF);
+    uint64_t value = (uint64_t)s->high << 32 | s->op.value;
+    bool inside = s->now->in_guest;
 
-    (void)s;
-    check(cpu, inside,
-          op->where & 0x8000 ? vapic_sil_rdmsr(cpu, msr & 0xFFFF7FFF, &value)
-                             : vapic_sil_wrmsr(cpu, msr, value));
+    check(s->now, inside,
+          s->op.where & 0x8000 ? vapic_sil_rdmsr(s->now, msr & 0xFFFF7FFF, &value)
+                               : vapic_sil_wrmsr(s->now, msr, value));
 }
 
-void fuzz_sil_cr8(struct vapic_sil_cpu *cpu, const struct fuzz_op *op)
+void fuzz_sil_cr8(struct fuzz_sil *s)
 {
-    bool inside = cpu->in_guest;
-    uint64_t value = op->value;
+    bool inside = s->now->in_guest;
+    uint64_t value = s->op.value;
     enum vapic_sil_result result =
-        op->where & 1 ? vapic_sil_write_cr8(cpu, value) : vapic_sil_read_cr8(cpu, &value);
+        s->op.where & 1 ? vapic_sil_write_cr8(s->now, value) : vapic_sil_read_cr8(s->now, &value);
 
-    check(cpu, inside, result);
-    if (!(op->where & 1) && result == VAPIC_SIL_DONE)
+    check(s->now, inside, result);
+    if (!(s->op.where & 1) && result == VAPIC_SIL_DONE)
         fuzz_check(value <= 15, "CR8 reads %#llx", (unsigned long long)value);
 }
 
-bool fuzz_sil_boundary(struct vapic_sil_cpu *cpu, uint8_t *vector)
+bool fuzz_sil_boundary(struct fuzz_sil *s, uint8_t *vector)
 {
-    bool inside = cpu->in_guest;
+    bool inside = s->now->in_guest;
     enum vapic_sil_result result;
 
     if (!inside)
         return false;
-    result = vapic_sil_boundary(cpu, vector);
-    check(cpu, inside, result);
+    result = vapic_sil_boundary(s->now, vector);
+    check(s->now, inside, result);
     return result == VAPIC_SIL_DELIVER;
 }
 
-void fuzz_sil_flags(struct vapic_sil_cpu *cpu, const struct fuzz_op *op)
+void fuzz_sil_flags(struct fuzz_sil *s)
 {
-    if (!cpu->in_guest)
+    if (!s->now->in_guest)
         return;
-    cpu->guest.interrupt_flag = op->value & 1;
-    cpu->guest.shadow = op->value & 2;
-    cpu->guest.gif = op->value & 4;
-    cpu->guest.nmi_masked = op->value & 8;
-    cpu->guest.cpl = op->value >> 4 & 3;
-    vapic_sil_waiting(cpu);
+    s->now->guest.interrupt_flag = s->op.value & 1;
+    s->now->guest.shadow = s->op.value & 2;
+    s->now->guest.gif = s->op.value & 4;
+    s->now->guest.nmi_masked = s->op.value & 8;
+    s->now->guest.cpl = s->op.value >> 4 & 3;
+    vapic_sil_waiting(s->now);
 }
 
-void fuzz_sil_hlt(struct vapic_sil_cpu *cpu)
+void fuzz_sil_hlt(struct fuzz_sil *s)
 {
-    bool inside = cpu->in_guest;
+    bool inside = s->now->in_guest;
 
-    check(cpu, inside, vapic_sil_hlt(cpu));
+    check(s->now, inside, vapic_sil_hlt(s->now));
 }
 
-void fuzz_sil_host(struct fuzz_sil *s, struct vapic_sil_cpu *cpu, const struct fuzz_op *op)
+void fuzz_sil_host(struct fuzz_sil *s)
 {
     int vector;
 
-    switch (op->where & 3) {
+    switch (s->op.where & 3) {
     case 0:
-        vapic_sil_doorbell(&s->machine, op->value);
+        vapic_sil_doorbell(&s->machine, s->op.value);
         break;
     case 1:
-        vapic_sil_interrupt(&s->machine, op->value >> 8 & 15, (uint8_t)op->value);
+        vapic_sil_interrupt(&s->machine, s->op.value >> 8 & 15, (uint8_t)s->op.value);
         break;
     case 2:
-        vector = cpu->in_guest ? -1 : vapic_sil_take_interrupt(cpu);
+        vector = s->now->in_guest ? -1 : vapic_sil_take_interrupt(s->now);
         fuzz_check(vector >= -1 && vector <= 255, "interrupt %d", vector);
         break;
     default:
-        if (!cpu->in_guest)
-            vapic_sil_flush(cpu, op->value & 1 ? APIC_DEFAULT_BASE : op->value);
+        if (!s->now->in_guest)
+            vapic_sil_flush(s->now, s->op.value & 1 ? APIC_DEFAULT_BASE : s->op.value);
         break;
     }
 }

@@ -23,6 +23,11 @@ struct fuzz_sil {
     struct vapic_sil_cpu cpu[FUZZ_SIL_CPUS];
     struct vapic_sil_page apic_page; /* what the nested tables say of FEE00000h */
     uint32_t signals;
+    /* The operation that is carried out, and on which processor */
+    struct fuzz_op op;
+    uint32_t n;
+    struct vapic_sil_cpu *now; /* &cpu[n] */
+    uint32_t high;             /* for operations that take more than 32 bits: fuzz_sil_high() */
 };
 
 /* Sets the machine back: memory is copied from `image`, the processors are new. */
@@ -32,18 +37,29 @@ void fuzz_sil_init(struct fuzz_sil *s, const uint8_t image[FUZZ_SIL_MEMORY],
 /* Host-physical memory; the offset is taken modulo its size and aligned to `size`. */
 void *fuzz_sil_at(struct fuzz_sil *s, uint64_t hpa, uint32_t size);
 
-/* ---- What a guest does. The result is checked against where the processor is now ---- */
+/* ---- Operations ---- */
+
+typedef void (*fuzz_sil_op)(struct fuzz_sil *s);
+
+/* Carries out all records of the input, up to 200: `kind` chooses of `ops`, `who` bit 0 the CPU. */
+void fuzz_sil_run(struct fuzz_sil *s, struct fuzz_input *in, const fuzz_sil_op *ops,
+                  uint32_t count);
+
+void fuzz_sil_poke(struct fuzz_sil *s); /* four bytes anywhere in memory */
+void fuzz_sil_high(struct fuzz_sil *s);
+/* Interrupts of the host, doorbells, shoot-downs. */
+void fuzz_sil_host(struct fuzz_sil *s);
+void fuzz_sil_leave(struct fuzz_sil *s);
+
+/* What a guest does: the result is checked against where the processor is then. */
 
 /* `who` bits 4:2 the size, `where` the kind, the flags and the offset in the page. */
-void fuzz_sil_access(struct fuzz_sil *s, struct vapic_sil_cpu *cpu, const struct fuzz_op *op);
-void fuzz_sil_msr(struct fuzz_sil *s, struct vapic_sil_cpu *cpu, const struct fuzz_op *op,
-                  uint32_t high);
-void fuzz_sil_cr8(struct vapic_sil_cpu *cpu, const struct fuzz_op *op);
-/* True: a vector was delivered. */
-bool fuzz_sil_boundary(struct vapic_sil_cpu *cpu, uint8_t *vector);
-void fuzz_sil_flags(struct vapic_sil_cpu *cpu, const struct fuzz_op *op);
-void fuzz_sil_hlt(struct vapic_sil_cpu *cpu);
-/* Interrupts of the host, doorbells, shoot-downs. */
-void fuzz_sil_host(struct fuzz_sil *s, struct vapic_sil_cpu *cpu, const struct fuzz_op *op);
+void fuzz_sil_access(struct fuzz_sil *s);
+void fuzz_sil_msr(struct fuzz_sil *s);
+void fuzz_sil_cr8(struct fuzz_sil *s);
+void fuzz_sil_flags(struct fuzz_sil *s);
+void fuzz_sil_hlt(struct fuzz_sil *s);
+/* No operation by itself. True: a vector was delivered. */
+bool fuzz_sil_boundary(struct fuzz_sil *s, uint8_t *vector);
 
 #endif

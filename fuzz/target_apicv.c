@@ -23,12 +23,7 @@ static struct fuzz_sil sil;
 static uint8_t image[FUZZ_SIL_MEMORY];
 static bool is_made;
 
-struct state {
-    const struct fuzz_op *op;
-    struct vapic_sil_cpu *cpu;
-    struct vapic_sil_vmcs vmcs[2];
-    uint32_t n, high;
-};
+static struct vapic_sil_vmcs vmcs_of[2];
 
 static void put64(uint32_t at, uint64_t value)
 {
@@ -94,7 +89,7 @@ static void set_config(struct vapic_sil_config *config, uint64_t head)
 
 /* ---- Operations ---- */
 
-static void op_field(struct state *s)
+static void op_field(struct fuzz_sil *s)
 {
     static const uint16_t fields[] = {
         VMCS_PIN_CONTROLS,
@@ -128,171 +123,127 @@ static void op_field(struct state *s)
         VMCS_GUEST_SS_RIGHTS,
         VMCS_ENTRY_LENGTH,
     };
-    uint32_t field = s->op->who & 0x80 ? s->op->where : fields[s->op->where % (sizeof(fields) / 2)];
-    uint64_t value = (uint64_t)(s->op->who & 8 ? s->high : 0) << 32 | s->op->value, now = 0;
+    uint32_t field = s->op.who & 0x80 ? s->op.where : fields[s->op.where % (sizeof(fields) / 2)];
+    uint64_t value = (uint64_t)(s->op.who & 8 ? s->high : 0) << 32 | s->op.value, now = 0;
 
-    if (!s->cpu->in_guest && s->op->who & 4 && vapic_sil_vmread(&s->vmcs[s->n], field, &now))
+    if (!s->now->in_guest && s->op.who & 4 && vapic_sil_vmread(&vmcs_of[s->n], field, &now))
         value ^= now;
-    if (!s->cpu->in_guest)
-        vapic_sil_vmwrite(&s->vmcs[s->n], field, value);
+    if (!s->now->in_guest)
+        vapic_sil_vmwrite(&vmcs_of[s->n], field, value);
 }
 
-static void op_pid(struct state *s)
+static void op_pid(struct fuzz_sil *s)
 {
-    memcpy(fuzz_sil_at(&sil, PIDS + (s->op->where & 0x3F) * 4u, 4), &s->op->value, 4);
+    memcpy(fuzz_sil_at(s, PIDS + (s->op.where & 0x3F) * 4u, 4), &s->op.value, 4);
 }
 
-static void op_pointer(struct state *s)
+static void op_pointer(struct fuzz_sil *s)
 {
-    uint64_t entry = (uint64_t)(s->op->who & 4 ? s->high : 0) << 32 | s->op->value;
+    uint64_t entry = (uint64_t)(s->op.who & 4 ? s->high : 0) << 32 | s->op.value;
 
-    memcpy(fuzz_sil_at(&sil, TABLE + (s->op->where & 0x1FF) * 8u, 8), &entry, 8);
+    memcpy(fuzz_sil_at(s, TABLE + (s->op.where & 0x1FF) * 8u, 8), &entry, 8);
 }
 
-static void op_register(struct state *s)
+static void op_register(struct fuzz_sil *s)
 {
-    uint32_t at = PAGES + (s->op->who & 0xC) * 0x400u + (s->op->where & 0x3FF) * 4u;
+    uint32_t at = PAGES + (s->op.who & 0xC) * 0x400u + (s->op.where & 0x3FF) * 4u;
 
-    memcpy(fuzz_sil_at(&sil, at, 4), &s->op->value, 4);
+    memcpy(fuzz_sil_at(s, at, 4), &s->op.value, 4);
 }
 
-static void op_anywhere(struct state *s)
-{
-    memcpy(fuzz_sil_at(&sil, s->op->where, 4), &s->op->value, 4);
-}
-
-static void op_high(struct state *s)
-{
-    s->high = s->op->value;
-}
-
-static void op_enter(struct state *s)
+static void op_enter(struct fuzz_sil *s)
 {
     enum vapic_sil_result result;
 
-    if (s->cpu->in_guest)
+    if (s->now->in_guest)
         return;
-    result = vapic_sil_vmentry(s->cpu, &s->vmcs[s->n]);
-    fuzz_check((result == VAPIC_SIL_DONE) == s->cpu->in_guest, "VM entry: %d", (int)result);
-}
-
-static void op_leave(struct state *s)
-{
-    if (s->cpu->in_guest)
-        vapic_sil_leave(s->cpu, s->op->where & 0x3F, s->op->value, s->high);
-}
-
-static void op_access(struct state *s)
-{
-    fuzz_sil_access(&sil, s->cpu, s->op);
+    result = vapic_sil_vmentry(s->now, &vmcs_of[s->n]);
+    fuzz_check((result == VAPIC_SIL_DONE) == s->now->in_guest, "VM entry: %d", (int)result);
 }
 
 /* A whole aligned register by MMIO: write of `value`. */
-static void op_write(struct state *s)
+static void op_write(struct fuzz_sil *s)
 {
     struct vapic_sil_access access = {.kind = VAPIC_SIL_WRITE,
                                       .size = 4,
                                       .length = 3,
-                                      .gpa = APIC_DEFAULT_BASE + (s->op->where & 0xFF) * 16u,
-                                      .value = s->op->value};
+                                      .gpa = APIC_DEFAULT_BASE + (s->op.where & 0xFF) * 16u,
+                                      .value = s->op.value};
 
-    vapic_sil_access(s->cpu, &access);
+    vapic_sil_access(s->now, &access);
 }
 
-static void op_icr(struct state *s)
+static void op_icr(struct fuzz_sil *s)
 {
-    vapic_sil_wrmsr(s->cpu, 0x830, (uint64_t)s->op->where << 32 | s->op->value);
+    vapic_sil_wrmsr(s->now, 0x830, (uint64_t)s->op.where << 32 | s->op.value);
 }
 
-static void op_msr(struct state *s)
-{
-    fuzz_sil_msr(&sil, s->cpu, s->op, s->high);
-}
-
-static void op_cr8(struct state *s)
-{
-    fuzz_sil_cr8(s->cpu, s->op);
-}
-
-static void op_boundary(struct state *s)
+static void op_boundary(struct fuzz_sil *s)
 {
     /* What the entry injects, or is the host's and does not exit, is not in service. */
-    const uint64_t *host = s->cpu->physical;
-    bool entry = s->cpu->apicv.entry_event != 0 || (host[0] | host[1] | host[2] | host[3]) != 0;
+    const uint64_t *host = s->now->physical;
+    bool entry = s->now->apicv.entry_event != 0 || (host[0] | host[1] | host[2] | host[3]) != 0;
     uint64_t page = 0;
     uint8_t vector = 0;
     uint32_t word;
 
-    if (!fuzz_sil_boundary(s->cpu, &vector) || entry)
+    if (!fuzz_sil_boundary(s, &vector) || entry)
         return;
-    vapic_sil_vmread(&s->vmcs[s->n], VMCS_VIRTUAL_APIC, &page);
-    memcpy(&word, fuzz_sil_at(&sil, page + APIC_ISR + 16u * (vector / 32u), 4), 4);
+    vapic_sil_vmread(&vmcs_of[s->n], VMCS_VIRTUAL_APIC, &page);
+    memcpy(&word, fuzz_sil_at(s, page + APIC_ISR + 16u * (vector / 32u), 4), 4);
     fuzz_check(word >> vector % 32 & 1, "vector %#x delivered, not in service", vector);
-    fuzz_check(s->cpu->svi == vector, "vector %#x delivered, SVI %#x", vector, s->cpu->svi);
+    fuzz_check(s->now->svi == vector, "vector %#x delivered, SVI %#x", vector, s->now->svi);
 }
 
-static void op_flags(struct state *s)
+static void op_host(struct fuzz_sil *s)
 {
-    fuzz_sil_flags(s->cpu, s->op);
+    if ((s->op.where & 3) == 0) /* a doorbell is AMD's: a notification instead */
+        vapic_sil_interrupt(&s->machine, s->op.value & 15, NOTIFY);
+    else
+        fuzz_sil_host(s);
 }
 
-static void op_hlt(struct state *s)
+static void op_irte(struct fuzz_sil *s)
 {
-    fuzz_sil_hlt(s->cpu);
+    uint64_t word = (uint64_t)s->high << 32 | s->op.value;
+
+    if (s->op.who & 8) /* posted, into a descriptor of ours */
+        word = s->op.where & 1 ? 0
+                               : VTD_IRTE_PRESENT | VTD_IRTE_POSTED |
+                                     (uint64_t)(s->op.value & 0xFF) << VTD_IRTE_VECTOR_SHIFT |
+                                     (uint64_t)((PIDS >> 6) + (s->op.value >> 8 & 7))
+                                         << VTD_IRTE_PID_LOW_SHIFT |
+                                     (s->op.value & 0x1000 ? VTD_IRTE_URGENT : 0);
+    memcpy(fuzz_sil_at(s, IRTES + 8u * (s->op.where & 15), 8), &word, 8);
 }
 
-static void op_host(struct state *s)
+static void op_msi(struct fuzz_sil *s)
 {
-    struct fuzz_op op = *s->op;
-
-    if ((op.where & 3) == 0) /* a doorbell is AMD's: a notification instead */
-        op = (struct fuzz_op){.where = 1, .value = (op.value & 0xF) << 8 | NOTIFY};
-    fuzz_sil_host(&sil, s->cpu, &op);
-}
-
-static void op_irte(struct state *s)
-{
-    uint64_t word = (uint64_t)s->high << 32 | s->op->value;
-
-    if (s->op->who & 8) /* posted, into a descriptor of ours */
-        word = s->op->where & 1 ? 0
-                                : VTD_IRTE_PRESENT | VTD_IRTE_POSTED |
-                                      (uint64_t)(s->op->value & 0xFF) << VTD_IRTE_VECTOR_SHIFT |
-                                      (uint64_t)((PIDS >> 6) + (s->op->value >> 8 & 7))
-                                          << VTD_IRTE_PID_LOW_SHIFT |
-                                      (s->op->value & 0x1000 ? VTD_IRTE_URGENT : 0);
-    memcpy(fuzz_sil_at(&sil, IRTES + 8u * (s->op->where & 15), 8), &word, 8);
-}
-
-static void op_msi(struct state *s)
-{
-    const uint64_t *entry = fuzz_sil_at(&sil, IRTES + 16u * (s->op->where & 7), 16);
-    enum vapic_sil_msi result = vapic_sil_vtd_msi(&sil.machine, entry, (uint16_t)s->op->value);
+    const uint64_t *entry = fuzz_sil_at(s, IRTES + 16u * (s->op.where & 7), 16);
+    enum vapic_sil_msi result = vapic_sil_vtd_msi(&s->machine, entry, (uint16_t)s->op.value);
 
     fuzz_check(result <= VAPIC_SIL_MSI_FAULT, "message: %d", (int)result);
 }
 
-static void op_page(struct state *s)
+static void op_page(struct fuzz_sil *s)
 {
-    sil.apic_page =
-        (struct vapic_sil_page){s->op->value & 0x1F000, s->op->where & 1, s->op->where & 2};
-    if (s->op->where & 4)
-        sil.apic_page.hpa = ACCESS;
+    s->apic_page = (struct vapic_sil_page){s->op.value & 0x1F000, s->op.where & 1, s->op.where & 2};
+    if (s->op.where & 4)
+        s->apic_page.hpa = ACCESS;
 }
 
-static void (*const ops[])(struct state *s) = {
-    op_field, op_field,    op_pid,   op_pointer,  op_register, op_anywhere, op_high,
-    op_enter, op_enter,    op_leave, op_access,   op_write,    op_icr,      op_msr,
-    op_cr8,   op_boundary, op_flags, op_hlt,      op_host,     op_irte,     op_msi,
-    op_page,  op_write,    op_icr,   op_boundary, op_enter,    op_access,
+static const fuzz_sil_op ops[] = {
+    op_field,      op_field,     op_pid,          op_pointer,     op_register,     fuzz_sil_poke,
+    fuzz_sil_high, op_enter,     op_enter,        fuzz_sil_leave, fuzz_sil_access, op_write,
+    op_icr,        fuzz_sil_msr, fuzz_sil_cr8,    op_boundary,    fuzz_sil_flags,  fuzz_sil_hlt,
+    op_host,       op_irte,      op_msi,          op_page,        op_write,        op_icr,
+    op_boundary,   op_enter,     fuzz_sil_access,
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct vapic_sil_config config = {.vendor = VAPIC_SIL_INTEL};
     struct fuzz_input in = {data, size};
-    struct fuzz_op op;
-    static struct state s;
     uint64_t head = fuzz_u64(&in);
 
     if (!is_made)
@@ -300,14 +251,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     set_config(&config, head);
     fuzz_sil_init(&sil, image, &config);
     sil.apic_page.hpa = ACCESS;
-    s = (struct state){.op = &op};
-    program(&s.vmcs[0], 0, head);
-    program(&s.vmcs[1], 1, head);
-    for (uint32_t i = 0; i < 200 && fuzz_next(&in, &op); i++) {
-        s.n = op.who & 1;
-        s.cpu = &sil.cpu[s.n];
-        ops[op.kind % (sizeof(ops) / sizeof(ops[0]))](&s);
-    }
+    program(&vmcs_of[0], 0, head);
+    program(&vmcs_of[1], 1, head);
+    fuzz_sil_run(&sil, &in, ops, sizeof(ops) / sizeof(ops[0]));
     return 0;
 }
 

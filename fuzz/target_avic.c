@@ -22,12 +22,7 @@ static struct fuzz_sil sil;
 static uint8_t images[2][FUZZ_SIL_MEMORY]; /* AVIC, x2AVIC */
 static bool is_made;
 
-struct state {
-    const struct fuzz_op *op;
-    struct vapic_sil_cpu *cpu;
-    struct vapic_sil_amd_iommu iommu;
-    uint32_t n, high;
-};
+static struct vapic_sil_amd_iommu iommu;
 
 /* ---- The memory, as an honest hypervisor would have filled it ---- */
 
@@ -124,31 +119,31 @@ static void set_knobs(struct vapic_sil_config *config, uint64_t head)
 
 /* ---- Operations ---- */
 
-static void op_physical(struct state *s)
+static void op_physical(struct fuzz_sil *s)
 {
-    uint64_t entry = (uint64_t)(s->op->who & 4 ? s->high : 0) << 32 | s->op->value;
+    uint64_t entry = (uint64_t)(s->op.who & 4 ? s->high : 0) << 32 | s->op.value;
 
-    if (s->op->who & 8) /* a plausible one */
-        entry = AVIC_PHYSICAL_VALID | (s->op->value & 1 ? AVIC_PHYSICAL_RUNNING : 0) |
-                (uint64_t)(s->op->value & 0xF00) << 4 | (s->op->value >> 12 & 15);
-    memcpy(fuzz_sil_at(&sil, PHYSICAL + 8u * (s->op->where & 0x3FF), 8), &entry, 8);
+    if (s->op.who & 8) /* a plausible one */
+        entry = AVIC_PHYSICAL_VALID | (s->op.value & 1 ? AVIC_PHYSICAL_RUNNING : 0) |
+                (uint64_t)(s->op.value & 0xF00) << 4 | (s->op.value >> 12 & 15);
+    memcpy(fuzz_sil_at(s, PHYSICAL + 8u * (s->op.where & 0x3FF), 8), &entry, 8);
 }
 
-static void op_logical(struct state *s)
+static void op_logical(struct fuzz_sil *s)
 {
-    uint32_t entry = s->op->who & 8 ? AVIC_LOGICAL_VALID | (s->op->value & 0x1FF) : s->op->value;
+    uint32_t entry = s->op.who & 8 ? AVIC_LOGICAL_VALID | (s->op.value & 0x1FF) : s->op.value;
 
-    memcpy(fuzz_sil_at(&sil, LOGICAL + 4u * (s->op->where & 0x3FF), 4), &entry, 4);
+    memcpy(fuzz_sil_at(s, LOGICAL + 4u * (s->op.where & 0x3FF), 4), &entry, 4);
 }
 
-static void op_register(struct state *s)
+static void op_register(struct fuzz_sil *s)
 {
-    uint32_t at = BACKING + (s->op->who & 0xC) * 0x400u + (s->op->where & 0xFF) * 16u;
+    uint32_t at = BACKING + (s->op.who & 0xC) * 0x400u + (s->op.where & 0xFF) * 16u;
 
-    memcpy(fuzz_sil_at(&sil, at, 4), &s->op->value, 4);
+    memcpy(fuzz_sil_at(s, at, 4), &s->op.value, 4);
 }
 
-static void op_vmcb(struct state *s)
+static void op_vmcb(struct fuzz_sil *s)
 {
     static const uint16_t fields[] = {
         VMCB_INTERCEPT_CR,  VMCB_INTERCEPT3,  VMCB_INTERCEPT4, VMCB_INTERCEPT5,   VMCB_MSRPM_BASE,
@@ -156,154 +151,105 @@ static void op_vmcb(struct state *s)
         VMCB_EVENTINJ,      VMCB_CLEAN,       VMCB_RFLAGS,     VMCB_AVIC_BACKING, VMCB_AVIC_LOGICAL,
         VMCB_AVIC_PHYSICAL, VMCB_TLB_CONTROL, VMCB_CPL,        VMCB_RIP,
     };
-    uint32_t at = VMCB + s->n * 0x1000 + fields[s->op->where % (sizeof(fields) / 2)];
+    uint32_t at = VMCB + s->n * 0x1000 + fields[s->op.where % (sizeof(fields) / 2)];
 
-    memcpy(fuzz_sil_at(&sil, at, 4), &s->op->value, 4);
-    if (s->op->who & 8)
-        memcpy(fuzz_sil_at(&sil, at + 4, 4), &s->high, 4);
+    memcpy(fuzz_sil_at(s, at, 4), &s->op.value, 4);
+    if (s->op.who & 8)
+        memcpy(fuzz_sil_at(s, at + 4, 4), &s->high, 4);
 }
 
-static void op_anywhere(struct state *s)
-{
-    memcpy(fuzz_sil_at(&sil, s->op->where, 4), &s->op->value, 4);
-}
-
-static void op_high(struct state *s)
-{
-    s->high = s->op->value;
-}
-
-static void op_run(struct state *s)
+static void op_run(struct fuzz_sil *s)
 {
     enum vapic_sil_result result;
 
-    if (s->cpu->in_guest)
+    if (s->now->in_guest)
         return;
-    result = vapic_sil_vmrun(s->cpu, s->op->who & 0x80 ? s->op->value : VMCB + s->n * 0x1000);
-    fuzz_check((result == VAPIC_SIL_DONE) == s->cpu->in_guest, "VMRUN: %d", (int)result);
-}
-
-static void op_leave(struct state *s)
-{
-    if (s->cpu->in_guest)
-        vapic_sil_leave(s->cpu, s->op->where, s->op->value, s->high);
-}
-
-static void op_access(struct state *s)
-{
-    fuzz_sil_access(&sil, s->cpu, s->op);
+    result = vapic_sil_vmrun(s->now, s->op.who & 0x80 ? s->op.value : VMCB + s->n * 0x1000);
+    fuzz_check((result == VAPIC_SIL_DONE) == s->now->in_guest, "VMRUN: %d", (int)result);
 }
 
 /* ICR in the way of the mode. */
-static void op_icr(struct state *s)
+static void op_icr(struct fuzz_sil *s)
 {
     struct vapic_sil_access access = {
         .kind = VAPIC_SIL_WRITE, .size = 4, .length = 3, .gpa = APIC_DEFAULT_BASE + APIC_ICR2};
 
-    if (!s->cpu->in_guest)
+    if (!s->now->in_guest)
         return;
-    if (s->cpu->svm.int_ctl & VMCB_V_X2AVIC) {
-        vapic_sil_wrmsr(s->cpu, 0x830, (uint64_t)s->op->where << 32 | s->op->value);
+    if (s->now->svm.int_ctl & VMCB_V_X2AVIC) {
+        vapic_sil_wrmsr(s->now, 0x830, (uint64_t)s->op.where << 32 | s->op.value);
         return;
     }
-    access.value = (uint32_t)s->op->where << 24;
-    if (vapic_sil_access(s->cpu, &access) != VAPIC_SIL_DONE)
+    access.value = (uint32_t)s->op.where << 24;
+    if (vapic_sil_access(s->now, &access) != VAPIC_SIL_DONE)
         return;
     access.gpa = APIC_DEFAULT_BASE + APIC_ICR;
-    access.value = s->op->value;
-    vapic_sil_access(s->cpu, &access);
+    access.value = s->op.value;
+    vapic_sil_access(s->now, &access);
 }
 
-static void op_msr(struct state *s)
-{
-    fuzz_sil_msr(&sil, s->cpu, s->op, s->high);
-}
-
-static void op_cr8(struct state *s)
-{
-    fuzz_sil_cr8(s->cpu, s->op);
-}
-
-static void op_boundary(struct state *s)
+static void op_boundary(struct fuzz_sil *s)
 {
     /* What is injected, or is the host's and not intercepted, is not in service. */
-    const uint64_t *host = s->cpu->physical;
-    bool injected = s->cpu->svm.injected != 0 || (host[0] | host[1] | host[2] | host[3]) != 0;
-    bool avic = (s->cpu->svm.int_ctl & VMCB_V_AVIC) != 0;
+    const uint64_t *host = s->now->physical;
+    bool injected = s->now->svm.injected != 0 || (host[0] | host[1] | host[2] | host[3]) != 0;
+    bool avic = (s->now->svm.int_ctl & VMCB_V_AVIC) != 0;
     uint8_t vector = 0;
     uint32_t word;
 
-    if (!fuzz_sil_boundary(s->cpu, &vector) || injected || !avic || vector == 2)
+    if (!fuzz_sil_boundary(s, &vector) || injected || !avic || vector == 2)
         return;
-    memcpy(&word, fuzz_sil_at(&sil, s->cpu->svm.backing + APIC_ISR + 16u * (vector / 32u), 4), 4);
-    fuzz_check(s->cpu->svm.backing >= FUZZ_SIL_MEMORY || word >> vector % 32 & 1,
+    memcpy(&word, fuzz_sil_at(s, s->now->svm.backing + APIC_ISR + 16u * (vector / 32u), 4), 4);
+    fuzz_check(s->now->svm.backing >= FUZZ_SIL_MEMORY || word >> vector % 32 & 1,
                "vector %#x delivered, not in service", vector);
 }
 
-static void op_flags(struct state *s)
+static void op_irte(struct fuzz_sil *s)
 {
-    fuzz_sil_flags(s->cpu, s->op);
+    uint64_t word = (uint64_t)s->high << 32 | s->op.value;
+
+    if (s->op.who & 8) /* guest mode, into one of the pages */
+        word = s->op.where & 1 ? (uint64_t)(s->op.value & 0xF00) << 4 | (s->op.value & 0xFF) |
+                                     (s->op.value & 0x1000 ? (uint64_t)s->high << 32 : 0)
+                               : word;
+    memcpy(fuzz_sil_at(s, IRTES + 8u * (s->op.where & 15), 8), &word, 8);
 }
 
-static void op_hlt(struct state *s)
+static void op_msi(struct fuzz_sil *s)
 {
-    fuzz_sil_hlt(s->cpu);
-}
-
-static void op_host(struct state *s)
-{
-    fuzz_sil_host(&sil, s->cpu, s->op);
-}
-
-static void op_irte(struct state *s)
-{
-    uint64_t word = (uint64_t)s->high << 32 | s->op->value;
-
-    if (s->op->who & 8) /* guest mode, into one of the pages */
-        word = s->op->where & 1 ? (uint64_t)(s->op->value & 0xF00) << 4 | (s->op->value & 0xFF) |
-                                      (s->op->value & 0x1000 ? (uint64_t)s->high << 32 : 0)
-                                : word;
-    memcpy(fuzz_sil_at(&sil, IRTES + 8u * (s->op->where & 15), 8), &word, 8);
-}
-
-static void op_msi(struct state *s)
-{
-    const uint64_t *irte = fuzz_sil_at(&sil, IRTES + 16u * (s->op->where & 7), 16);
-    enum vapic_sil_msi result = vapic_sil_amd_msi(&s->iommu, irte, (uint16_t)s->op->value);
+    const uint64_t *irte = fuzz_sil_at(s, IRTES + 16u * (s->op.where & 7), 16);
+    enum vapic_sil_msi result = vapic_sil_amd_msi(&iommu, irte, (uint16_t)s->op.value);
 
     fuzz_check(result <= VAPIC_SIL_MSI_FAULT, "message: %d", (int)result);
-    fuzz_check(s->iommu.head < s->iommu.entries && s->iommu.tail < s->iommu.entries,
-               "the log's pointers");
-    if (s->op->who & 8)
-        s->iommu.head = s->iommu.tail;
+    fuzz_check(iommu.head < iommu.entries && iommu.tail < iommu.entries, "the log's pointers");
+    if (s->op.who & 8)
+        iommu.head = iommu.tail;
 }
 
-static void op_page(struct state *s)
+static void op_page(struct fuzz_sil *s)
 {
-    sil.apic_page =
-        (struct vapic_sil_page){s->op->value & 0x1F000, s->op->where & 1, s->op->where & 2};
+    s->apic_page = (struct vapic_sil_page){s->op.value & 0x1F000, s->op.where & 1, s->op.where & 2};
 }
 
-static void (*const ops[])(struct state *s) = {
-    op_physical, op_logical, op_register, op_vmcb,     op_anywhere, op_high,   op_run,
-    op_run,      op_leave,   op_access,   op_access,   op_icr,      op_icr,    op_msr,
-    op_cr8,      op_msr,     op_boundary, op_boundary, op_flags,    op_hlt,    op_host,
-    op_irte,     op_msi,     op_page,     op_physical, op_icr,      op_access,
+static const fuzz_sil_op ops[] = {
+    op_physical,    op_logical,   op_register,     op_vmcb,         fuzz_sil_poke,   fuzz_sil_high,
+    op_run,         op_run,       fuzz_sil_leave,  fuzz_sil_access, fuzz_sil_access, op_icr,
+    op_icr,         fuzz_sil_msr, fuzz_sil_cr8,    fuzz_sil_msr,    op_boundary,     op_boundary,
+    fuzz_sil_flags, fuzz_sil_hlt, fuzz_sil_host,   op_irte,         op_msi,          op_page,
+    op_physical,    op_icr,       fuzz_sil_access,
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct vapic_sil_config config = {.vendor = VAPIC_SIL_AMD};
     struct fuzz_input in = {data, size};
-    struct fuzz_op op;
-    struct state s = {.op = &op};
     uint64_t head = fuzz_u64(&in);
 
     if (!is_made)
         make();
     set_knobs(&config, head);
     fuzz_sil_init(&sil, images[head >> 29 & 1 && config.x2avic], &config);
-    s.iommu = (struct vapic_sil_amd_iommu){
+    iommu = (struct vapic_sil_amd_iommu){
         .machine = &sil.machine,
         .log = fuzz_sil_at(&sil, LOG, 8),
         .entries = 8,
@@ -311,11 +257,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         .log_dest = head >> 32 & 15,
         .log_vector = (uint8_t)(head >> 40),
     };
-    for (uint32_t i = 0; i < 200 && fuzz_next(&in, &op); i++) {
-        s.n = op.who & 1;
-        s.cpu = &sil.cpu[s.n];
-        ops[op.kind % (sizeof(ops) / sizeof(ops[0]))](&s);
-    }
+    fuzz_sil_run(&sil, &in, ops, sizeof(ops) / sizeof(ops[0]));
     return 0;
 }
 

@@ -209,6 +209,7 @@ static void begin(const struct head *h)
     equiv.toggling = h->flags & 2;
     equiv.other.state = h->seed;
     equiv.silent = true;
+    equiv.keeps = true;
     equiv.ops = equiv.epoch_length = OPS_MAX;
     wide = 0;
     eq_make(&equiv);

@@ -207,7 +207,7 @@ static void offer(const struct vapic_vm *vm, const struct vapic_msg *msg, uint32
 static void offer_all(const struct vapic_vm *vm, const struct vapic_msg *msg,
                       const struct targets *set, struct pick *p)
 {
-    uint32_t top = vapic_load32(&vm->top, VAPIC_ACQUIRE);
+    uint32_t top = slots_end(vm);
 
     for (uint32_t i = 0; set == NULL && i < top; i++)
         offer(vm, msg, i, p);
@@ -253,7 +253,7 @@ static uint32_t choose(const struct vapic_vm *vm, const struct vapic_msg *msg,
 static struct vapic_sent send_to_one(struct vapic_vm *vm, const struct vapic_msg *msg,
                                      const struct targets *set)
 {
-    uint32_t top = set != NULL ? set->count : vapic_load32(&vm->top, VAPIC_ACQUIRE);
+    uint32_t top = set != NULL ? set->count : slots_end(vm);
     struct vapic_sent sent = nobody();
 
     for (uint32_t attempt = 0; attempt < CHOICES && !sent.accepted; attempt++) {
@@ -407,7 +407,7 @@ static struct vapic_sent post_to_set(struct vapic_vm *vm, const struct vapic_msg
 /* The broadcast that guests use. */
 static struct vapic_sent post_to_others(struct vapic_vm *vm, const struct vapic_msg *msg)
 {
-    const uint32_t top = vapic_load32(&vm->top, VAPIC_ACQUIRE); /* pairs with publish() */
+    const uint32_t top = slots_end(vm);
     const uint32_t icr = msg->icr, source = msg->source;
     struct vapic_sent total = nobody();
 
@@ -429,7 +429,7 @@ static bool unique_physical(const struct vapic_vm *vm, const struct vapic_msg *m
 
 static struct vapic_sent scan_unique(struct vapic_vm *vm, const struct vapic_msg *msg)
 {
-    uint32_t top = vapic_load32(&vm->top, VAPIC_ACQUIRE), best = VAPIC_NO_INDEX;
+    uint32_t top = slots_end(vm), best = VAPIC_NO_INDEX;
 
     for (uint32_t i = 0; i < top; i++) {
         uint64_t ident = load_ident(vm, i);
@@ -449,7 +449,7 @@ static struct vapic_sent scan_unique(struct vapic_vm *vm, const struct vapic_msg
 
 static struct vapic_sent scan(struct vapic_vm *vm, const struct vapic_msg *msg)
 {
-    uint32_t top = vapic_load32(&vm->top, VAPIC_ACQUIRE); /* pairs with publish() */
+    uint32_t top = slots_end(vm);
     struct vapic_sent total = nobody();
 
     if (unique_physical(vm, msg))
@@ -471,7 +471,7 @@ struct vapic_sent vapic_send(struct vapic_vm *vm, struct vapic_msg msg)
     struct targets set;
 
     if ((msg.icr & APIC_ICR_SHORTHAND) == APIC_ICR_SELF) {
-        if (msg.source >= vapic_load32(&vm->top, VAPIC_ACQUIRE) ||
+        if (msg.source >= slots_end(vm) ||
             !vapic_fabric_concerns(vm, load_ident(vm, msg.source), msg.source, &msg))
             return total;
         return accept_one(vm, msg.source, &msg);
@@ -545,7 +545,7 @@ void vapic_fabric_kick(struct vapic *v, uint32_t icr, uint32_t dest)
 {
     struct vapic_msg msg = {icr, dest, v->index, 0};
     struct vapic_vm *vm = v->vm;
-    uint32_t top = vapic_load32(&vm->top, VAPIC_ACQUIRE); /* pairs with publish() */
+    uint32_t top = slots_end(vm);
     struct targets set;
 
     if (vapic_fabric_find(vm, &msg, &set)) {
@@ -563,7 +563,8 @@ enum vapic_action vapic_post(struct vapic *v, uint8_t vector, bool level, bool *
 {
     struct vapic_msg msg = {vector | (level ? APIC_ICR_LEVEL : 0) | APIC_ICR_ASSERT, 0,
                             VAPIC_FROM_DEVICE, 0};
-    uint32_t index = vapic_load32(&v->index, VAPIC_ACQUIRE); /* pairs with publish() */
+    /* Relaxed: the identity word says whether it is there. publish(), vapic_remove(). */
+    uint32_t index = vapic_load32(&v->index, VAPIC_RELAXED);
     struct vapic_sent sent = nobody();
 
     if (index != VAPIC_NO_INDEX) {
@@ -579,7 +580,7 @@ enum vapic_action vapic_post(struct vapic *v, uint8_t vector, bool level, bool *
 
 struct vapic *vapic_at(struct vapic_vm *vm, uint32_t index)
 {
-    if (index >= vapic_load32(&vm->top, VAPIC_ACQUIRE) || !(load_ident(vm, index) & IDENT_ADDED))
+    if (index >= slots_end(vm) || !(load_ident(vm, index) & IDENT_ADDED))
         return NULL;
     return vm->slots[index].vcpu;
 }

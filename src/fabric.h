@@ -34,7 +34,8 @@ static inline uint32_t find_id(struct vapic_vm *vm, uint32_t id)
     for (uint32_t steps = 0; at != 0 && steps < VAPIC_MAX_VCPUS; steps++) {
         struct vapic_slot *slot = &vm->slots[at - 1];
 
-        if (vapic_load32(&slot->id, VAPIC_ACQUIRE) == id)
+        /* Relaxed: written before the link that led here. */
+        if (vapic_load32(&slot->id, VAPIC_RELAXED) == id)
             return at;
         at = vapic_load16(&slot->next[LINK_ID], VAPIC_ACQUIRE);
     }

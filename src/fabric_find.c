@@ -187,7 +187,8 @@ static bool needs_scan(const struct vapic_vm *vm, const struct vapic_msg *msg)
         return true;
     if (vapic_load32(&vm->odd_ids, VAPIC_ACQUIRE) != 0)
         return true;
-    if (msg->icr & APIC_ICR_LOGICAL && vapic_load32(&vm->far_ids, VAPIC_ACQUIRE) != 0)
+    /* Relaxed: a scan is always right, and that there was one before `seq` is known from `seq`. */
+    if (msg->icr & APIC_ICR_LOGICAL && vapic_load32(&vm->far_ids, VAPIC_RELAXED) != 0)
         return true;
     return msg->dest == APIC_DEST_ALL_8 &&
            (ff_reaches_x2apics(vm, msg) || vapic_load32(&vm->xapic_count, VAPIC_ACQUIRE) != 0);

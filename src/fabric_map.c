@@ -175,15 +175,16 @@ static void publish(struct vapic *v, uint32_t index)
     seq_begin(vm);
     if (!MUTANT(ADDED_BEFORE_FILLED))
         slot->vcpu = v;
-    vapic_store32(&slot->id, v->id, VAPIC_RELEASE);
-    vapic_store32(&slot->arbiter, 0, VAPIC_RELEASE);
+    /* Relaxed: readers come to it by the chain, which is written after. */
+    vapic_store32(&slot->id, v->id, VAPIC_RELAXED);
+    vapic_store32(&slot->arbiter, 0, VAPIC_RELAXED);
     chain_insert(vm, id_head(vm, v->id), LINK_ID, index);
-    vapic_store32(&vm->far_ids, vm->far_ids + (v->id >> 20 != 0), VAPIC_RELEASE);
+    vapic_store32(&vm->far_ids, vm->far_ids + (v->id >> 20 != 0), VAPIC_RELAXED);
     set_ident(vm, index, ident_of(v));
-    vapic_store32(&v->index, index, VAPIC_RELEASE); /* pairs with vapic_post() */
-    /* Release: who sees the new bound sees the slot below it. */
+    /* Relaxed: both only lead to the identity word, which is acquired. vapic_post(), slots_end() */
+    vapic_store32(&v->index, index, VAPIC_RELAXED);
     if (index >= vm->top)
-        vapic_store32(&vm->top, index + 1, VAPIC_RELEASE);
+        vapic_store32(&vm->top, index + 1, VAPIC_RELAXED);
     if (MUTANT(ADDED_BEFORE_FILLED))
         slot->vcpu = v;
     seq_end(vm);
@@ -224,12 +225,12 @@ int vapic_remove(struct vapic *v)
     seq_begin(vm);
     set_ident(vm, index, 0);
     chain_remove(vm, id_head(vm, v->id), LINK_ID, index);
-    vapic_store32(&vm->far_ids, vm->far_ids - (v->id >> 20 != 0), VAPIC_RELEASE);
+    vapic_store32(&vm->far_ids, vm->far_ids - (v->id >> 20 != 0), VAPIC_RELAXED);
     seq_end(vm);
     if (UNLIKELY(v->accel != NULL))
         vapic_accel_removed(v);
     unlock(vm);
-    vapic_store32(&v->index, VAPIC_NO_INDEX, VAPIC_RELEASE); /* pairs with vapic_post() */
+    vapic_store32(&v->index, VAPIC_NO_INDEX, VAPIC_RELAXED); /* quiesce() waits for vapic_post() */
     /* Senders that resolved this vCPU before may be about to post to it. */
     if (!MUTANT(REMOVED_AT_ONCE))
         vm->host.quiesce(vm->ctx);

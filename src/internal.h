@@ -318,6 +318,15 @@ struct vapic_slot {
     uint16_t next[LINKS]; /* chains: slot + 1 of the next, 0 at the end */
 } __attribute__((aligned(64)));
 
+/*
+ * No slot from here on has ever held a vCPU. Relaxed: whether one below does is for its identity
+ * word to say, which is acquired and was 0 before; one that is added meanwhile may be missed.
+ */
+static inline uint32_t slots_end(const struct vapic_vm *vm)
+{
+    return vapic_load32(&vm->top, VAPIC_RELAXED);
+}
+
 static inline uint8_t ident_xid(uint64_t ident)
 {
     return (uint8_t)(ident >> IDENT_XID_SHIFT);

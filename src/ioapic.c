@@ -65,9 +65,9 @@
  * (R was set, so the write itself did not claim) the sender retries with the new one. A guest can
  * change the map without end, so after some rounds the sender takes the configuration lock, under
  * which 5 sees no change of the map; what is left are rewrites of this very entry, each of which
- * costs the guest an exit. Knob RIRR_WITHOUT_TARGET leaves R set instead, as KVM
- * mostly does: the guest then has to use the edge trick below. An edge-triggered message that
- * nobody accepts is gone, as an MSI is.
+ * costs the guest an exit. Knob LEVEL_FORGOTTEN leaves ST off, as Linux does: then the line,
+ * the entry or an EOI has to change before the message is sent again. An edge-triggered message
+ * that nobody accepts is gone, as an MSI is.
  *
  * Guests get rid of a stuck R in two ways: making the entry edge-triggered and level-triggered
  * again (version 11h), or writing the vector to the EOI register (version 20h). Both work here.
@@ -139,22 +139,23 @@ static bool try_claim(struct vapic_pin *pin, uint64_t *word)
     return false;
 }
 
-/* Takes back the claim made with `word`; false when it is not the last one, or was ended. */
-static bool take_back(struct vapic_pin *pin, uint64_t word, uint64_t *left)
+/* Takes back the claim made with `word`; false when it is not the last one, or was ended. `starved`
+ * is PIN_STARVED when whoever changes the map has to try again, else 0. */
+static bool take_back(struct vapic_pin *pin, uint64_t word, uint64_t starved, uint64_t *left)
 {
     uint64_t seen = vapic_load64(&pin->word, VAPIC_ACQUIRE);
 
     do {
         if (!(seen & IOAPIC_RTE_RIRR) || ((seen ^ word) & PIN_CLAIM))
             return false;
-        *left = (seen & ~(uint64_t)IOAPIC_RTE_RIRR) | PIN_STARVED;
+        *left = (seen & ~(uint64_t)IOAPIC_RTE_RIRR) | starved;
     } while (!replace(pin, &seen, *left));
     return true;
 }
 
 enum send_end {
     SEND_TAKEN,   /* or taken back by somebody who decided anew */
-    SEND_STARVED, /* nobody home; whoever changes the map retries */
+    SEND_STARVED, /* nobody home */
     SEND_AGAIN,   /* nobody home then, but the map or the entry has changed since */
 };
 
@@ -164,14 +165,16 @@ static enum send_end send_once(struct vapic_vm *vm, struct vapic_pin *pin, uint6
 {
     uint32_t seq = vapic_load32(&vm->seq, VAPIC_ACQUIRE);                 /* 1 */
     struct vapic_sent sent = vapic_fabric_deliver(vm, message(vm, word)); /* 2 */
+    bool forget = knob(vm, VAPIC_KNOB_LEVEL_FORGOTTEN);
     uint64_t left;
 
     *outcome = vapic_gsi_outcome(sent);
-    if (LIKELY(sent.accepted != 0) || knob(vm, VAPIC_KNOB_RIRR_WITHOUT_TARGET))
+    if (LIKELY(sent.accepted != 0))
         return SEND_TAKEN;
-    if (!take_back(pin, word, &left)) /* 3 */
+    if (!take_back(pin, word, forget ? 0 : PIN_STARVED, &left)) /* 3 */
         return SEND_TAKEN;
-    vapic_or32(&vm->starved, 1, VAPIC_SEQ_CST); /* 4, against b in vapic_ioapic_map_changed() */
+    if (!forget)
+        vapic_or32(&vm->starved, 1, VAPIC_SEQ_CST); /* 4, against b in vapic_ioapic_map_changed() */
     if ((vapic_load32(&vm->seq, VAPIC_SEQ_CST) == seq || MUTANT(MAP_NOT_RECHECKED)) && /* 5 */
         !((left ^ word) & PIN_MESSAGE))
         return SEND_STARVED;

@@ -235,26 +235,29 @@ void vapic_lapic_update_ppr(struct vapic *v)
     update_ppr(v);
 }
 
-static ALWAYS_INLINE uint32_t nonzero_bit(const struct vapic *v, uint32_t base, uint32_t word)
+static ALWAYS_INLINE uint32_t nonzero_bit(const struct vapic *v, uint32_t base, uint32_t word,
+                                          int order)
 {
-    return (uint32_t)(reg(v, base + 16 * word) != 0) << word;
+    const uint8_t *at = v->page + base + 16 * word;
+
+    return (uint32_t)(vapic_load32((const uint32_t *)(const void *)at, order) != 0) << word;
 }
 
 /* Unrolled: accelerated vCPUs come here with every entry and exit. */
-static ALWAYS_INLINE uint8_t nonzero_words(const struct vapic *v, uint32_t base)
+static ALWAYS_INLINE uint8_t nonzero_words(const struct vapic *v, uint32_t base, int order)
 {
-    uint32_t low = nonzero_bit(v, base, 0) | nonzero_bit(v, base, 1) | nonzero_bit(v, base, 2) |
-                   nonzero_bit(v, base, 3);
-    uint32_t high = nonzero_bit(v, base, 4) | nonzero_bit(v, base, 5) | nonzero_bit(v, base, 6) |
-                    nonzero_bit(v, base, 7);
+    uint32_t low = nonzero_bit(v, base, 0, order) | nonzero_bit(v, base, 1, order) |
+                   nonzero_bit(v, base, 2, order) | nonzero_bit(v, base, 3, order);
+    uint32_t high = nonzero_bit(v, base, 4, order) | nonzero_bit(v, base, 5, order) |
+                    nonzero_bit(v, base, 6, order) | nonzero_bit(v, base, 7, order);
 
     return (uint8_t)(low | high);
 }
 
 void vapic_lapic_recount(struct vapic *v)
 {
-    v->isr_words = nonzero_words(v, APIC_ISR);
-    v->irr_words = nonzero_words(v, APIC_IRR);
+    v->isr_words = nonzero_words(v, APIC_ISR, VAPIC_RELAXED);
+    v->irr_words = nonzero_words(v, APIC_IRR, VAPIC_RELAXED);
     update_ppr(v);
 }
 
@@ -373,12 +376,16 @@ static inline void fold(struct vapic *v, uint32_t word, uint32_t pir, uint32_t l
 /*
  * AVIC: what was posted is in the page already; only the hint is missing. Vectors below 16 that
  * were posted there have been checked by whoever posted them, and no processor delivers them.
+ *
+ * SEQ_CST: the owner's second step, behind the exchange in announce() or that of the physical
+ * table's entry; the sender's is a SEQ_CST operation on IRR, then a look at one of these. It
+ * acquires the trigger mode, too.
  */
 static void harvest_page(struct vapic *v)
 {
     for (uint32_t i = 0; i < 8 && UNLIKELY(v->fresh); i++)
         clear_reg_bits(v, APIC_IRR + 16 * i, 0xFFFFFFFF);
-    v->irr_words = nonzero_words(v, APIC_IRR);
+    v->irr_words = nonzero_words(v, APIC_IRR, VAPIC_SEQ_CST);
 }
 
 /* Acquire: what the senders wrote before they posted. */

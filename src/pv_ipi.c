@@ -96,7 +96,7 @@ static uint32_t send_to_vp(struct vapic *v, uint32_t index, uint8_t vector)
 
 static uint32_t send_to_all(struct vapic *v, uint8_t vector)
 {
-    uint32_t top = vapic_load32(&v->vm->top, VAPIC_ACQUIRE), accepted = 0;
+    uint32_t top = slots_end(v->vm), accepted = 0;
 
     for (uint32_t index = 0; index < top; index++)
         accepted += send_to_vp(v, index, vector);

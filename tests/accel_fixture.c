@@ -418,6 +418,7 @@ static void make_vm(struct ax *ax, const struct ax_options *o)
         config.max_vcpus = ax->vcpus;
     size = vapic_vm_memory(&config);
     assert_true(size > 0);
+    ax->memory_size = size;
     ax->memory = aligned_alloc(64, (size + 63) & ~(size_t)63);
     assert_int_equal(
         vapic_vm_init(&ax->vm, sizeof(ax->vm), &config, &ax->host, ax, ax->memory, size), VAPIC_OK);
@@ -463,12 +464,12 @@ static void make_vcpu(struct ax *ax, uint32_t n, const struct ax_options *o)
         c->cpu = &ax->cpus[n];
         c->pcpu = &ax->pcpus[n];
         ax->vendor->create(c);
+        if (o->on_create != NULL)
+            o->on_create(c);
         accel = (struct vapic_accel_vcpu_config){.vmcb = c->vmcb};
-        if (!o->no_attach) {
-            assert_int_equal(vapic_accel_attach(&c->apic, &c->accel, sizeof(c->accel), &accel),
-                             VAPIC_OK);
-            vapic_load(&c->apic, c->pcpu);
-        }
+        assert_int_equal(vapic_accel_attach(&c->apic, &c->accel, sizeof(c->accel), &accel),
+                         VAPIC_OK);
+        vapic_load(&c->apic, c->pcpu);
     }
     assert_int_equal(vapic_add(&c->apic), VAPIC_OK);
     if (o->x2apic)
@@ -554,6 +555,68 @@ void ax_free(struct ax *ax)
     free(ax->log);
     free(ax->v);
     free(ax);
+}
+
+/* ---- Back to an earlier state ---- */
+
+#define BLOCKS 6
+
+struct block {
+    void *at;
+    size_t size;
+};
+
+struct ax_copy {
+    struct block blocks[BLOCKS];
+};
+
+static void blocks_of(struct ax *ax, struct block to[BLOCKS])
+{
+    const struct block blocks[BLOCKS] = {
+        {ax, sizeof(*ax)},
+        {ax->arena, ax->arena_size},
+        {ax->memory, ax->memory_size},
+        {ax->cpus, ax->cpu_count * sizeof(*ax->cpus)},
+        {ax->pcpus, ax->cpu_count * sizeof(*ax->pcpus)},
+        {ax->by_id, AX_HOST_ID(ax->cpu_count) * sizeof(*ax->by_id)},
+    };
+
+    memcpy(to, blocks, sizeof(blocks));
+}
+
+struct ax_copy *ax_save(struct ax *ax)
+{
+    struct ax_copy *copy = malloc(sizeof(*copy));
+
+    assert_non_null(copy);
+    blocks_of(ax, copy->blocks);
+    for (uint32_t i = 0; i < BLOCKS; i++) {
+        struct block *b = &copy->blocks[i];
+        void *original = b->at;
+
+        if (original == NULL) /* there is no silicon */
+            b->size = 0;
+        b->at = malloc(b->size + 1);
+        assert_non_null(b->at);
+        if (b->size > 0)
+            memcpy(b->at, original, b->size);
+    }
+    return copy;
+}
+
+void ax_restore(struct ax *ax, const struct ax_copy *copy)
+{
+    struct ax_event *log = ax->log;
+    uint32_t log_size = ax->log_size;
+    struct block blocks[BLOCKS];
+
+    blocks_of(ax, blocks);
+    for (uint32_t i = 0; i < BLOCKS; i++)
+        if (copy->blocks[i].size > 0)
+            memcpy(blocks[i].at, copy->blocks[i].at, copy->blocks[i].size);
+    ax->log = log;
+    ax->log_size = log_size;
+    ax->logged = 0;
 }
 
 struct vapic_ioapic *ax_ioapic(struct ax *ax)

@@ -155,8 +155,8 @@ struct ax_options {
     bool no_features;    /* ... or instead of them */
     uint8_t max_lvt;     /* see struct vapic_config */
     bool trace;          /* log AX_TRACE */
-    bool no_attach;      /* vCPUs without vapic_accel_attach() */
-    struct vapic_vm_config config; /* max_vcpus 0: vcpus */
+    void (*on_create)(struct ax_vcpu *c); /* before the library sees the control block */
+    struct vapic_vm_config config;        /* max_vcpus 0: vcpus */
 };
 
 struct ax {
@@ -205,6 +205,7 @@ struct ax {
     size_t arena_used, arena_size;
     uint8_t *scratch; /* the APIC access page */
     void *memory;
+    size_t memory_size;
     uint32_t counts[AX_KINDS];
     uint64_t total; /* events ever */
     uint32_t logged;
@@ -216,6 +217,11 @@ struct ax {
 
 struct ax *ax_new(const struct ax_options *options);
 void ax_free(struct ax *ax);
+
+/* For who needs the same machine very often: a copy of all that it is made of, which ends with the
+ * program, and back to it. The log begins anew. */
+struct ax_copy *ax_save(struct ax *ax);
+void ax_restore(struct ax *ax, const struct ax_copy *copy);
 
 /* `size` bytes of host-physical memory, zero, aligned to `align` (a power of two). */
 void *ax_memory(struct ax *ax, size_t size, size_t align);

@@ -164,6 +164,7 @@ struct equiv {
     uint32_t epoch_length;
     bool verbose, toggling;
     bool silent; /* a failure is what is expected */
+    bool keeps;  /* eq_make() sets back the machines that it made before: quicker */
     bool survey; /* report every kind of unlisted difference, and go on */
     struct eq_random stream, other;
     struct eq_epoch epoch;

@@ -134,7 +134,40 @@ static void hardware_point(struct ax *ax, struct vapic_sil_cpu *cpu, enum vapic_
 static void toggle_waits(struct ax *ax);
 static void lock_is_taken(struct ax *ax);
 
-void eq_make(struct equiv *e)
+static struct kept {
+    struct ax *ref, *acc;
+    struct ax_copy *ref_copy, *acc_copy;
+    uint8_t iommu[sizeof(iommu)];
+} kept[AX_MODES][2]; /* by mode, and whether it starts in x2APIC mode */
+
+static void keep(const struct equiv *e)
+{
+    struct kept *k = &kept[e->mode][e->epoch.x2apic];
+
+    *k = (struct kept){
+        .ref = e->ref,
+        .acc = e->acc,
+        .ref_copy = ax_save(e->ref),
+        .acc_copy = ax_save(e->acc),
+    };
+    memcpy(k->iommu, &iommu, sizeof(iommu));
+}
+
+static bool set_back(struct equiv *e)
+{
+    const struct kept *k = &kept[e->mode][e->epoch.x2apic];
+
+    if (k->ref == NULL)
+        return false;
+    e->ref = k->ref;
+    e->acc = k->acc;
+    ax_restore(e->ref, k->ref_copy);
+    ax_restore(e->acc, k->acc_copy);
+    memcpy(&iommu, k->iommu, sizeof(iommu));
+    return true;
+}
+
+static void make_machines(struct equiv *e)
 {
     inside = true;
     e->ref = make(e, AX_MODE_NONE);
@@ -146,8 +179,6 @@ void eq_make(struct equiv *e)
     e->acc->on_point = hardware_point;
     e->acc->on_wait = toggle_waits;
     e->acc->on_contended = lock_is_taken;
-    memset(e->paused, 0, sizeof(e->paused));
-    e->reasons = 0;
     inside = false;
     eq_settle(e, e->ref);
     eq_settle(e, e->acc);
@@ -155,8 +186,21 @@ void eq_make(struct equiv *e)
     ax_forget(e->acc);
 }
 
+void eq_make(struct equiv *e)
+{
+    memset(e->paused, 0, sizeof(e->paused));
+    e->reasons = 0;
+    if (e->keeps && set_back(e))
+        return;
+    make_machines(e);
+    if (e->keeps)
+        keep(e);
+}
+
 void eq_free(struct equiv *e)
 {
+    if (e->keeps)
+        return;
     inside = true;
     if (eq_is_amd(e))
         for (uint32_t n = 0; n < EQ_VCPUS; n++)

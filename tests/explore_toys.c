@@ -110,29 +110,154 @@ void toy_fill(struct toy_block *to)
     *to = (struct toy_block){0};
 }
 
-void toy_random(struct toys *t, uint32_t self, uint32_t seed, uint32_t length)
+/* ---- Random programs ---- */
+
+struct machine_of_toys {
+    struct toys *t;
+    const struct toy_random *random;
+    uint32_t self, sum, bits; /* `bits`: of this operation */
+    uint32_t *word;
+};
+
+static void do_load(struct machine_of_toys *m)
+{
+    m->sum = m->sum * 5 + vapic_load32(m->word, VAPIC_RELAXED);
+}
+
+static void do_load_acquire(struct machine_of_toys *m)
+{
+    m->sum = m->sum * 5 + vapic_load32(m->word, VAPIC_ACQUIRE);
+}
+
+static void do_load_byte(struct machine_of_toys *m)
+{
+    m->sum = m->sum * 5 + __atomic_load_n((uint8_t *)m->word + m->bits % 2, __ATOMIC_ACQUIRE);
+}
+
+static void do_store(struct machine_of_toys *m)
+{
+    vapic_store32(m->word, m->sum * 4 + m->self, VAPIC_RELAXED);
+}
+
+static void do_store_release(struct machine_of_toys *m)
+{
+    vapic_store32(m->word, m->sum * 4 + m->self + 1, VAPIC_RELEASE);
+}
+
+static void do_store_strong(struct machine_of_toys *m)
+{
+    vapic_store32(m->word, m->sum * 4 + m->self + 1, VAPIC_SEQ_CST);
+}
+
+static void do_store_byte(struct machine_of_toys *m)
+{
+    __atomic_store_n((uint8_t *)m->word + 1, (uint8_t)(m->sum | 1), __ATOMIC_RELEASE);
+}
+
+static void do_add(struct machine_of_toys *m)
+{
+    m->sum = m->sum * 3 + vapic_add32(m->word, m->sum, VAPIC_SEQ_CST);
+}
+
+static void do_or(struct machine_of_toys *m)
+{
+    vapic_or32(m->word, 1u << m->bits % 4, VAPIC_ACQ_REL);
+}
+
+static void do_cas(struct machine_of_toys *m)
+{
+    uint32_t seen = 0;
+
+    m->sum = m->sum * 3 + vapic_cas32(m->word, &seen, m->sum, VAPIC_SEQ_CST);
+    m->sum += seen;
+}
+
+/* Decides by what it has read, and forgets it: others may come to the same state otherwise. */
+static void do_branch(struct machine_of_toys *m)
+{
+    if (vapic_load32(m->word, VAPIC_RELAXED) & 1)
+        vapic_or32(&m->t->y.value, 2, VAPIC_RELAXED);
+}
+
+static void do_wait(struct machine_of_toys *m)
+{
+    if (m->random->allowed & TOY_WAITS)
+        m->random->wait(m->word);
+    else
+        do_load(m);
+}
+
+static void do_locked(struct machine_of_toys *m)
+{
+    if (m->random->allowed & TOY_LOCKS)
+        m->random->lock(&m->t->lock.value);
+    do_load(m);
+    do_store(m);
+    if (m->random->allowed & TOY_LOCKS)
+        m->random->unlock(&m->t->lock.value);
+}
+
+static void do_choose(struct machine_of_toys *m)
+{
+    if (m->random->allowed & TOY_CHOICES)
+        m->sum = m->sum * 3 + m->random->choose();
+    else
+        do_load(m);
+}
+
+static void do_plain_load(struct machine_of_toys *m)
+{
+    if (m->random->allowed & TOY_PLAIN)
+        m->sum = m->sum * 5 + m->t->flag[m->bits % 2].value;
+    else
+        do_load(m);
+}
+
+static void do_plain_store(struct machine_of_toys *m)
+{
+    if (m->random->allowed & TOY_PLAIN)
+        m->t->flag[m->bits % 2].value = m->sum;
+    else
+        do_store(m);
+}
+
+static void (*const operations[])(struct machine_of_toys *m) = {
+    do_load,         do_load_acquire, do_load_byte, do_store,  do_store_release,
+    do_store_strong, do_store_byte,   do_add,       do_or,     do_cas,
+    do_branch,       do_wait,         do_locked,    do_choose, do_plain_load,
+    do_plain_store,
+};
+
+void toy_random(struct toys *t, uint32_t self, const struct toy_random *random)
 {
     struct toy_word *const words[] = {&t->x, &t->y, &t->z};
-    uint32_t sum = self + 1;
+    struct machine_of_toys m = {.t = t, .random = random, .self = self, .sum = self + 1};
+    uint32_t seed = random->seed;
 
-    for (uint32_t i = 0; i < length; i++) {
-        uint32_t *word;
-
+    for (uint32_t i = 0; i < random->length; i++) {
         seed = seed * 1103515245 + 12345;
-        word = &words[(seed >> 16) % 3]->value;
-        switch ((seed >> 20) % 4) {
-        case 0:
-            vapic_store32(word, sum * 4 + self, VAPIC_RELAXED);
-            break;
-        case 1:
-            sum = sum * 3 + vapic_add32(word, sum, VAPIC_SEQ_CST);
-            break;
-        default:
-            sum = sum * 5 + vapic_load32(word, VAPIC_RELAXED);
-            break;
-        }
+        m.word = &words[(seed >> 16) % 3]->value;
+        m.bits = seed >> 26;
+        operations[(seed >> 20) % 16](&m);
     }
-    t->result[self].value = sum;
+    t->result[self].value = m.sum;
+}
+
+void toy_hand_over(struct toys *t)
+{
+    t->y.value = 1;
+    vapic_store32(&t->x.value, 1, VAPIC_RELEASE);
+    vapic_store32(&t->z.value, 1, VAPIC_RELAXED);
+    vapic_add32(&t->turn.value, 1, VAPIC_SEQ_CST);
+}
+
+void toy_take_over(struct toys *t)
+{
+    (void)vapic_load32(&t->x.value, VAPIC_ACQUIRE);
+    while (vapic_load32(&t->z.value, VAPIC_RELAXED) == 0)
+        ;
+    vapic_add32(&t->turn.value, 1, VAPIC_SEQ_CST);
+    t->result[1].value = t->y.value;
 }
 
 void toy_wild(void)

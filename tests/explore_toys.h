@@ -47,9 +47,26 @@ struct toy_block {
 void toy_copy(struct toy_block *to, const struct toy_block *from);
 void toy_fill(struct toy_block *to);
 
-/* A program of `length` reads and writes of few words, picked by `seed`, for comparison with brute
- * force: what it reads goes into what it writes. */
-void toy_random(struct toys *t, uint32_t self, uint32_t seed, uint32_t length);
+/* A program of `length` operations on few words, picked by `seed`, for comparison with brute force:
+ * what it reads goes into what it writes. What is not `allowed`, or has no function of the host's,
+ * is a load instead. */
+struct toy_random {
+    uint32_t seed, length;
+    uint32_t allowed; /* TOY_... */
+    void (*wait)(uint32_t *word);
+    void (*lock)(uint32_t *word);
+    void (*unlock)(uint32_t *word);
+    uint32_t (*choose)(void);
+};
+#define TOY_WAITS   1u
+#define TOY_LOCKS   2u
+#define TOY_CHOICES 4u
+#define TOY_PLAIN   8u /* and so maybe a data race */
+void toy_random(struct toys *t, uint32_t self, const struct toy_random *random);
+
+/* y is handed over by x, or by turn; who looks at x too early and comes first to turn goes by z. */
+void toy_hand_over(struct toys *t);
+void toy_take_over(struct toys *t);
 
 void toy_wild(void);
 void toy_spin(struct toys *t); /* until x is not 0 */

@@ -118,6 +118,7 @@ static void the_hosts_bits_stay(void **state)
     ax_free(ax);
 }
 
+/* [SDM3 26.6] */
 static void the_constant_fields(void **state)
 {
     static const uint32_t ids[] = {0, 300};
@@ -136,6 +137,63 @@ static void the_constant_fields(void **state)
 }
 
 /* An entry where nothing changed costs one VMREAD and no VMWRITE. */
+/* Everything that is the library's to set, and is not a constant. */
+static const struct {
+    uint32_t field;
+    uint64_t mask;
+} owned[] = {
+    {VMCS_PIN_CONTROLS, VMX_PIN_POSTED_INTERRUPTS},
+    {VMCS_PRIMARY_CONTROLS,
+     VMX_PRI_TPR_SHADOW | VMX_PRI_CR8_LOAD | VMX_PRI_CR8_STORE | VMX_PRI_SECONDARY},
+    {VMCS_SECONDARY_CONTROLS, ALL_SECONDARY},
+    {VMCS_TPR_THRESHOLD, 0xFFFFFFFF},
+    {VMCS_GUEST_INTERRUPT_STATUS, 0xFFFF},
+    {VMCS_EOI_EXIT0, UINT64_MAX},
+    {VMCS_EOI_EXIT1, UINT64_MAX},
+    {VMCS_EOI_EXIT2, UINT64_MAX},
+    {VMCS_EOI_EXIT3, UINT64_MAX},
+    {VMCS_TERTIARY_CONTROLS, VMX_TER_IPI_VIRTUALIZATION}, /* the last: not every processor has it */
+};
+
+static size_t owned_by(bool ipiv)
+{
+    return sizeof(owned) / sizeof(owned[0]) - (ipiv ? 0 : 1);
+}
+
+static void spoil(struct ax_vcpu *c)
+{
+    for (size_t i = 0; i < owned_by(c->ax->options.accel.features & VAPIC_ACCEL_IPIV); i++) {
+        uint64_t value = field(c->ax, c->n, owned[i].field) ^ owned[i].mask;
+
+        assert_true(vapic_sil_vmwrite(&c->vmcs, owned[i].field, value));
+    }
+}
+
+/* A vmcs01 in which its host has left anything is as good as a new one. [SDM3 26.6] */
+static void check_stale_fields(bool ipiv, bool x2apic)
+{
+    struct ax_options o = {
+        .accel = {.kind = VAPIC_ACCEL_APICV, .features = ipiv ? VAPIC_ACCEL_IPIV : 0},
+        .x2apic = x2apic};
+    struct ax *clean = ax_new(&o), *stale;
+
+    o.on_create = spoil;
+    stale = ax_new(&o);
+    assert_true(ax_enter(clean, 0));
+    assert_true(ax_enter(stale, 0));
+    for (size_t i = 0; i < owned_by(ipiv); i++)
+        assert_int_equal(field(stale, 0, owned[i].field), field(clean, 0, owned[i].field));
+    ax_free(stale);
+    ax_free(clean);
+}
+
+static void what_the_host_left_is_overwritten(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < 4; i++)
+        check_stale_fields(i & 1, i & 2);
+}
+
 static void nothing_is_written_twice(void **state)
 {
     struct ax *ax = machine(WITH_IPIV, 1);
@@ -536,6 +594,7 @@ int main(void)
         cmocka_unit_test(both_modes_change_in_one_write),
         cmocka_unit_test(the_hosts_bits_stay),
         cmocka_unit_test(the_constant_fields),
+        cmocka_unit_test(what_the_host_left_is_overwritten),
         cmocka_unit_test(nothing_is_written_twice),
         cmocka_unit_test(the_page_is_flushed_when_it_comes_into_use),
         cmocka_unit_test(no_access_reaches_the_scratch_page_after_a_switch),

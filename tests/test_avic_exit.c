@@ -657,7 +657,8 @@ static void test_busy_bit(void **state)
     ax_free(ax);
 }
 
-/* As two words of the page, by the processor, by emulation and by an image alike. */
+/* As two words of the page, by the processor, by emulation and by an image alike; the second is at
+ * 310h as in xAPIC mode. [APM2 15.29.10] */
 static void test_split_icr(void **state)
 {
     struct ax *ax = avic_vm(X2AVIC, 2, true);

@@ -285,6 +285,20 @@ static void rules_continue_or_stop(void **state)
     assert_int_equal(rules.rule[0].hits, 1);
 }
 
+static void a_rule_that_continues_goes_first(void **state)
+{
+    struct diff_verdict verdict;
+
+    (void)state;
+    two_differences();
+    parse_rules(RULE("then: stop\n") RULE("what: 0x280\nthen: continue\n"));
+    verdict = compare();
+    assert_false(verdict.unexplained);
+    assert_ptr_equal(verdict.cut, &rules.rule[0]);
+    assert_int_equal(verdict.compared, 2);
+    assert_int_equal(rules.rule[1].hits, 1);
+}
+
 /* A rule explains what it says and nothing else. */
 static void rules_are_narrow(void **state)
 {
@@ -488,6 +502,7 @@ int main(void)
         cmocka_unit_test(missing_and_further_records_are_found),
         cmocka_unit_test(a_hang_is_a_difference),
         cmocka_unit_test(rules_continue_or_stop),
+        cmocka_unit_test(a_rule_that_continues_goes_first),
         cmocka_unit_test(rules_are_narrow),
         cmocka_unit_test(rules_know_the_vector),
         cmocka_unit_test(rules_know_the_pin),

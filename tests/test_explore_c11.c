@@ -254,7 +254,7 @@ static void run_all(void **state)
                           {{STORE, Y, store, 1}, {LOAD, X, load, 1}},                              \
     }
 
-/* As the protocols of the library do it: a read-modify-write, then a load of any order. */
+/* As the protocols of the library do it: a read-modify-write, then a load. */
 #define SB_RMW(rmw, load)                                                                          \
     .memory = EX_C11, .program = {                                                                 \
                           {{ADD, X, rmw, 1}, {LOAD, Y, load, 0}},                                  \
@@ -298,8 +298,9 @@ static const struct litmus tests[] = {
     {"buffering_release_acquire_is_not_enough", SB(REL, ACQ), .shown = "00"},
     {"buffering_seq_cst", SB(SC, SC), .shown = "11", .hidden = "00"},
     {"buffering_seq_cst_store_acquire_load", SB(SC, ACQ), .shown = "00"},
-    {"buffering_locked_operation_is_a_barrier", SB_RMW(SC, RLX), .shown = "11", .hidden = "00"},
-    {"buffering_weaker_operation_is_none", SB_RMW(__ATOMIC_ACQ_REL, RLX), .shown = "00"},
+    {"buffering_operation_and_load", SB_RMW(SC, SC), .shown = "11", .hidden = "00"},
+    {"buffering_operation_is_no_barrier", SB_RMW(SC, ACQ), .shown = "00"},
+    {"buffering_weaker_operation", SB_RMW(__ATOMIC_ACQ_REL, SC), .shown = "00"},
     {"two_readers_two_writers_acquire", IRIW(REL, ACQ), .shown = "1010"},
     {"two_readers_two_writers_seq_cst", IRIW(SC, SC), .shown = "1111", .hidden = "1010"},
     {"causality_relaxed", WRC(RLX, RLX), .shown = "110"},

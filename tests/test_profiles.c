@@ -121,12 +121,15 @@ static bool effect_LEVEL_IPI(struct fx *fx)
     return fx_bit(fx, 0, APIC_TMR, VECTOR);
 }
 
-static bool effect_RIRR_WITHOUT_TARGET(struct fx *fx)
+static bool effect_LEVEL_FORGOTTEN(struct fx *fx)
 {
+    fx_set(fx, 0, APIC_SVR, 0xFF);
     scene_ioapic = fx_ioapic(fx, 24, 0, 0x20);
-    fx_rte_write(scene_ioapic, 3, UINT64_C(0x77) << 56 | 0x8000 | VECTOR);
+    fx_rte_write(scene_ioapic, 3, 0x8000 | VECTOR);
     vapic_ioapic_set(scene_ioapic, 3, 0, true);
-    return (fx_rte_read(scene_ioapic, 3) >> 14 & 1) != 0;
+    assert_int_equal(fx_rte_read(scene_ioapic, 3) >> 14 & 1, 0);
+    fx_set(fx, 0, APIC_SVR, APIC_SVR_ENABLE | 0xFF);
+    return !fx_bit(fx, 0, APIC_IRR, VECTOR);
 }
 
 static bool effect_X2APIC_ALIASES_XAPIC(struct fx *fx)

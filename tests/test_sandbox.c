@@ -371,11 +371,32 @@ static const struct row {
 
 /* ---- One child each ---- */
 
-static _Noreturn void child(const struct row *row, int err_fd)
+/* How a child ends that does this. Built with a sanitizer there is no sandbox, nor this test. */
+static int status_of(void (*act)(const void *arg), const void *arg)
 {
+    int status = 0;
+    pid_t pid;
+
+    assert_true(vmm_sandbox_possible());
+    fflush(stdout);
+    pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        act(arg);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    return status;
+}
+
+static int err_pipe[2];
+
+static void do_row(const void *arg)
+{
+    const struct row *row = arg;
     struct vmm_err err = {.text = ""};
 
-    dup2(err_fd, STDERR_FILENO);
+    dup2(err_pipe[1], STDERR_FILENO);
     if (row->before != NULL && !row->before())
         _exit(5);
     if (vmm_sandbox_no_new_privs(&err) != 0 || prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1)
@@ -390,21 +411,15 @@ static _Noreturn void child(const struct row *row, int err_fd)
 static void check_row(const struct row *row)
 {
     char text[512] = "", expected[64];
-    int fds[2], status = 0;
     ssize_t size;
-    pid_t pid;
+    int status;
 
-    assert_int_equal(pipe(fds), 0);
+    assert_int_equal(pipe(err_pipe), 0);
     parent = getpid();
-    fflush(stdout);
-    pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0)
-        child(row, fds[1]);
-    close(fds[1]);
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    size = read(fds[0], text, sizeof(text) - 1);
-    close(fds[0]);
+    status = status_of(do_row, row);
+    close(err_pipe[1]);
+    size = read(err_pipe[0], text, sizeof(text) - 1);
+    close(err_pipe[0]);
     if (row->forbidden < 0) {
         if (!WIFEXITED(status) || WEXITSTATUS(status) != FINE)
             fail_msg("%s: status %#x: %s", row->name, (unsigned)status, text);
@@ -420,21 +435,20 @@ static void check_row(const struct row *row)
 static void every_row(void **state)
 {
     (void)state;
-    if (!vmm_sandbox_possible())
-        skip();
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
         check_row(&rows[i]);
 }
 
 /* ---- A terminal when it strikes ---- */
 
-static _Noreturn void leader_of_terminal(void)
+static void lead_a_terminal(const void *arg)
 {
     struct termios before, after;
     struct vmm_err err;
     int status = 0;
     pid_t pid;
 
+    (void)arg;
     if (!open_terminal() || tcgetattr(terminal, &before) != 0)
         _exit(1);
     pid = fork();
@@ -453,18 +467,9 @@ static _Noreturn void leader_of_terminal(void)
 
 static void the_terminal_comes_back(void **state)
 {
-    int status = 0;
-    pid_t pid;
+    int status = status_of(lead_a_terminal, NULL);
 
     (void)state;
-    if (!vmm_sandbox_possible())
-        skip();
-    fflush(stdout);
-    pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0)
-        leader_of_terminal();
-    assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_true(WIFEXITED(status));
     assert_int_equal(WEXITSTATUS(status), FINE);
 }
@@ -481,11 +486,12 @@ static void *open_later(void *arg)
     _exit(try_open());
 }
 
-static _Noreturn void child_with_thread(void)
+static void start_thread_first(const void *arg)
 {
     struct vmm_err err;
     pthread_t thread;
 
+    (void)arg;
     close(STDERR_FILENO);
     if (pthread_create(&thread, NULL, open_later, NULL) != 0 ||
         vmm_sandbox_enter(VMM_SANDBOX_KVM, 0, &err) != 0)
@@ -497,18 +503,9 @@ static _Noreturn void child_with_thread(void)
 
 static void threads_from_before(void **state)
 {
-    int status = 0;
-    pid_t pid;
+    int status = status_of(start_thread_first, NULL);
 
     (void)state;
-    if (!vmm_sandbox_possible())
-        skip();
-    fflush(stdout);
-    pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0)
-        child_with_thread();
-    assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_true(WIFSIGNALED(status));
     assert_int_equal(WTERMSIG(status), SIGSYS);
 }

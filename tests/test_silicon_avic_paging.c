@@ -264,7 +264,7 @@ static void translations_are_replaced(void **state)
     sf_free(sf);
 }
 
-/* How a stale translation may be got rid of. */
+/* How a stale translation may be got rid of. [APM2 15.16.2] */
 enum cure { NOTHING, TLB_ALL, TLB_ASID, TLB_ASID_NON_GLOBAL, OTHER_ASID, FLUSH, CURES };
 
 static void apply(struct sf *sf, enum cure cure, uint32_t n)

@@ -1,9 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# Fetches what the rig and `make run` boot, and builds their initramfs images. Nothing is
-# installed: the packages are downloaded from the Debian mirrors this machine is configured for
-# (apt verifies their signatures) and unpacked below build/deps. Called by `make`; quick and
+# Fetches what the rig and `make run` boot and what tests compare with, and builds the initramfs
+# images. Nothing is installed: packages are unpacked below build/deps. Called by `make`; quick and
 # offline when everything is there.
 #
 #   tools/deps.sh [--dir DIR] [--suite SUITE] [--update]
@@ -20,6 +19,7 @@
 #   rig-base.cpio      the rest of the rig's host: busybox and /init
 #   guest-linux.cpio   the initramfs that `make run` boots
 #   pkg/               downloaded packages;  root-*/  the same, unpacked
+#   bochs-*/           the emulator of tests/bochs: see tools/bochs-deps.sh
 
 set -eu
 
@@ -31,11 +31,7 @@ dir=$src/build/deps
 suite=
 update=
 
-die()
-{
-    echo "deps.sh: $*" >&2
-    exit 1
-}
+. "$src/tools/apt.sh"
 
 while [ $# -gt 0 ]; do
     case $1 in
@@ -47,46 +43,9 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-# Words that go into paths and into a sources list: no surprises in them.
-case $suite in
-*[!a-z0-9-]*) die "'$suite' is no name of a Debian suite" ;;
-esac
-
-mkdir -p "$dir"
-dir=$(cd "$dir" && pwd)
+check_suite
+lock_dir
 kernel_link=$dir/vmlinuz${suite:+-$suite}
-
-# Two builds in one tree would otherwise unpack over each other.
-exec 9>"$dir/.lock"
-command -v flock >/dev/null && flock 9
-
-# apt_for_suite - an apt configuration of our own for SUITE, on this machine's mirror and keys
-apt_for_suite()
-{
-    state=$dir/apt-$suite
-    mkdir -p "$state/lists/partial" "$state/cache/archives/partial"
-    mirror=$(apt-get indextargets --format '$(REPO_URI) $(COMPONENT)' \
-        'Created-By: Packages' 'Origin: Debian' 'Label: Debian' 'Component: main' |
-        sed -n '1s/ .*//p')
-    [ -n "$mirror" ] || die "this machine's apt knows no Debian mirror: see apt's sources.list"
-    echo "deb $mirror $suite main" >"$state/sources.list"
-    set -- -o "Dir::Etc::sourcelist=$state/sources.list" -o Dir::Etc::sourceparts=/dev/null \
-        -o "Dir::State::lists=$state/lists" -o "Dir::Cache=$state/cache"
-    printf '%s\n' "$@" >"$state/options"
-}
-
-# with_apt COMMAND ARGUMENT... - apt's COMMAND for the wanted suite, unprivileged if need be
-with_apt()
-{
-    tool=$1
-    shift
-    if [ -n "$suite" ]; then
-        while IFS= read -r option; do
-            set -- "$@" "$option"
-        done <"$dir/apt-$suite/options"
-    fi
-    "$tool" -o APT::Sandbox::User=root -q "$@"
-}
 
 # fetch PACKAGE DIRECTORY - download PACKAGE and unpack it, unless that was done before
 fetch()
@@ -95,10 +54,9 @@ fetch()
     [ -e "$stamp" ] && return
     mkdir -p "$dir/pkg" "$2"
     echo "deps: fetching $1"
-    (cd "$dir/pkg" && rm -f "$1"_*.deb && with_apt apt-get download "$1") >"$dir/apt.log" 2>&1 || {
-        sed 's/^/    /' "$dir/apt.log" >&2
+    rm -f "$dir/pkg/$1"_*.deb
+    (cd "$dir/pkg" && logged with_apt apt-get download "$1") ||
         die "cannot download $1: is there a network, and was 'apt-get update' run?"
-    }
     dpkg-deb -x "$dir/pkg/$1"_*.deb "$2" || die "cannot unpack $1"
     : >"$stamp"
 }
@@ -127,13 +85,7 @@ kernel_file()
 # get_kernel - the newest kernel of the suite: unpack it, link it
 get_kernel()
 {
-    if [ -n "$suite" ]; then
-        apt_for_suite
-        with_apt apt-get update >"$dir/apt.log" 2>&1 || {
-            sed 's/^/    /' "$dir/apt.log" >&2
-            die "cannot read the package lists of suite '$suite'"
-        }
-    fi
+    [ -z "$suite" ] || apt_for_suite
     package=$(newest_kernel)
     if [ -z "$package" ] && [ -z "$suite" ] && [ "$(id -u)" = 0 ]; then
         apt-get -q update >"$dir/apt.log" 2>&1 || true
@@ -151,9 +103,7 @@ get_kernel()
     ln -sfn "vmlinuz-$release" "$kernel_link"
 }
 
-for tool in apt-get apt-cache dpkg-deb cpio readelf; do
-    command -v $tool >/dev/null || die "$tool is missing: run 'make packages'"
-done
+need apt-get apt-cache dpkg-deb cpio readelf
 
 if [ -n "$update" ] || [ ! -e "$kernel_link" ]; then
     get_kernel
@@ -161,9 +111,16 @@ fi
 kernel=$(readlink "$kernel_link")
 
 # The tools are of this machine's suite, always.
+wanted=$suite
 suite=
 for package in $TOOLS; do
     fetch "$package" "$dir/root-tools"
 done
 
 sh "$src/tools/initramfs.sh" "$dir" "${kernel#vmlinuz-}"
+
+# Nothing that is built needs Bochs: without it, one test says why and fails.
+[ -n "$wanted" ] || {
+    exec 9>&-
+    sh "$src/tools/bochs-deps.sh" --dir "$dir" >/dev/null || echo "deps: going on without Bochs" >&2
+}

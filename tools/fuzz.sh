@@ -37,7 +37,7 @@ all_targets()
 settings()
 {
     case $1 in
-    guest) echo 776 1500 ;;
+    guest) echo 776 4000 ;;
     linux) echo 8192 100000 ;;
     multiboot) echo 4096 300000 ;;
     devices) echo 512 60000 ;;

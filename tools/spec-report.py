@@ -11,8 +11,10 @@ one place (not "12.5, 12.6", not "12.5-12.7").
   [SDM3 12.5.1]    a section of a volume of Intel's manual        SDM1 to SDM4
   [SDM3 T12-1]     a table of it; F12-8 is a figure
   [SDM2 HLT]       an instruction's page
+  [APM2 B.1]       an appendix, or a section of it
   [APM2 16.3.1]    a section of a volume of AMD's manual          APM1 to APM5
   [IOAPIC 3.2.4]   the 82093AA data sheet
+  [IOMMU 2.2.5]    AMD's specification of its IOMMUs
   [PIC 8259A]      other chips: [PIC ...], [PIT ...], [RTC ...], [UART ...]
   [MB1 3.2]        the multiboot specification, version 1
   [ACPI 5.2.12]    [PCI 3.2] [MP 4.3]
@@ -33,14 +35,16 @@ import sys
 from collections import defaultdict
 
 SECTION = r"\d+(\.\d+)*[A-Z]?"
+APPENDIX = r"[A-K](\.\d+)*"
 CAPTION = r"[TF]\d+-\d+"
 MNEMONIC = r"[A-Z][A-Z0-9]+"
 WORD = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 SOURCES = {
-    r"SDM[1-4]": rf"{SECTION}|{CAPTION}|{MNEMONIC}",
-    r"APM[1-5]": rf"{SECTION}|{CAPTION}|{MNEMONIC}",
+    r"SDM[1-4]": rf"{SECTION}|{APPENDIX}|{CAPTION}|{MNEMONIC}",
+    r"APM[1-5]": rf"{SECTION}|{APPENDIX}|{CAPTION}|{MNEMONIC}",
     r"MB1": SECTION,
     r"IOAPIC": SECTION,
+    r"IOMMU": SECTION,
     r"ACPI": SECTION,
     r"PCI": SECTION,
     r"MP": SECTION,

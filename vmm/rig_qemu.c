@@ -88,6 +88,10 @@ static uint64_t memory_mib(const struct vmm_rig_boot *boot)
  * Without XSAVE: TCG's SVM does not intercept XSETBV, so KVM never learns the guest's XCR0 and runs
  * it with another one. And so without AVX, which needs it: kernels of 2026 use it as soon as CPUID
  * shows it.
+ *
+ * With icount an interrupt that KVM's own irqchip injects may come twice: VMRUN leaves its vector
+ * behind as an exception still to be raised, and a timer of the emulator's that is due before the
+ * next VMEXIT raises it (docs/interchange.md). After one of libvapic's KVM makes it exit first.
  */
 static void add_processor(struct args *args, const struct vmm_rig_config *cfg)
 {

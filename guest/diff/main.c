@@ -6,9 +6,12 @@
 #include "ioapic.h"
 #include "start.h"
 
-#define VEC_BASELINE 0x30u
-#define DRAIN_ROUNDS 300u
-#define LINES        24u
+#define VEC_BASELINE   0x30u
+#define DRAIN_ROUNDS   300u
+#define LINES          24u
+
+#define MSI_ADDRESS    0xfee00000u
+#define MSI_DEST_SHIFT 12
 
 struct diff_mailbox mailbox;
 struct diff_cpu diff_cpu[DIFF_CPUS_MAX];
@@ -50,7 +53,16 @@ static void drain(void)
     }
 }
 
-/* A vector's trigger mode goes back to edge with the next edge. True: there was one. */
+static void send_edge(uint8_t vector)
+{
+    outl(DIFF_PORT_MSI_ADDR, MSI_ADDRESS | this_cpu()->index << MSI_DEST_SHIFT);
+    outl(DIFF_PORT_MSI_DATA, vector);
+}
+
+/*
+ * A vector's trigger mode goes back to edge with the next edge: a device's, for hardware that posts
+ * IPIs does not look at it. True: there was one.
+ */
 static bool clear_tmr(void)
 {
     bool any = false;
@@ -61,7 +73,7 @@ static bool clear_tmr(void)
         any |= word != 0;
         for (uint32_t bit = i ? 0 : 16; bit < 32 && word >> bit; bit++)
             if (word >> bit & 1)
-                apic_mmio_write(APIC_ICR, ICR_SELF | ICR_ASSERT | (32 * i + bit));
+                send_edge((uint8_t)(32 * i + bit));
     }
     return any;
 }

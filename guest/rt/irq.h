@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Interrupt entry: counts every vector per CPU, calls the test's handler or just EOIs, repairs
- * expected #GPs, and panics on any other exception.
+ * Interrupt entry. irq.c, which not every guest takes, counts every vector per CPU, calls the
+ * test's handler or just EOIs, and panics on exceptions that are neither handled nor expected.
  */
 #ifndef GUEST_IRQ_H
 #define GUEST_IRQ_H
@@ -27,10 +27,22 @@ enum irq_vector {
     VEC_SPURIOUS = 0xff,
 };
 
-typedef void (*irq_handler)(struct irq_frame *frame);
+/* ---- idt.c ---- */
 
 /* Each CPU loads the one IDT, which the first call builds. */
 void irq_init(void);
+
+/* A #GP that its code expects goes on behind it. False: nobody expects one there. */
+bool irq_repair(struct irq_frame *frame);
+
+/* ---- irq.c, or a guest's own ---- */
+
+/* entry.S calls it for every vector. */
+void irq_entry(struct irq_frame *frame);
+
+/* ---- irq.c ---- */
+
+typedef void (*irq_handler)(struct irq_frame *frame);
 
 /* A handler does its own EOI. Null restores the default: EOI for vectors from 32 up, nothing below.
  */

@@ -367,7 +367,7 @@ struct vapic_irte {
  * whenever the vCPU is accelerated; `remapped` is the entry to use otherwise, whose host interrupt
  * the host then turns into vapic_post(). `irte` is all zero before its first use. `v` is added.
  * VAPIC_E_ARG: vector below 16, kind is not AVIC, there is no host.irte(); VAPIC_E_BUSY: `irte` is
- * attached. [APM2 15.29.5, AMD IOMMU 2.2.5] [config]
+ * attached. [APM2 15.29.5] [IOMMU 2.2.5] [config]
  */
 int vapic_irte_attach(struct vapic_irte *irte, struct vapic *v, uint8_t vector,
                       const uint64_t remapped[2], void *ctx);

@@ -119,7 +119,7 @@ uint32_t vapic_api_version(void);
     X(BSP_WRITABLE, 0, 1, "the guest may write IA32_APIC_BASE.BSP")                                \
     X(LOWEST_IN_X2APIC, 1, 1, "lowest-priority IPIs work in x2APIC mode (else ESR bit 4)")         \
     X(LEVEL_IPI, 1, 1, "an IPI with trigger mode level sets TMR (else every IPI is edge)")         \
-    X(RIRR_WITHOUT_TARGET, 0, 1, "remote IRR is set although nobody accepted the message")         \
+    X(LEVEL_FORGOTTEN, 0, 1, "a level that nobody accepted waits for its line, entry or EOI")      \
     X(X2APIC_ALIASES_XAPIC, 0, 0, "destinations above FFh reach xAPIC targets by their low byte")  \
     X(WIDE_XAPIC, 1, 1, "a vCPU whose ID exceeds FFh is reached by it in xAPIC mode too")          \
     X(UNIQUE_ID, 0, 0, "one vCPU per physical ID: x2APIC wins, then the lowest index")             \

@@ -42,7 +42,7 @@ static void kick(struct vapic *v, struct vapic *target)
 
 static void kick_everybody(struct vapic *v, const struct ipi *ipi)
 {
-    uint32_t top = vapic_load32(&v->vm->top, VAPIC_ACQUIRE); /* pairs with publish() */
+    uint32_t top = slots_end(v->vm);
 
     TRACE(v->vm, AVIC_KICK_VCPU_SLOWPATH, v->index, ipi->high, ipi->low, ipi->index, 0);
     for (uint32_t i = 0; i < top; i++)

@@ -213,7 +213,7 @@ void vapic_ga_log(struct vapic_platform *platform, uint64_t entry)
 
 static void wake_vm(struct vapic_accel *accel)
 {
-    uint32_t top = vapic_load32(&accel->vm->top, VAPIC_ACQUIRE);
+    uint32_t top = slots_end(accel->vm);
 
     for (uint32_t i = 0; i < top; i++) {
         struct vapic *v = vapic_at(accel->vm, i);

@@ -248,7 +248,7 @@ int vapic_vtd_irte(struct vapic *v, uint8_t vector, uint16_t source, uint64_t ir
 
 static void wake_blocked(struct vapic_vm *vm)
 {
-    uint32_t top = vapic_load32(&vm->top, VAPIC_ACQUIRE);
+    uint32_t top = slots_end(vm);
 
     for (uint32_t i = 0; i < top; i++) {
         struct vapic *v = vapic_at(vm, i);

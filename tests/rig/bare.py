@@ -35,6 +35,13 @@ class Row(NamedTuple):
     def limit(self):
         return LIMIT + self.messages // 100 + 20 * self.seconds
 
+    @property
+    def repeatable(self):
+        """The host's time is counted in instructions, so that a busy machine takes no changes away.
+        Not on KVM's irqchip: the emulator then delivers an interrupt twice now and then (see
+        docs/interchange.md)."""
+        return self.messages > 0 and self.switches == 0
+
 
 def accelerated(guest, cpus, apic, timer, accel):
     short = (guest or "builtin").partition(".")[0]
@@ -43,8 +50,7 @@ def accelerated(guest, cpus, apic, timer, accel):
 
 
 def storm(name, accel, apic, disturbance, messages, seconds):
-    """All processors to all, numbered messages: see guest/builtin/storm.c. The host's time is
-    counted in instructions, so that a busy machine takes no changes away."""
+    """All processors to all, numbered messages: see guest/builtin/storm.c."""
     more = f"only=load-storm n={messages // 4} seconds={seconds}"
     return Row(f"{name}-{apic}-{accel}", None, 4, apic, "tsc-deadline", accel, disturbance, more,
                messages, seconds)
@@ -81,6 +87,8 @@ ROWS = [
     *(accelerated("traps.elf", 4, apic, timer, accel) for accel, apic, timer in ACCEL_ONCE),
     *(storm("storm", accel, apic, silicon.TOGGLED, 10_000, 1) for accel, apic in ACCEL_APICS),
     *(storm("storm-moved", accel, apic, silicon.MOVED, 10_000, 1) for accel, apic, _ in ACCEL_ONCE),
+    switched("switched", "xapic", "oneshot", 1_000, 1, 8),
+    switched("switched", "x2apic", "tsc-deadline", 1_000, 1, 8),
 ]
 
 LONG_ROWS = [
@@ -97,8 +105,6 @@ LONG_ROWS = [
     ),
     *(storm("storm-long", *mode, silicon.TOGGLED, 100_000, 30) for mode in ACCEL_APICS),
     *(storm("storm-moved-long", *mode, silicon.MOVED, 100_000, 30) for mode in ACCEL_APICS),
-    switched("switched", "xapic", "oneshot", 1_000, 1, 8),
-    switched("switched", "x2apic", "tsc-deadline", 1_000, 1, 8),
     *(switched("switched-long", *mode, 20_000, 30, 100) for mode in MODES),
 ]
 
@@ -139,7 +145,7 @@ def run(bench, name, rows):
         script.write("\n".join(script_of(rows)) + "\n")
         script.flush()
         words = [bench.rig_exec, "--mem=640", *program_files(bench.vapic)]
-        words += ["--icount"] if rows[0].messages else []
+        words += ["--icount"] if rows[0].repeatable else []
         for guest in sorted({row.guest for row in rows if row.guest}):
             words.append(f"--file={bench.build / 'guest' / guest}=/rig/guest/{guest}")
         words += ["sh", f"in:{script.name}"]
