@@ -546,6 +546,7 @@ void nx_free(struct nx *nx)
             nx_deschedule(nx, n);
         if (c->blocked)
             vapic_unblock(&c->apic);
+        c->l2 = false;
         vapic_nested_abandon(&c->apic);
         assert_int_equal(vapic_remove(&c->apic), VAPIC_OK);
     }

@@ -147,6 +147,8 @@ struct nx_options {
     bool pass_through;          /* L2 uses L1's own APIC: MMIO, MSRs, CR8 (with NX_L2_NONE) */
     bool l1_manual_eoi;         /* L1's handlers leave EOIs to the test (not those of E0h-E2h) */
     bool l2_eoi;                /* L2's handlers end with an EOI (at the latest in nx_settle()) */
+    bool restore_by_view;       /* nx_save_restore() calls vapic_nested_restore() with 12 instead */
+                                /* of relying on the record */
     struct vapic_sil_knobs knobs;
 };
 

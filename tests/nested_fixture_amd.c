@@ -201,7 +201,7 @@ static bool avic_exit(struct nx_l1 *c, struct vapic_reflect *why, enum nx_result
     int done = vapic_nested_avic_exit(&c->apic, why->code, why->info1, why->info2, &reflect);
 
     if (done == VAPIC_E_MEMORY)
-        c->stopped = true;
+        nx_stop(c);
     *result = done == VAPIC_OK ? NX_DONE : NX_STUCK;
     if (done != VAPIC_REFLECT) {
         assert_true(done == VAPIC_OK || done == VAPIC_E_MEMORY);

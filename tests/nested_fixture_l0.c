@@ -337,14 +337,19 @@ bool nx_walk(void *ctx, struct vapic_sil_cpu *cpu, uint64_t gpa, struct vapic_si
 
 /* ---- Interrupts of the host ---- */
 
+void nx_handle_interrupt(struct nx *nx, struct vapic_sil_cpu *cpu, uint8_t vector)
+{
+    if (vector == NX_WAKEUP_VECTOR)
+        vapic_wakeup(&nx->vm, &nx->pcpus[cpu - nx->cpus]);
+}
+
 bool nx_take_interrupts(struct nx *nx, struct vapic_sil_cpu *cpu)
 {
     bool any = false;
     int vector;
 
     while ((vector = vapic_sil_take_interrupt(cpu)) >= 0) {
-        if (vector == NX_WAKEUP_VECTOR)
-            vapic_wakeup(&nx->vm, &nx->pcpus[cpu - nx->cpus]);
+        nx_handle_interrupt(nx, cpu, (uint8_t)vector);
         any = true;
     }
     return any;
@@ -445,7 +450,7 @@ static bool wants_l1(const struct nx_l1 *c)
     return c->null_view && c->nx->vendor->intercepts(c) && c->entry.inject != VAPIC_INJECT_NONE;
 }
 
-static void stop(struct nx_l1 *c)
+void nx_stop(struct nx_l1 *c)
 {
     nx_log(c->nx, (struct nx_event){.kind = NX_STOP, .n = c->n});
     c->stopped = true;
@@ -498,7 +503,7 @@ enum nx_entered nx_enter_guest(struct nx_l1 *c)
         if (c->entry.event != VAPIC_CPU_NONE)
             continue;
         if (l2 && c->entry.nested == VAPIC_NESTED_STOP) {
-            stop(c);
+            nx_stop(c);
             return NX_STOPPED;
         }
         if (!c->entry.runnable)
@@ -819,10 +824,15 @@ void nx_save_restore(struct nx *nx, uint32_t l1)
     assert_int_equal(vapic_load_base(&c->apic, base), VAPIC_OK);
     assert_int_equal(
         vapic_load_image(&c->apic, VAPIC_IMAGE_ID32, image, sizeof(image), nx->now), VAPIC_OK);
-    c->l2 = l2;
     assert_int_equal(vapic_load_record(&c->apic, record, sizeof(record), nx->now, &entry),
                      VAPIC_OK);
     assert_int_equal(entry.inject, VAPIC_INJECT_NONE);
-    if (l2)
+    /* The record says nothing of a vCPU without nested support. */
+    c->l2 = l2;
+    if (l2 && (nx->options.restore_by_view || vapic_nested_state(&c->apic) == VAPIC_NESTED_L1)) {
+        c->l2 = false;
+        vapic_nested_abandon(&c->apic);
+        c->l2 = true;
         assert_int_equal(nx->vendor->restore(c, !c->pending_run), VAPIC_OK);
+    }
 }

@@ -89,6 +89,7 @@ void nx_log(struct nx *nx, struct nx_event event);
 void nx_act(struct nx *nx, uint32_t l1, enum vapic_action action);
 /* The host's interrupt handlers on the processor. True: there was an interrupt. */
 bool nx_take_interrupts(struct nx *nx, struct vapic_sil_cpu *cpu);
+void nx_handle_interrupt(struct nx *nx, struct vapic_sil_cpu *cpu, uint8_t vector);
 /* L1's page at `hpa`; NULL: none of L1's. */
 struct nx_page *nx_page_at(struct nx *nx, uint64_t hpa);
 /* The page at `hpa` is the host's own, or L1's and pinned. */
@@ -115,6 +116,8 @@ void nx_vmrun(struct nx_l1 *c, uint64_t gpa12);
 enum nx_result nx_reflect(struct nx_l1 *c, const struct vapic_reflect *why, struct nx_op *op);
 /* Boundaries of the guest that runs. False: c->l2 has changed, or it does not run. */
 bool nx_boundaries(struct nx_l1 *c);
+/* The library says that it cannot go on: to user space. */
+void nx_stop(struct nx_l1 *c);
 /* A vCPU that nx_enter_guest() calls asleep. */
 void nx_block(struct nx_l1 *c);
 /* Does `op` on L1's APIC by the library's own access functions. */
