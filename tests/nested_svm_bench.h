@@ -81,7 +81,10 @@ struct sb {
     uint32_t pinned; /* calls of host.pin() */
     void *memory;
     uint32_t ideal_rung; /* doorbells of the ideal machine: a bit per processor */
+    /* Hooks; NULL: nothing. */
     void (*on_point)(struct sb *sb, enum vapic_sil_point point);
+    void (*on_pin)(struct sb *sb, uint64_t gpa);
+    void (*on_quiesce)(struct sb *sb);
 };
 
 #define SB_FN __attribute__((unused)) static
@@ -180,9 +183,13 @@ SB_FN void sb_unlock(void *ctx)
     sb->locked = false;
 }
 
-SB_FN void sb_nothing(void *ctx)
+SB_FN void sb_quiesce(void *ctx)
 {
-    (void)ctx;
+    struct sb *sb = ctx;
+
+    assert_false(sb->locked);
+    if (sb->on_quiesce != NULL)
+        sb->on_quiesce(sb);
 }
 
 SB_FN void sb_no_page(void *ctx, bool mapped)
@@ -257,6 +264,8 @@ SB_FN bool sb_pin(void *ctx, uint64_t gpa, struct vapic_l1_page *pin)
 
     assert_true(sb->locked);
     assert_int_equal(gpa & 4095, 0);
+    if (sb->on_pin != NULL)
+        sb->on_pin(sb, gpa);
     if (!sb_index(gpa, &page) || sb->gone[page])
         return false;
     sb->pins[page]++;
@@ -302,7 +311,7 @@ static const struct vapic_host sb_host = {
     .size = sizeof(struct vapic_host),
     .lock = sb_lock,
     .unlock = sb_unlock,
-    .quiesce = sb_nothing,
+    .quiesce = sb_quiesce,
     .notify = sb_notify,
     .physical = sb_physical,
     .kick_all = sb_kick_all,

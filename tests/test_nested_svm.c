@@ -53,6 +53,10 @@ static void test_fields_of_02(void **state)
     assert_int_equal(vmcb02(sb, 1, VMCB_AVIC_BACKING), sb_page_hpa(sb, SB_BACKING + 1));
     assert_int_equal(vmcb02(sb, 1, VMCB_AVIC_PHYSICAL) & AVIC_MAX_INDEX, SB_VCPUS - 1);
     assert_int_equal(sb->pins[SB_BACKING + 1], 1);
+    /* With the dummy no table of L1's is walked by the processor. */
+    assert_int_not_equal(vmcb02(sb, 1, VMCB_AVIC_LOGICAL), sb_page_hpa(sb, SB_LOGICAL));
+    assert_int_not_equal(vmcb02(sb, 1, VMCB_AVIC_PHYSICAL) & AVIC_ADDRESS,
+                         sb_page_hpa(sb, SB_TABLE));
     sb_free(sb);
 }
 
@@ -408,8 +412,18 @@ static void test_v_irq_is_not_copied_from_a_window(void **state)
     assert_true(c->entry.irq_window);
     vmcb_set64(c->vmcb02, VMCB_INT_CTL, vmcb02(sb, 0, VMCB_INT_CTL) & ~VMCB_V_IRQ);
     vapic_exit(&c->apic, 0, true);
+    assert_true(sb_look(sb, 0));
+    assert_int_equal(vmcb02(sb, 0, VMCB_INT_CTL) & VMCB_V_IRQ, VMCB_V_IRQ);
+    vmcb_set64(c->vmcb02, VMCB_INT_CTL, vmcb02(sb, 0, VMCB_INT_CTL) & ~VMCB_V_IRQ);
+    vapic_exit(&c->apic, 0, true);
     sb_nested_exit(sb, 0, &left);
     assert_int_equal(left.int_ctl, VMCB_V_IRQ | 2); /* L2's, not what became of the window */
+    /* The next L2's V_IRQ is looked at from its start. */
+    int_ctl12(sb, 0, 0, VMCB_V_IRQ);
+    assert_int_equal(sb_nested_enter(sb, 0), VAPIC_OK);
+    vmcb_set64(c->vmcb02, VMCB_INT_CTL, vmcb02(sb, 0, VMCB_INT_CTL) | VMCB_V_IRQ);
+    sb_nested_exit(sb, 0, &left);
+    assert_int_equal(left.int_ctl, VMCB_V_IRQ | 2);
     sb_free(sb);
 }
 
@@ -916,6 +930,76 @@ static void test_idle_entries_lose_nothing(void **state)
     sb_free(sb);
 }
 
+static int late_exit(struct sb *sb, uint32_t low, uint32_t dest, uint32_t id)
+{
+    return vapic_nested_avic_exit(&sb->v[0]->apic, SVM_EXIT_AVIC_INCOMPLETE,
+                                  (uint64_t)dest << 56 | low, (uint64_t)id << AVIC_IPI_ID_SHIFT,
+                                  &sb->v[0]->reflect);
+}
+
+/* The same where L1 gives an entry another page: only that one was idle. */
+static void test_entry_that_changed_page_loses_nothing(void **state)
+{
+    struct sb *sb = sb_new(SB_SHADOW);
+
+    (void)state;
+    sb_start(sb, 0);
+    sb_write_entry(sb, 2, sb_good_entry(3));
+    assert_false(sb->v[0]->entered); /* it was kicked out */
+    assert_int_equal(late_exit(sb, FIXED(0xC1), 2, AVIC_IPI_NOT_RUNNING), VAPIC_OK);
+    assert_true(sb_bit(sb, 3, APIC_IRR, 0xC1));
+    /* Later it is known again who has posted. */
+    sb_run(sb, 0);
+    sb_leave(sb, 0);
+    assert_int_equal(late_exit(sb, FIXED(0xC2), 2, AVIC_IPI_NOT_RUNNING), VAPIC_OK);
+    assert_false(sb_bit(sb, 3, APIC_IRR, 0xC2));
+    sb_free(sb);
+}
+
+/* The processor's word on what a destination is counts, where it cannot be tested otherwise. */
+static void test_what_the_processor_took_it_for(void **state)
+{
+    struct sb *sb = sb_new(SB_DUMMY);
+
+    (void)state;
+    sb_start(sb, 0);
+    sb_leave(sb, 0);
+    assert_int_equal(late_exit(sb, FIXED(0xC1), 0xFF, AVIC_IPI_INVALID_TARGET), VAPIC_REFLECT);
+    assert_int_equal(sb->v[0]->reflect.info2, 2ull << 32 | 0xFF);
+    assert_int_equal(late_exit(sb, FIXED(0xC1) | APIC_ICR_LEVEL, 1, 2), VAPIC_REFLECT);
+    assert_int_equal(sb->v[0]->reflect.info2, 2ull << 32);
+    assert_int_equal(late_exit(sb, FIXED(0xC1), 1, 5), VAPIC_REFLECT);
+    assert_int_equal(sb->v[0]->reflect.info2, 5ull << 32);
+    for (uint32_t n = 0; n < sb->vcpus; n++)
+        assert_false(sb_bit(sb, n, APIC_IRR, 0xC1));
+    sb_free(sb);
+}
+
+/* Between the two looks at an entry L1 makes it invalid: the IPI ends there, as on a processor. */
+static uint32_t looks;
+
+static void invalidate(struct sb *sb, uint64_t gpa)
+{
+    if (gpa == SB_GPA(SB_BACKING + 2) && ++looks == 1)
+        *sb_entry(sb, 2) = 0;
+}
+
+static void test_entry_becomes_invalid_between_two_looks(void **state)
+{
+    struct sb *sb = sb_new(SB_DUMMY);
+
+    (void)state;
+    looks = 0;
+    sb_start(sb, 0);
+    sb->on_pin = invalidate;
+    assert_true(sb_ipi(sb, 0, FIXED(0xC1) | OTHERS, 0));
+    sb_reflected(sb, 0, FIXED(0xC1) | OTHERS, 0, AVIC_IPI_INVALID_BACKING, 2);
+    assert_true(sb_bit(sb, 1, APIC_IRR, 0xC1)); /* served before */
+    assert_false(sb_bit(sb, 2, APIC_IRR, 0xC1));
+    assert_false(sb_bit(sb, 3, APIC_IRR, 0xC1));
+    sb_free(sb);
+}
+
 /* L1 rewrites its logical table while its L2 sends by it: whom the processor reached is not known
  * any more, and L1 hears of it. */
 static uint32_t *moved_slot;
@@ -1012,6 +1096,13 @@ static void test_doorbell_for_a_target_in_l1(void **state)
     assert_int_equal(vapic_nested_doorbell(&sb->v[0]->apic, 1), VAPIC_OK);
     assert_int_equal(sb->v[1]->doorbells + sb->v[1]->wakes + sb->v[1]->kicks, 0);
     vapic_exit(&sb->v[1]->apic, 0, true);
+    vapic_halt(&sb->v[1]->apic); /* L1 sleeps there */
+    assert_false(sb_look(sb, 1));
+    assert_true(vapic_block(&sb->v[1]->apic));
+    assert_int_equal(vapic_nested_doorbell(&sb->v[0]->apic, 1), VAPIC_OK);
+    assert_int_equal(sb->v[1]->wakes, 0);
+    vapic_unblock(&sb->v[1]->apic);
+    vapic_load_activity(&sb->v[1]->apic, VAPIC_RUNNING);
     sb_start(sb, 1);
     assert_int_equal(sb_take(sb, 1), 0x61);
     sb_free(sb);
@@ -1139,6 +1230,7 @@ static void test_restore_right_after_creation(void **state)
         sb_leave(sb, 1);
         sb_nested_exit(sb, 1, NULL);
         /* Left before it ever ran: 12 gets back what it has. */
+        vmcb_set64(c->vmcb02, VMCB_INT_CTL, 0xF);
         assert_int_equal(vapic_nested_restore(&c->apic, &view, false), VAPIC_OK);
         vapic_nested_leave(&c->apic, &left);
         assert_int_equal(left.int_ctl, 6);
@@ -1208,6 +1300,36 @@ static void test_memory_goes_away(void **state)
         }
 }
 
+/* A call that begins while unmap waits for those that had begun before: pins that are about to go
+ * are not used any more. */
+static int late_result;
+
+static void exit_while_unmapping(struct sb *sb)
+{
+    sb->on_quiesce = NULL;
+    late_result = late_exit(sb, FIXED(0xC1) | LOGICAL, 2, AVIC_IPI_INVALID_TARGET);
+}
+
+static void test_exit_while_memory_goes_away(void **state)
+{
+    static const uint32_t page[] = {SB_BACKING, SB_LOGICAL, SB_TABLE};
+
+    (void)state;
+    for (uint32_t i = 0; i < 2 * sizeof(page) / sizeof(page[0]); i++) {
+        struct sb *sb = sb_new(SB_DUMMY);
+        bool gone = i % 2;
+
+        sb_start(sb, 0);
+        sb->on_quiesce = exit_while_unmapping;
+        sb->gone[page[i / 2]] = gone; /* else it has come back already, another one perhaps */
+        vapic_nested_unmap(&sb->vm, SB_GPA(page[i / 2]), 4096);
+        assert_int_equal(late_result, gone ? VAPIC_E_MEMORY : VAPIC_OK);
+        assert_int_equal(sb_bit(sb, 1, APIC_IRR, 0xC1), !gone);
+        assert_int_equal(sb->pins[page[i / 2]], 0);
+        sb_free(sb);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1239,6 +1361,9 @@ int main(void)
         cmocka_unit_test(test_broadcast_to_one_of_each),
         cmocka_unit_test(test_shadow_does_not_post_again),
         cmocka_unit_test(test_idle_entries_lose_nothing),
+        cmocka_unit_test(test_entry_that_changed_page_loses_nothing),
+        cmocka_unit_test(test_what_the_processor_took_it_for),
+        cmocka_unit_test(test_entry_becomes_invalid_between_two_looks),
         cmocka_unit_test(test_logical_table_changes_under_an_ipi),
         cmocka_unit_test(test_without_room_it_is_the_dummy),
         cmocka_unit_test(test_doorbell),
@@ -1251,6 +1376,7 @@ int main(void)
         cmocka_unit_test(test_abandon),
         cmocka_unit_test(test_x2apic_l1_withdraws_its_page),
         cmocka_unit_test(test_memory_goes_away),
+        cmocka_unit_test(test_exit_while_memory_goes_away),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -392,10 +392,10 @@ static void interfere(struct sb *sb)
         sb->gone[rnd(SB_FREE)] = true;
 }
 
-static bool interfering_pin(void *ctx, uint64_t gpa, struct vapic_l1_page *pin)
+static void interfering_pin(struct sb *sb, uint64_t gpa)
 {
-    interfere(ctx);
-    return sb_pin(ctx, gpa, pin);
+    (void)gpa;
+    interfere(sb);
 }
 
 static void interfering_notify(void *ctx, struct vapic *target, enum vapic_action action)
@@ -426,7 +426,7 @@ static void interfering_rounds(const struct game *g, uint32_t rounds)
     struct sb *sb = sb_new(&g->options);
     uint32_t reflected = 0;
 
-    sb->nested.host.pin = interfering_pin;
+    sb->on_pin = interfering_pin;
     sb->vm.host.notify = interfering_notify;
     sb->on_point = interfering_point;
     for (uint32_t i = 0; i < rounds; i++) {

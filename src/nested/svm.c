@@ -111,6 +111,9 @@ static bool legal(const struct vapic *v)
 
     if (!svm_avic(nv))
         return !x2;
+    /* Only a record of another host can have that. */
+    if (!(nested_vm(v)->config.features & VAPIC_NESTED_AVIC))
+        return false;
     if (x2 && !(nested_vm(v)->config.features & VAPIC_NESTED_X2AVIC))
         return false;
     return nv->vmcb12.nested_paging && max_index(nv) <= highest_index(v, x2) && legal_pointers(v);
@@ -120,7 +123,6 @@ static int retake(struct vapic *v)
 {
     struct vapic_nested_vcpu *nv = v->accel->nested;
 
-    nv->vmcb12.int_ctl = known_bits(v, nv->vmcb12.int_ctl);
     nv->window = false;
     if (!legal(v))
         return VAPIC_E_CONTROLS;
@@ -135,7 +137,7 @@ static int take(struct vapic *v, const struct vapic_nested_view *view)
 
     if (vmcb == NULL)
         return VAPIC_E_ARG;
-    nv->vmcb12.int_ctl = get_le(vmcb + VMCB_INT_CTL, 8);
+    nv->vmcb12.int_ctl = known_bits(v, get_le(vmcb + VMCB_INT_CTL, 8));
     nv->vmcb12.bar = get_le(vmcb + VMCB_AVIC_BAR, 8);
     nv->vmcb12.backing = get_le(vmcb + VMCB_AVIC_BACKING, 8);
     nv->vmcb12.logical = get_le(vmcb + VMCB_AVIC_LOGICAL, 8);

@@ -363,8 +363,7 @@ static void wake_targets(struct ipi *ipi)
  */
 static bool posted_by_shadow(const struct vapic_nested_vcpu *nv)
 {
-    return nv->shadow != NULL && vapic_load32(&nv->again, VAPIC_SEQ_CST) == 0 &&
-           vapic_load32(&nv->shadow->idled, VAPIC_RELAXED) == nv->idled;
+    return nv->shadow != NULL && vapic_load32(&nv->shadow->idled, VAPIC_RELAXED) == nv->idled;
 }
 
 /* ---- Whose exit it is ---- */
