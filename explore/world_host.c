@@ -166,6 +166,7 @@ static void doorbell(struct world_vcpu *v)
 void world_act(struct world_vcpu *v, enum vapic_action action)
 {
     switch (action) {
+    case VAPIC_ACTION_NESTED:
     case VAPIC_ACTION_NONE:
         return;
     case VAPIC_ACTION_KICK:

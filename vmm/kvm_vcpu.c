@@ -162,6 +162,7 @@ void vmm_vcpu_act(struct vmm_vcpu *v, enum vapic_action action)
     case VAPIC_ACTION_DOORBELL:
         vmm_accel_doorbell(v);
         break;
+    case VAPIC_ACTION_NESTED: /* guests have no guests here */
     case VAPIC_ACTION_NONE:
         break;
     }
