@@ -5,7 +5,6 @@
 
 #include <string.h>
 
-#define EXIT_VMRUN 0x80ull
 #define ASIDS02    32u /* of L0's for L2: these and up */
 #define MODE       (VMCB_V_AVIC | VMCB_V_X2AVIC)
 /* What of int_ctl is not AVIC's and 02 takes from 12; V_INTR_MASKING is always on. */
@@ -576,7 +575,7 @@ const struct nx_vendor nx_amd = {
     .silicon = VAPIC_SIL_AMD,
     .leave_code = SVM_EXIT_INTR,
     .interrupt_code = SVM_EXIT_INTR,
-    .run_code = EXIT_VMRUN,
+    .run_code = SVM_EXIT_VMRUN,
     .create = amd_create,
     .enter = amd_enter,
     .cr8 = amd_cr8,

@@ -5,7 +5,6 @@
 
 #include <string.h>
 
-#define EXIT_VMLAUNCH 20u
 #define EPTP02        0x2000u
 #define VPIDS02       32u /* of L0's for L2: these and up */
 #define SECONDARY                                                                                  \
@@ -651,7 +650,7 @@ const struct nx_vendor nx_intel = {
     .silicon = VAPIC_SIL_INTEL,
     .leave_code = VMX_EXIT_EXTINT,
     .interrupt_code = VMX_EXIT_EXTINT,
-    .run_code = EXIT_VMLAUNCH,
+    .run_code = VMX_EXIT_VMLAUNCH,
     .create = intel_create,
     .enter = intel_enter,
     .cr8 = intel_cr8,

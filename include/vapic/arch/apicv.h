@@ -170,6 +170,8 @@
 #define VMX_EXIT_TASK_SWITCH       9u
 #define VMX_EXIT_CPUID             10u
 #define VMX_EXIT_HLT               12u
+#define VMX_EXIT_VMLAUNCH          20u
+#define VMX_EXIT_VMRESUME          24u
 #define VMX_EXIT_CR_ACCESS         28u
 #define VMX_EXIT_RDMSR             31u
 #define VMX_EXIT_WRMSR             32u

@@ -145,6 +145,7 @@
 #define SVM_EXIT_MSR             0x07Cull /* EXITINFO1: 0 RDMSR, 1 WRMSR */
 #define SVM_EXIT_TASK_SWITCH     0x07Dull
 #define SVM_EXIT_SHUTDOWN        0x07Full
+#define SVM_EXIT_VMRUN           0x080ull
 #define SVM_EXIT_IDLE_HLT        0x0A6ull
 #define SVM_EXIT_NPF             0x400ull
 #define SVM_EXIT_AVIC_INCOMPLETE 0x401ull /* incomplete IPI */
