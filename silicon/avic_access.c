@@ -296,16 +296,6 @@ static bool msr_intercepted(const struct vapic_sil_cpu *cpu, uint32_t msr, bool 
     return map >> (bit % 8) & 1;
 }
 
-/* A guest that is let at the doorbell rings like any other software. [APM2 15.29.3.3] */
-static enum vapic_sil_result ring(struct vapic_sil_cpu *cpu, uint64_t value)
-{
-    enum vapic_sil_result result = vapic_sil_doorbell(cpu->machine, value);
-
-    if (result == VAPIC_SIL_DONE)
-        vapic_sil_avic_complete(cpu, MSR_LENGTH);
-    return result;
-}
-
 /* What comes before AVIC: privilege, then the permission map. VAPIC_SIL_DONE: go on. */
 static enum vapic_sil_result msr_checks(struct vapic_sil_cpu *cpu, uint32_t msr, bool write)
 {
@@ -313,8 +303,6 @@ static enum vapic_sil_result msr_checks(struct vapic_sil_cpu *cpu, uint32_t msr,
         return VAPIC_SIL_GP;
     if (msr_intercepted(cpu, msr, write))
         return vapic_sil_avic_intercept(cpu, SVM_EXIT_MSR, write, MSR_LENGTH);
-    if (msr == AVIC_DOORBELL_MSR)
-        return write ? VAPIC_SIL_DONE : VAPIC_SIL_GP; /* write only */
     /* Without x2AVIC, an x2APIC register that is not intercepted is the host's own. */
     if (!is_x2apic(msr) || !vapic_sil_avic_x2(cpu))
         return VAPIC_SIL_NATIVE;
@@ -354,8 +342,6 @@ static enum vapic_sil_result wrmsr(struct vapic_sil_cpu *cpu, uint32_t msr, uint
 
     if (result != VAPIC_SIL_DONE)
         return result;
-    if (msr == AVIC_DOORBELL_MSR)
-        return ring(cpu, value);
     action = vapic_sil_avic_msr(cpu, offset, true, value);
     if (action == AVIC_DO_GP)
         return VAPIC_SIL_GP;

@@ -304,8 +304,7 @@ bool vapic_sil_waiting(const struct vapic_sil_cpu *cpu);
  *
  * VAPIC_SIL_INVALID, and nothing has happened: the processor is in host mode or halted, or the
  * access has an impossible size or crosses a page. An MSR that is neither intercepted nor one of
- * those that the processor virtualizes is VAPIC_SIL_NATIVE; but for AMD's doorbell, which a guest
- * that is let at it rings.
+ * those that the processor virtualizes is VAPIC_SIL_NATIVE.
  */
 
 enum vapic_sil_access_kind {
