@@ -165,8 +165,7 @@ static void *vb_sil_memory(void *ctx, uint64_t hpa, size_t size)
 }
 
 /* Only the APIC's page: L1's own access page, or the one that vmcs12 names. */
-static bool vb_walk(void *ctx, struct vapic_sil_cpu *cpu, uint64_t gpa,
-                    struct vapic_sil_page *page)
+static bool vb_walk(void *ctx, struct vapic_sil_cpu *cpu, uint64_t gpa, struct vapic_sil_page *page)
 {
     struct vb *b = ctx;
     struct vb_vcpu *c = b->v[cpu - b->cpus];
@@ -230,8 +229,7 @@ VB_FN void vb_act(struct vb *b, uint32_t n, enum vapic_action action)
     else if (action == VAPIC_ACTION_KICK)
         vapic_sil_interrupt(&b->silicon, VB_ID(n), VB_KICK);
     else if (action != VAPIC_ACTION_NONE && vapic_doorbell_id(&c->apic, &id))
-        vapic_sil_interrupt(&b->silicon, id,
-                            action == VAPIC_ACTION_NESTED ? VB_NESTED : VB_NOTIFY);
+        vapic_sil_interrupt(&b->silicon, id, action == VAPIC_ACTION_NESTED ? VB_NESTED : VB_NOTIFY);
 }
 
 static void vb_notify(void *ctx, struct vapic *target, enum vapic_action action)
@@ -384,10 +382,8 @@ static void vb_intercept02(void *ctx, struct vapic *v, const struct vapic_msr_pa
 
 static void vb_make_silicon(struct vb *b)
 {
-    static const struct vapic_sil_host host = {.size = sizeof(host),
-                                               .memory = vb_sil_memory,
-                                               .walk = vb_walk,
-                                               .point = vb_sil_point};
+    static const struct vapic_sil_host host = {
+        .size = sizeof(host), .memory = vb_sil_memory, .walk = vb_walk, .point = vb_sil_point};
     struct vapic_sil_config config = {.vendor = VAPIC_SIL_INTEL,
                                       .xapic_host = b->options.xapic_host};
 
@@ -400,18 +396,29 @@ static void vb_make_silicon(struct vb *b)
 
 static void vb_make_vm(struct vb *b)
 {
-    static const struct vapic_host host = {
-        .size = sizeof(host), .lock = vb_lock, .unlock = vb_unlock, .quiesce = vb_quiesce,
-        .notify = vb_notify, .eoi = vb_eoi, .physical = vb_physical, .kick_all = vb_kick_all,
-        .access_page = vb_access_page, .flush = vb_flush, .intercept = vb_intercept,
-        .control = vb_control, .interrupt_status = vb_interrupt_status,
-        .spin_lock = vb_spin_lock, .spin_unlock = vb_spin_unlock};
+    static const struct vapic_host host = {.size = sizeof(host),
+                                           .lock = vb_lock,
+                                           .unlock = vb_unlock,
+                                           .quiesce = vb_quiesce,
+                                           .notify = vb_notify,
+                                           .eoi = vb_eoi,
+                                           .physical = vb_physical,
+                                           .kick_all = vb_kick_all,
+                                           .access_page = vb_access_page,
+                                           .flush = vb_flush,
+                                           .intercept = vb_intercept,
+                                           .control = vb_control,
+                                           .interrupt_status = vb_interrupt_status,
+                                           .spin_lock = vb_spin_lock,
+                                           .spin_unlock = vb_spin_unlock};
     struct vapic_vm_config config = {.max_vcpus = VB_VCPUS, .max_gsis = 32};
     struct vapic_accel_config accel = {
         .kind = VAPIC_ACCEL_APICV,
-        .features = b->options.features |
-                    (b->options.xapic_host ? VAPIC_ACCEL_XAPIC_HOST : 0u) | VAPIC_ACCEL_IPIV,
-        .max_id = VB_VCPUS - 1, .notify_vector = VB_NOTIFY, .wakeup_vector = VB_WAKEUP};
+        .features = b->options.features | (b->options.xapic_host ? VAPIC_ACCEL_XAPIC_HOST : 0u) |
+                    VAPIC_ACCEL_IPIV,
+        .max_id = VB_VCPUS - 1,
+        .notify_vector = VB_NOTIFY,
+        .wakeup_vector = VB_WAKEUP};
     size_t size = vapic_vm_memory(&config), accel_size = vapic_accel_memory(&accel);
 
     b->vm_memory = aligned_alloc(64, (size + 63) & ~(size_t)63);
@@ -426,16 +433,24 @@ static void vb_make_vm(struct vb *b)
 
 static void vb_make_nested(struct vb *b)
 {
-    static const struct vapic_nested_host host = {
-        .size = sizeof(host), .pin = vb_pin, .unpin = vb_unpin, .track = vb_track,
-        .control = vb_control02, .interrupt_status = vb_status02, .intercept = vb_intercept02};
+    static const struct vapic_nested_host host = {.size = sizeof(host),
+                                                  .pin = vb_pin,
+                                                  .unpin = vb_unpin,
+                                                  .track = vb_track,
+                                                  .control = vb_control02,
+                                                  .interrupt_status = vb_status02,
+                                                  .intercept = vb_intercept02};
     const struct vb_options *o = &b->options;
-    struct vapic_nested_config config = {
-        .features = o->offered || o->nothing_offered ? o->offered : VB_ALL,
-        .strategy = o->strategy, .tables = o->tables ? o->tables : 2,
-        .entries = o->entries ? o->entries : 512, .notify_vector = VB_NESTED};
-    struct vapic_accel_config accel = {.kind = VAPIC_ACCEL_APICV, .features = VAPIC_ACCEL_IPIV,
-                                       .max_id = VB_VCPUS - 1, .notify_vector = VB_NOTIFY,
+    struct vapic_nested_config config = {.features =
+                                             o->offered || o->nothing_offered ? o->offered : VB_ALL,
+                                         .strategy = o->strategy,
+                                         .tables = o->tables ? o->tables : 2,
+                                         .entries = o->entries ? o->entries : 512,
+                                         .notify_vector = VB_NESTED};
+    struct vapic_accel_config accel = {.kind = VAPIC_ACCEL_APICV,
+                                       .features = VAPIC_ACCEL_IPIV,
+                                       .max_id = VB_VCPUS - 1,
+                                       .notify_vector = VB_NOTIFY,
                                        .wakeup_vector = VB_WAKEUP};
     size_t size = vapic_nested_memory(&config, &accel);
 
@@ -451,8 +466,8 @@ static void vb_start(struct vb_vcpu *c)
     if (c->n != 0)
         assert_int_equal(vapic_load_activity(&c->apic, VAPIC_RUNNING), VAPIC_OK);
     if (c->b->options.x2apic)
-        assert_int_equal(
-            vapic_load_base(&c->apic, vapic_base(&c->apic) | APIC_BASE_EXTD), VAPIC_OK);
+        assert_int_equal(vapic_load_base(&c->apic, vapic_base(&c->apic) | APIC_BASE_EXTD),
+                         VAPIC_OK);
     if (c->b->options.x2apic)
         assert_int_equal(vapic_msr_write(&c->apic, 0x80F, 0x1FF, c->b->now), VAPIC_OK);
     else
@@ -462,7 +477,9 @@ static void vb_start(struct vb_vcpu *c)
 static void vb_make_vcpu(struct vb *b, uint32_t n)
 {
     struct vb_vcpu *c = vb_memory(b, sizeof(*c), 64);
-    struct vapic_config config = {.id = n, .features = VAPIC_FEATURE_X2APIC, .bsp = n == 0,
+    struct vapic_config config = {.id = n,
+                                  .features = VAPIC_FEATURE_X2APIC,
+                                  .bsp = n == 0,
                                   .phys_bits = b->options.phys_bits};
 
     b->v[n] = c;
@@ -762,8 +779,7 @@ VB_FN int vb_exit(struct vb *b, uint32_t n, struct vapic_reflect *reflect)
 {
     struct vb_vcpu *c = b->v[n];
 
-    return vapic_nested_apicv_exit(&c->apic,
-                                   (uint32_t)vmcs_get(&c->vmcs02, VMCS_EXIT_REASON),
+    return vapic_nested_apicv_exit(&c->apic, (uint32_t)vmcs_get(&c->vmcs02, VMCS_EXIT_REASON),
                                    vmcs_get(&c->vmcs02, VMCS_EXIT_QUALIFICATION), reflect);
 }
 

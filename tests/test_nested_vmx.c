@@ -162,10 +162,13 @@ static void what_is_not_offered_is_refused(void **state)
 
 static void configurations(void **state)
 {
-    struct vapic_accel_config accel = {.kind = VAPIC_ACCEL_APICV, .notify_vector = 0xF1,
-                                       .wakeup_vector = 0xF2};
-    struct vapic_nested_config c = {.features = VB_ALL, .notify_vector = 0xF3, .tables = 1,
-                                    .entries = 4096, .strategy = VAPIC_NESTED_SHADOW};
+    struct vapic_accel_config accel = {
+        .kind = VAPIC_ACCEL_APICV, .notify_vector = 0xF1, .wakeup_vector = 0xF2};
+    struct vapic_nested_config c = {.features = VB_ALL,
+                                    .notify_vector = 0xF3,
+                                    .tables = 1,
+                                    .entries = 4096,
+                                    .strategy = VAPIC_NESTED_SHADOW};
 
     (void)state;
     assert_int_equal(vapic_nested_memory(&c, &accel), 0); /* L0 has no IPI virtualization */
@@ -580,10 +583,12 @@ static void vmcs01_is_what_a_vcpu_has_that_never_nests(void **state)
         assert_true(vb_enter(both[i], 0));
         vb_leave(both[i], 0);
     }
-    static const uint32_t fields[] = {
-        VMCS_PIN_CONTROLS, VMCS_PRIMARY_CONTROLS, VMCS_SECONDARY_CONTROLS, VMCS_TERTIARY_CONTROLS,
-        VMCS_TPR_THRESHOLD, VMCS_EOI_EXIT0, VMCS_EOI_EXIT1, VMCS_EOI_EXIT2, VMCS_EOI_EXIT3,
-        VMCS_GUEST_INTERRUPT_STATUS, VMCS_NOTIFICATION_VECTOR, VMCS_LAST_PID_INDEX};
+    static const uint32_t fields[] = {VMCS_PIN_CONTROLS,        VMCS_PRIMARY_CONTROLS,
+                                      VMCS_SECONDARY_CONTROLS,  VMCS_TERTIARY_CONTROLS,
+                                      VMCS_TPR_THRESHOLD,       VMCS_EOI_EXIT0,
+                                      VMCS_EOI_EXIT1,           VMCS_EOI_EXIT2,
+                                      VMCS_EOI_EXIT3,           VMCS_GUEST_INTERRUPT_STATUS,
+                                      VMCS_NOTIFICATION_VECTOR, VMCS_LAST_PID_INDEX};
 
     for (uint32_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
         assert_int_equal(get01(b, fields[i]), get01(other, fields[i]));
@@ -715,6 +720,29 @@ static void a_page_that_goes_stops_l2(void **state)
     vb_free(b);
 }
 
+/* ... and is left before it has found out, with something latched, or with an IPI to be sent. */
+static void l2_is_left_whose_pages_have_gone(void **state)
+{
+    struct vapic_reflect r;
+
+    (void)state;
+    for (uint32_t page = 0; page < 2; page++) {
+        struct vb *b = vb_new(&(struct vb_options){.x2apic = true});
+        uint32_t gone = page ? VB_DESCRIPTORS : VB_APIC;
+
+        vb_to_l2(b, 0);
+        assert_int_equal(vb_icr(b, 0, 0x51, 1), VAPIC_SIL_EXIT);
+        vb_post(b, 1, 0, 0x61);
+        b->gone[gone] = true;
+        vapic_nested_unmap(&b->vm, vb_gpa(gone), VB_PAGE);
+        assert_int_equal(b->pins[gone], 0);
+        assert_int_equal(vb_exit(b, 0, &r), page ? VAPIC_REFLECT : VAPIC_E_MEMORY);
+        assert_int_equal(vb_to_l1(b, 0).interrupt_status, 0);
+        assert_true(vb_enter(b, 0));
+        vb_free(b);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -738,6 +766,7 @@ int main(void)
         cmocka_unit_test(restored_straight_into_l2),
         cmocka_unit_test(restored_and_left_at_once),
         cmocka_unit_test(a_page_that_goes_stops_l2),
+        cmocka_unit_test(l2_is_left_whose_pages_have_gone),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

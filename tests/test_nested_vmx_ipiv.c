@@ -12,8 +12,8 @@ static const enum vapic_nested_strategy strategies[] = {VAPIC_NESTED_DUMMY, VAPI
 
 static struct vb *machine(enum vapic_nested_strategy strategy, uint32_t vcpus)
 {
-    return vb_new(
-        &(struct vb_options){.x2apic = true, .strategy = strategy, .vcpus = vcpus, .phys_bits = 40});
+    return vb_new(&(struct vb_options){
+        .x2apic = true, .strategy = strategy, .vcpus = vcpus, .phys_bits = 40});
 }
 
 /* All vCPUs but the last are in L2. */
@@ -261,15 +261,15 @@ static void hostile_entries(void **state)
     static const uint64_t entries[] = {
         0,
         UINT64_MAX,
-        ~UINT64_C(0x3F),                       /* not valid */
-        VB_RAM | 3,                            /* reserved bits */
+        ~UINT64_C(0x3F), /* not valid */
+        VB_RAM | 3,      /* reserved bits */
         VB_RAM | 0x21,
-        (UINT64_C(1) << 40) | 1,               /* beyond MAXPHYADDR */
+        (UINT64_C(1) << 40) | 1, /* beyond MAXPHYADDR */
         (UINT64_C(1) << 52) | 1,
-        0x1001,                                /* no memory */
-        VB_HPA | 1,                            /* L0's own, by its host address */
-        (VB_RAM + VB_PAGES * VB_PAGE) | 1,     /* just behind */
-        (VB_RAM - 64) | 1,                     /* just before */
+        0x1001,                            /* no memory */
+        VB_HPA | 1,                        /* L0's own, by its host address */
+        (VB_RAM + VB_PAGES * VB_PAGE) | 1, /* just behind */
+        (VB_RAM - 64) | 1,                 /* just before */
         ((UINT64_C(1) << 40) - 64) | 1,
     };
 
@@ -425,7 +425,9 @@ static void l1_in_xapic_mode(void **state)
     {
         struct vb *b = vb_new(&(struct vb_options){.strategy = s, .vcpus = 3, .xapic_host = true});
         struct vapic_sil_access access = {.gpa = APIC_DEFAULT_BASE + APIC_ICR2,
-                                          .kind = VAPIC_SIL_WRITE, .size = 4, .length = 3,
+                                          .kind = VAPIC_SIL_WRITE,
+                                          .size = 4,
+                                          .length = 3,
                                           .value = 1u << 24};
         struct vapic_reflect r;
 

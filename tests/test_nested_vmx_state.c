@@ -22,8 +22,8 @@ static void save(struct vb *b, uint32_t n, struct saved *s)
 
     vb_leave(b, n);
     s->base = vapic_base(v);
-    assert_int_equal(
-        vapic_save_image(v, VAPIC_IMAGE_ID32, s->image, sizeof(s->image), b->now), VAPIC_OK);
+    assert_int_equal(vapic_save_image(v, VAPIC_IMAGE_ID32, s->image, sizeof(s->image), b->now),
+                     VAPIC_OK);
     assert_int_equal(vapic_save_record(v, s->record, sizeof(s->record), b->now), VAPIC_OK);
     memcpy(s->ram, b->ram, sizeof(s->ram));
 }
@@ -34,8 +34,8 @@ static int load(struct vb *b, uint32_t n, const struct saved *s)
 
     memcpy(b->ram, s->ram, sizeof(s->ram));
     assert_int_equal(vapic_load_base(v, s->base), VAPIC_OK);
-    assert_int_equal(
-        vapic_load_image(v, VAPIC_IMAGE_ID32, s->image, sizeof(s->image), b->now), VAPIC_OK);
+    assert_int_equal(vapic_load_image(v, VAPIC_IMAGE_ID32, s->image, sizeof(s->image), b->now),
+                     VAPIC_OK);
     return vapic_load_record(v, s->record, sizeof(s->record), b->now, NULL);
 }
 
@@ -329,8 +329,8 @@ static void what_is_not_vmcs12_is_refused(void **state)
 
 static void features_that_this_host_does_not_offer(void **state)
 {
-    struct vb *b = vb_new(&(struct vb_options){
-        .x2apic = true, .offered = VAPIC_NESTED_APICV | VAPIC_NESTED_POSTED});
+    struct vb *b = vb_new(
+        &(struct vb_options){.x2apic = true, .offered = VAPIC_NESTED_APICV | VAPIC_NESTED_POSTED});
     struct saved *s = saved_in_l2();
 
     (void)state;
@@ -347,8 +347,8 @@ static void random_records(void **state)
 
     (void)state;
     for (uint32_t round = 0; round < 300; round++) {
-        struct vb *b = vb_new(
-            &(struct vb_options){.x2apic = true, .phys_bits = 40, .strategy = round & 1});
+        struct vb *b =
+            vb_new(&(struct vb_options){.x2apic = true, .phys_bits = 40, .strategy = round & 1});
 
         *s = *good;
         for (uint32_t k = 0; k < 1 + round % 4; k++) {

@@ -60,8 +60,8 @@ static bool on(const struct vapic *v)
 
 bool vapic_posted(const struct vapic *v)
 {
-    return on(v) || (v->accel != NULL && UNLIKELY(v->accel->nested != NULL) &&
-                     vapic_nested_posted(v));
+    return on(v) ||
+           (v->accel != NULL && UNLIKELY(v->accel->nested != NULL) && vapic_nested_posted(v));
 }
 
 static uint64_t nv(uint8_t vector)

@@ -594,8 +594,8 @@ bool vapic_nested_must_look(const struct vapic *v)
  *
  * Whoever leaves L2 withdraws the vector first and looks at the latch then. So a sender that had
  * read the vector before looks whether it is still there after it has set the latch: one of the two
- * sees the other. (Both may: L1 then gets a notification for what its L2 has already.) If another L2
- * is there by then, with the same vector, its entry looks at its descriptor.
+ * sees the other. (Both may: L1 then gets a notification for what its L2 has already.) If another
+ * L2 is there by then, with the same vector, its entry looks at its descriptor.
  */
 bool vapic_nested_post(struct vapic *v, uint32_t vector, enum vapic_action *action)
 {

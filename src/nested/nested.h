@@ -36,8 +36,8 @@ struct nested_ops {
      */
     int (*take)(struct vapic *v, const struct vapic_nested_view *view);
 
-    /* The same checks on what has been put into vapic_nested_vcpu already (vmcb12, pass, l1_if) from
-     * a saved record. NULL: take() can do it. */
+    /* The same checks on what has been put into vapic_nested_vcpu already (vmcb12, pass, l1_if)
+     * from a saved record. NULL: take() can do it. */
     int (*retake)(struct vapic *v);
 
     /* The pages of L1's that 12 names, for the pins' slots; NESTED_NO_PAGE where there is none. */

@@ -39,7 +39,10 @@ struct field {
     uint16_t member, at, bytes;
 };
 
-#define FIELD12(name, offset, bytes) {offsetof(struct vapic_vmcs12, name), PART_FIELDS + offset, bytes}
+#define FIELD12(name, offset, bytes)                                                               \
+    {                                                                                              \
+        offsetof(struct vapic_vmcs12, name), PART_FIELDS + offset, bytes                           \
+    }
 
 static const struct field vmcs12[] = {
     FIELD12(pin, 0, 4),
@@ -63,7 +66,9 @@ static const struct field vmcs12[] = {
 
 #undef FIELD12
 #define FIELD12(name, offset, bytes)                                                               \
-    {offsetof(struct vapic_nested_vcpu, vmcb12.name), PART_FIELDS + offset, bytes}
+    {                                                                                              \
+        offsetof(struct vapic_nested_vcpu, vmcb12.name), PART_FIELDS + offset, bytes               \
+    }
 
 static const struct field vmcb12[] = {
     FIELD12(int_ctl, 0, 8),  FIELD12(bar, 8, 8),       FIELD12(backing, 16, 8),

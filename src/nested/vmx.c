@@ -20,15 +20,15 @@
  *                                     uses L2's page
  *
  * Nothing here depends on L1's APIC: whatever becomes of that, vmcs02 is a function of vmcs12.
- * What L1 may change while its L2 runs is checked where it is used; VTPR, which a processor compares
- * with the threshold, by the processor: if a VM entry of vmcs02 fails for it, L1 is to blame.
+ * What L1 may change while its L2 runs is checked where it is used; VTPR, which a processor
+ * compares with the threshold, by the processor: if a VM entry of vmcs02 fails for it, L1 is to
+ * blame.
  */
 #include "vmx.h"
 
 #define SECONDARY_BITS                                                                             \
     (VMX_SEC_APIC_ACCESSES | VMX_SEC_X2APIC | VMX_SEC_APIC_REGISTER | VMX_SEC_INTERRUPT_DELIVERY)
-#define PRIMARY_BITS                                                                               \
-    (VMX_PRI_TPR_SHADOW | VMX_PRI_CR8_LOAD | VMX_PRI_CR8_STORE | VMX_PRI_SECONDARY)
+#define PRIMARY_BITS (VMX_PRI_TPR_SHADOW | VMX_PRI_CR8_LOAD | VMX_PRI_CR8_STORE | VMX_PRI_SECONDARY)
 
 /* ---- The checks that need no memory [SDM3 28.2.1.1] ---- */
 
@@ -53,8 +53,8 @@ static bool shadow_ok(const struct vapic *v, const struct vapic_vmcs12 *c)
 {
     if (!tpr_shadow(c))
         /* That IPI virtualization needs it too is inferred: it reads the virtual-APIC page. */
-        return !vmx_secondary(c,
-                              VMX_SEC_X2APIC | VMX_SEC_APIC_REGISTER | VMX_SEC_INTERRUPT_DELIVERY) &&
+        return !vmx_secondary(c, VMX_SEC_X2APIC | VMX_SEC_APIC_REGISTER |
+                                     VMX_SEC_INTERRUPT_DELIVERY) &&
                !vmx_sends(c);
     if (!vmx_address_ok(v, c->virtual_apic, APIC_PAGE_SIZE - 1))
         return false;
@@ -198,7 +198,8 @@ static void write_controls(struct vapic *v, const struct vapic_vmcs12 *c)
 
 static void write_posting(struct vapic *v, const struct vapic_nested_vcpu *nv)
 {
-    uint64_t l1s = nested_pin(nv, VMX_SLOT_DESCRIPTOR)->hpa + (nv->vmcs12.pid & (APIC_PAGE_SIZE - 1));
+    uint64_t l1s =
+        nested_pin(nv, VMX_SLOT_DESCRIPTOR)->hpa + (nv->vmcs12.pid & (APIC_PAGE_SIZE - 1));
 
     vmx_control(v, VMCS_PID, UINT64_MAX, uses_posted(nv) ? nv->posted_hpa : l1s);
     vmx_control(v, VMCS_NOTIFICATION_VECTOR, 0xFFFF, nested_vm(v)->config.notify_vector);
@@ -342,9 +343,10 @@ static uint16_t last_status(struct vapic *v)
 
     if (!nv->mapped || !vapic_nested_posted(v))
         return status;
-    /* With the lock held no page can go away; one that is about to is not touched. */
+    /* With the lock held no page goes away; what has gone, or is about to, is not touched. */
     vm->host.lock(vm->ctx);
-    if (!nv->pins[VMX_SLOT_APIC].doomed && !nv->pins[VMX_SLOT_DESCRIPTOR].doomed)
+    if (vmx_pinned(nv, VMX_SLOT_APIC) &&
+        (!vmx_posts(&nv->vmcs12) || vmx_pinned(nv, VMX_SLOT_DESCRIPTOR)))
         rvi = vapic_vmx_collect(v, rvi);
     vm->host.unlock(vm->ctx);
     return (uint16_t)VMX_STATUS_MAKE(rvi, VMX_STATUS_SVI(status));

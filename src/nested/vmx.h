@@ -67,6 +67,12 @@ static inline uint32_t *vmx_page_word(const struct vapic_nested_vcpu *nv, uint32
     return (uint32_t *)(void *)((uint8_t *)nested_pin(nv, VMX_SLOT_APIC)->memory + offset);
 }
 
+/* Configuration lock held. */
+static inline bool vmx_pinned(const struct vapic_nested_vcpu *nv, enum vmx_slot slot)
+{
+    return nested_pin(nv, slot)->memory != NULL && !nv->pins[slot].doomed;
+}
+
 /* ---- vmx_post.c ---- */
 
 /* What was posted for L2 and announced is in VIRR after it; RVI for it, or `rvi` if that is more.

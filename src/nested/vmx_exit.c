@@ -43,7 +43,7 @@ static bool read_page(struct vapic *v, struct ipi *ipi)
     bool there;
 
     vm->host.lock(vm->ctx);
-    there = nested_pin(nv, VMX_SLOT_APIC)->memory != NULL && !nv->pins[VMX_SLOT_APIC].doomed;
+    there = vmx_pinned(nv, VMX_SLOT_APIC);
     if (there)
         *ipi = stored(nv);
     vm->host.unlock(vm->ctx);

@@ -252,6 +252,5 @@ void vapic_vmx_put(struct vapic *v, bool blocking)
     if (!blocking || !v->accel->can_irq)
         change(nv, 0, PID_SN);
     else
-        change(nv, PID_NDST_MASK | PID_NV_MASK | PID_SN,
-               addressed(v, v->vm->accel->wakeup_vector));
+        change(nv, PID_NDST_MASK | PID_NV_MASK | PID_SN, addressed(v, v->vm->accel->wakeup_vector));
 }
