@@ -300,14 +300,22 @@ static void send_to_all(struct walk *w)
         w->sent[n][i] += n != from;
 }
 
-/* Not in the middle of a handler: what waits behind its EOI would wait for ever. */
+/* Not in a handler, and nothing waits: what waits behind its EOI would wait for ever. */
+static bool idle(const struct walk *w, uint32_t l2)
+{
+    for (uint32_t i = 0; i < VECTORS; i++)
+        if (!free_for(w, l2, vector_of(i)))
+            return false;
+    return w->nx->l2[l2]->owes == 0;
+}
+
 static void halt(struct walk *w)
 {
     struct nx_op hlt = {NX_HLT, false, 0, 0, 0};
     uint32_t n = rnd(w->vcpus);
 
     nx_settle(w->nx);
-    if (can_execute(w, n) && w->nx->l2[n]->owes == 0)
+    if (can_execute(w, n) && idle(w, n))
         nx_l2_execute(w->nx, n, &hlt);
 }
 
