@@ -245,10 +245,18 @@ static uint32_t highest(const uint32_t *ids, uint32_t count)
     return id;
 }
 
+static void sil_point(void *ctx, struct vapic_sil_cpu *cpu, enum vapic_sil_point point)
+{
+    struct nx *nx = ctx;
+
+    if (nx->on_point != NULL)
+        nx->on_point(nx, cpu, point);
+}
+
 static void make_silicon(struct nx *nx)
 {
     static const struct vapic_sil_host host = {
-        .size = sizeof(host), .memory = nx_sil_memory, .walk = nx_walk};
+        .size = sizeof(host), .memory = nx_sil_memory, .walk = nx_walk, .point = sil_point};
     uint32_t features = nx->options.features;
     struct vapic_sil_config config = {.vendor = nx->vendor->silicon,
                                       .x2avic = (features & VAPIC_ACCEL_X2AVIC) != 0,
