@@ -296,7 +296,7 @@ static bool cr8_is_l1s(const struct vapic_nested_vcpu *nv)
  * V_IRQ; nobody is to find in 02 what was not in force. */
 static void write(struct vapic *v, bool first)
 {
-    const struct vapic_nested_vcpu *nv = v->accel->nested;
+    struct vapic_nested_vcpu *nv = v->accel->nested;
     uint64_t mode = nv->vmcb12.int_ctl & MODE_BITS, start = nv->vmcb12.int_ctl & VMCB_V_TPR;
     bool moved = ((get64(v, VMCB_INT_CTL) ^ mode) & MODE_BITS) != 0;
 
@@ -313,6 +313,8 @@ static void write(struct vapic *v, bool first)
     if (cr8_is_l1s(nv))
         set_bits(v, VMCB_INTERCEPT_CR, VMCB_CR8_READ | VMCB_CR8_WRITE, ~0ull,
                  VMCB_CLEAN_INTERCEPTS);
+    if (nv->state == VAPIC_NESTED_RESTORED) /* the host's map is that of a new 02 */
+        nv->told.valid = false;
     tell_pass(v);
     if (nv->shadow != NULL)
         vapic_shadow_entered(nv->shadow);
