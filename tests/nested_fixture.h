@@ -220,6 +220,7 @@ struct nx_l2_vcpu {
     bool l1_wants_flush;  /* of its translations, at the next entry */
     bool failed;          /* VMRUN failed: L1 does not run it until it is scheduled again */
     uint64_t gpa12;       /* L1-physical address of vmcb (vmcs) */
+    bool idle;            /* its last instruction was HLT, and no interrupt has come since */
     uint32_t owes;        /* EOIs, with options.l2_eoi */
 };
 

@@ -355,6 +355,13 @@ bool nx_take_interrupts(struct nx *nx, struct vapic_sil_cpu *cpu)
     return any;
 }
 
+void nx_idle_processors(struct nx *nx)
+{
+    for (uint32_t i = 0; i < nx->cpu_count; i++)
+        if (!nx->cpus[i].in_guest && nx_take_interrupts(nx, &nx->cpus[i]))
+            nx->total++;
+}
+
 /* ---- Entry ---- */
 
 static uint32_t can_in_l1(const struct nx_l1 *c)
@@ -554,6 +561,7 @@ static void l2_delivered(struct nx_l1 *c, uint8_t vector)
         c->event12 = 0;
         l2->injected = VAPIC_INJECT_NONE;
     }
+    l2->idle = false;
     l2->owes += c->nx->options.l2_eoi;
     nx_log(c->nx, (struct nx_event){.kind = NX_L2_DELIVERED, .n = l2->n, .a = vector});
 }

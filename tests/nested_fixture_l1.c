@@ -286,8 +286,10 @@ static void wait_outside(struct nx *nx, struct nx_l2_vcpu *c)
 
     give_processor(nx, target);
     nx->on_l1 = -1;
-    for (uint32_t i = 0; i < 1000 && vapic_in_guest(&c->apic); i++)
+    for (uint32_t i = 0; i < 1000 && vapic_in_guest(&c->apic); i++) {
+        nx_idle_processors(nx);
         nx_boundaries(target);
+    }
     nx->on_l1 = before;
     assert_false(vapic_in_guest(&c->apic));
 }
@@ -503,6 +505,15 @@ bool nx_l1_schedule_here(struct nx_l1 *l1)
 
 /* ---- Instructions of L2 ---- */
 
+/* The HLT of L2's idle loop ended without an interrupt for L2 (one of L1's has ended it: AMD has no
+ * activity state that would be kept): L2 executes it again. */
+static void halt_again(struct nx_l1 *l1)
+{
+    struct nx_op hlt = {NX_HLT, false, 0, 0, 0};
+
+    nx_perform(l1, &hlt);
+}
+
 /* L2's vCPU is in the guest, with nothing to deliver. */
 static bool ready(struct nx *nx, struct nx_l2_vcpu *c)
 {
@@ -517,8 +528,12 @@ static bool ready(struct nx *nx, struct nx_l2_vcpu *c)
                 return false;
             continue;
         }
-        if (nx_boundaries(l1))
-            return true;
+        if (nx_boundaries(l1)) {
+            if (!c->idle)
+                return true;
+            halt_again(l1);
+            continue;
+        }
         if (l1->l2 && !l1->stopped) {
             nx_block(l1);
             if (l1->blocked)
@@ -540,6 +555,8 @@ enum nx_result nx_l2_execute(struct nx *nx, uint32_t l2, struct nx_op *op)
         result = nx_perform(nx->l1[c->on], op);
     }
     assert_int_not_equal(result, NX_RETRY);
+    if (op->kind == NX_HLT)
+        c->idle = true;
     return result;
 }
 
@@ -654,6 +671,8 @@ void nx_run(struct nx *nx, uint32_t l1)
     }
     if (c->l2 && nx_current(c)->owes > 0)
         end_interrupts(nx, nx_current(c));
+    else if (c->l2 && nx_current(c)->idle)
+        halt_again(c);
 }
 
 void nx_settle(struct nx *nx)
@@ -665,10 +684,7 @@ void nx_settle(struct nx *nx)
         before = nx->total;
         for (uint32_t n = 0; n < nx->l1_count; n++)
             nx_run(nx, n);
-        /* Processors that sleep, or run nobody. */
-        for (uint32_t i = 0; i < nx->cpu_count; i++)
-            if (!nx->cpus[i].in_guest && nx_take_interrupts(nx, &nx->cpus[i]))
-                nx->total++;
+        nx_idle_processors(nx);
         assert_true(++rounds < 1000);
     } while (nx->total != before);
 }

@@ -89,6 +89,8 @@ void nx_log(struct nx *nx, struct nx_event event);
 void nx_act(struct nx *nx, uint32_t l1, enum vapic_action action);
 /* The host's interrupt handlers on the processor. True: there was an interrupt. */
 bool nx_take_interrupts(struct nx *nx, struct vapic_sil_cpu *cpu);
+/* The same on all that sleep, or run nobody. */
+void nx_idle_processors(struct nx *nx);
 void nx_handle_interrupt(struct nx *nx, struct vapic_sil_cpu *cpu, uint8_t vector);
 /* L1's page at `hpa`; NULL: none of L1's. */
 struct nx_page *nx_page_at(struct nx *nx, uint64_t hpa);

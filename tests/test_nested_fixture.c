@@ -3,6 +3,9 @@
  * notice what they are for? */
 #include "nested_fixture.h"
 
+#include <stdio.h>
+#include <string.h>
+
 #define IPI (APIC_DM_FIXED | APIC_ICR_ASSERT)
 
 /* ---- Everybody runs, and hears of everything once ---- */
@@ -230,10 +233,422 @@ static void test_worlds(void **state)
     }
 }
 
+/* ---- What an IPI of L2 costs ---- */
+
+#define AMD_AVIC    VAPIC_NESTED_AVIC
+#define INTEL_POSTS (VAPIC_NESTED_APICV | VAPIC_NESTED_POSTED)
+#define INTEL_ALL   (INTEL_POSTS | VAPIC_NESTED_IPIV)
+
+static void test_cost(void **state)
+{
+    static const struct {
+        struct nx_options options;
+        uint32_t exits, reflected; /* of L2 to L0, of these to L1; by sender and target */
+    } rows[] = {
+        {{.kind = VAPIC_ACCEL_AVIC, .offered = AMD_AVIC, .l2 = NX_L2_AVIC}, 1, 0},
+        {{.kind = VAPIC_ACCEL_AVIC,
+          .features = VAPIC_ACCEL_IPIV,
+          .offered = AMD_AVIC,
+          .l2 = NX_L2_AVIC,
+          .strategy = VAPIC_NESTED_SHADOW},
+         0,
+         0},
+        {{.kind = VAPIC_ACCEL_APICV, .offered = INTEL_POSTS, .l2 = NX_L2_POSTED}, 1, 1},
+        {{.kind = VAPIC_ACCEL_APICV, .offered = VAPIC_NESTED_APICV, .l2 = NX_L2_APICV}, 2, 2},
+        {{.kind = VAPIC_ACCEL_APICV,
+          .features = VAPIC_ACCEL_IPIV,
+          .offered = INTEL_ALL,
+          .l2 = NX_L2_IPIV},
+         1,
+         0},
+        {{.kind = VAPIC_ACCEL_APICV,
+          .features = VAPIC_ACCEL_IPIV,
+          .offered = INTEL_ALL,
+          .l2 = NX_L2_IPIV,
+          .strategy = VAPIC_NESTED_SHADOW},
+         0,
+         0},
+    };
+
+    (void)state;
+    for (uint32_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct nx *nx = nx_new(&rows[i].options);
+
+        nx_l2_ipi(nx, 0, IPI | 0x51, 1);
+        nx_forget(nx);
+        nx_l2_ipi(nx, 0, IPI | 0x61, 1);
+        nx_settle(nx);
+        assert_int_equal(nx_l2_delivered(nx, 1, 0x61), 1);
+        assert_int_equal(nx_exits(nx, NX_ANY, NX_ANY_CODE, true), rows[i].exits);
+        assert_int_equal(nx_reflected(nx, NX_ANY, NX_ANY_CODE), rows[i].reflected);
+        nx_free(nx);
+    }
+}
+
+/* ---- The same stream in worlds that differ in what costs exits, and in nothing else ---- */
+
+#define WORLDS  8u
+#define VCPUS   3u
+#define HISTORY 64u
+
+struct many {
+    struct nx *nx[WORLDS];
+    uint32_t count;
+    uint64_t random;
+};
+
+static uint32_t draw(struct many *m, uint32_t below)
+{
+    m->random = m->random * 6364136223846793005ull + 1442695040888963407ull;
+    return (uint32_t)(m->random >> 33) % below;
+}
+
+/* Everything that went through somebody's IDT, per vCPU in order. */
+static uint32_t history(const struct nx *nx, bool l2, uint32_t n, uint8_t vectors[HISTORY])
+{
+    enum nx_kind kind = l2 ? NX_L2_DELIVERED : NX_L1_DELIVERED;
+    uint32_t count = 0;
+
+    for (uint32_t i = 0; i < nx->logged; i++)
+        if (nx->log[i].kind == kind && nx->log[i].n == n) {
+            assert_true(count < HISTORY);
+            vectors[count++] = (uint8_t)nx->log[i].a;
+        }
+    return count;
+}
+
+static void compare_histories(struct many *m, uint32_t w, bool l2, uint32_t n, const char *what)
+{
+    uint8_t expected[HISTORY], seen[HISTORY];
+    uint32_t count = history(m->nx[0], l2, n, expected), more = history(m->nx[w], l2, n, seen);
+
+    if (count == more && memcmp(expected, seen, count) == 0)
+        return;
+    fail_msg("%s: L%d's vCPU %u in world %u: %u vectors (first %02x), not %u (first %02x)", what,
+             l2 ? 2 : 1, n, w, more, more != 0 ? seen[0] : 0, count, count != 0 ? expected[0] : 0);
+}
+
+static void compare_words(struct many *m, uint32_t w, uint32_t n, uint32_t offset, const char *what)
+{
+    uint32_t expected = nx_l2_page(m->nx[0], n, offset), seen = nx_l2_page(m->nx[w], n, offset);
+
+    if (expected != seen)
+        fail_msg("%s: L2's vCPU %u in world %u: %03x is %08x, not %08x", what, n, w, offset, seen,
+                 expected);
+}
+
+static void compare_worlds(struct many *m, const char *what)
+{
+    for (uint32_t w = 1; w < m->count; w++) {
+        for (uint32_t n = 0; n < VCPUS; n++) {
+            compare_histories(m, w, true, n, what);
+            compare_histories(m, w, false, n, what);
+            for (uint32_t i = 0; i < 8; i++)
+                compare_words(m, w, n, APIC_ISR + 16 * i, what);
+            compare_words(m, w, n, APIC_TPR, what);
+        }
+    }
+    for (uint32_t w = 0; w < m->count; w++)
+        nx_forget(m->nx[w]);
+}
+
+struct step {
+    uint32_t kind, a, b, value, icr;
+    bool flag;
+};
+
+static const char *const step_names[] = {
+    "IPI",     "IPI", "EOI",  "EOI",  "EOI",           "CR8",           "HLT",
+    "device",  "IF",  "L1's", "move", "move by L1",    "inhibit",       "inhibit by L1",
+    "restore", "MSI of all",
+};
+
+static void do_write(struct nx *nx, uint32_t l2, uint32_t offset, uint64_t value)
+{
+    enum nx_result result = nx_l2_try_write(nx, l2, offset, value);
+
+    assert_true(result == NX_DONE || result == NX_STUCK);
+}
+
+static void do_ipi(struct nx *nx, const struct step *s)
+{
+    struct nx_op look = {NX_CR8, false, 0, 0, 0};
+
+    if (nx_l2_execute(nx, s->a, &look) == NX_DONE)
+        nx_l2_ipi(nx, s->a, s->icr, s->b);
+}
+
+static void do_halt(struct nx *nx, const struct step *s)
+{
+    struct nx_op halt = {NX_HLT, false, 0, 0, 0};
+
+    if (nx->l2[s->a]->guest_if)
+        nx_l2_execute(nx, s->a, &halt);
+}
+
+/* STI and CLI of a vCPU that executes instructions. */
+static void do_if(struct nx *nx, const struct step *s)
+{
+    struct nx_op look = {NX_CR8, false, 0, 0, 0};
+
+    if (nx_l2_execute(nx, s->a, &look) == NX_DONE)
+        nx_l2_if(nx, s->a, s->flag);
+}
+
+/* An IPI arrives while the target has no processor. */
+static void do_move(struct nx *nx, const struct step *s)
+{
+    uint32_t l1 = (uint32_t)nx->l2[s->b]->on, cpu = 0;
+
+    nx_deschedule(nx, l1);
+    if (s->b != s->a)
+        do_ipi(nx, s);
+    nx_settle(nx);
+    for (uint32_t n = 0; n < nx->l1_count; n++)
+        for (uint32_t i = 0; i < nx->l1_count; i++)
+            cpu += nx->l1[i]->cpu == &nx->cpus[cpu];
+    nx_schedule(nx, l1, cpu);
+}
+
+static void do_l1_move(struct nx *nx, const struct step *s)
+{
+    uint32_t from = (uint32_t)nx->l2[s->b]->on, to = from;
+
+    nx_l1_deschedule(nx, s->b);
+    if (s->b != s->a)
+        do_ipi(nx, s);
+    nx_settle(nx);
+    for (uint32_t n = 0; n < nx->l1_count; n++)
+        if (nx->l1[n]->runs < 0 && n != from && s->flag)
+            to = n;
+    nx_l1_schedule(nx, s->b, to);
+}
+
+/* A vCPU of L1 on which no L2 runs: all of L1's devices are there. */
+static uint32_t idle_l1(const struct nx *nx)
+{
+    for (uint32_t n = 0; n < nx->l1_count; n++)
+        if (nx->l1[n]->runs < 0)
+            return n;
+    return 0;
+}
+
+static void do_step(struct nx *nx, const struct step *s)
+{
+    switch (s->kind) {
+    case 0:
+    case 1:
+        do_ipi(nx, s);
+        break;
+    case 2:
+    case 3:
+    case 4:
+        do_write(nx, s->a, APIC_EOI, 0);
+        break;
+    case 5:
+        nx_l2_execute(nx, s->a, &(struct nx_op){NX_CR8, true, 0, 0, s->value % 13});
+        break;
+    case 6:
+        do_halt(nx, s);
+        break;
+    case 7:
+        nx_l2_interrupt(nx, idle_l1(nx), s->b, (uint8_t)s->icr, false);
+        break;
+    case 8:
+        do_if(nx, s);
+        break;
+    case 9:
+        nx_l1_interrupt(nx, (uint32_t)nx->l2[s->b]->on, (uint8_t)(0x30 + s->value % 0xA0));
+        break;
+    case 10:
+        do_move(nx, s);
+        break;
+    case 11:
+        do_l1_move(nx, s);
+        break;
+    case 12:
+        nx_toggle_inhibit(nx, VAPIC_INHIBIT_BLOCKIRQ, s->flag);
+        break;
+    case 13:
+        nx_l1_toggle_inhibit(nx, idle_l1(nx), VAPIC_INHIBIT_BLOCKIRQ, s->flag);
+        break;
+    case 14:
+        nx_save_restore(nx, s->b);
+        break;
+    default:
+        for (uint32_t n = 0; n < VCPUS; n++)
+            nx_l2_interrupt(nx, idle_l1(nx), n, 0xE8, false);
+        break;
+    }
+    nx_settle(nx);
+}
+
+static struct step any_step(struct many *m)
+{
+    static const uint32_t shorthands[] = {0, 0, 0, APIC_ICR_SELF, APIC_ICR_ALL_EXCL, 1u << 19};
+    uint32_t names = sizeof(step_names) / sizeof(step_names[0]);
+    struct step s = {.kind = draw(m, names),
+                     .a = draw(m, VCPUS),
+                     .b = draw(m, VCPUS),
+                     .value = draw(m, 256),
+                     .flag = draw(m, 2) != 0};
+
+    s.icr = IPI | (0x30 + draw(m, 0xB0)) | shorthands[draw(m, 6)];
+    return s;
+}
+
+static void run_many(struct many *m, const struct nx_options *options, uint32_t count,
+                     uint64_t seed, uint32_t steps)
+{
+    char what[64];
+
+    m->random = seed;
+    m->count = count;
+    for (uint32_t w = 0; w < count; w++)
+        m->nx[w] = nx_new(&options[w]);
+    for (uint32_t i = 0; i < steps; i++) {
+        struct step s = any_step(m);
+
+        snprintf(what, sizeof(what), "seed %llu, step %u (%s)", (unsigned long long)seed, i,
+                 step_names[s.kind]);
+        for (uint32_t w = 0; w < count; w++)
+            do_step(m->nx[w], &s);
+        compare_worlds(m, what);
+    }
+    for (uint32_t w = 0; w < count; w++)
+        nx_free(m->nx[w]);
+}
+
+#define SEEDS 6u
+#define STEPS 150u
+
+static void run_seeds(const struct nx_options *options, uint32_t count)
+{
+    struct many m = {0};
+
+    for (uint64_t seed = 1; seed <= SEEDS; seed++)
+        run_many(&m, options, count, seed, STEPS);
+}
+
+static void test_stream_avic(void **state)
+{
+    static const struct nx_options worlds_of[] = {
+        {.kind = VAPIC_ACCEL_AVIC, .vcpus = VCPUS},
+        {.kind = VAPIC_ACCEL_AVIC, .vcpus = VCPUS, .offered = AMD_AVIC},
+        {.kind = VAPIC_ACCEL_AVIC, .vcpus = VCPUS, .offered = AMD_AVIC, .l2 = NX_L2_AVIC},
+        {.kind = VAPIC_ACCEL_AVIC,
+         .features = VAPIC_ACCEL_IPIV,
+         .vcpus = VCPUS,
+         .offered = AMD_AVIC,
+         .l2 = NX_L2_AVIC,
+         .strategy = VAPIC_NESTED_SHADOW},
+        {.kind = VAPIC_ACCEL_AVIC,
+         .features = VAPIC_ACCEL_IPIV,
+         .vcpus = VCPUS,
+         .offered = AMD_AVIC,
+         .l2 = NX_L2_AVIC,
+         .strategy = VAPIC_NESTED_SHADOW,
+         .hlt_inside = true},
+        {.kind = VAPIC_ACCEL_AVIC,
+         .disabled = true,
+         .vcpus = VCPUS,
+         .offered = AMD_AVIC,
+         .l2 = NX_L2_AVIC,
+         .strategy = VAPIC_NESTED_SHADOW,
+         .restore_by_view = true},
+    };
+
+    (void)state;
+    run_seeds(worlds_of, sizeof(worlds_of) / sizeof(worlds_of[0]));
+}
+
+#define X2_FEATURES (VAPIC_ACCEL_IPIV | VAPIC_ACCEL_X2AVIC)
+#define X2_OFFERED  (VAPIC_NESTED_AVIC | VAPIC_NESTED_X2AVIC)
+
+static void test_stream_x2avic(void **state)
+{
+    static const struct nx_options worlds_of[] = {
+        {.kind = VAPIC_ACCEL_AVIC, .features = X2_FEATURES, .vcpus = VCPUS, .l2_x2apic = true},
+        {.kind = VAPIC_ACCEL_AVIC,
+         .features = X2_FEATURES,
+         .vcpus = VCPUS,
+         .offered = X2_OFFERED,
+         .l2 = NX_L2_X2AVIC},
+        {.kind = VAPIC_ACCEL_AVIC,
+         .features = X2_FEATURES,
+         .vcpus = VCPUS,
+         .l1_x2apic = true,
+         .offered = X2_OFFERED,
+         .l2 = NX_L2_X2AVIC,
+         .strategy = VAPIC_NESTED_SHADOW},
+        {.kind = VAPIC_ACCEL_AVIC,
+         .features = X2_FEATURES,
+         .vcpus = VCPUS,
+         .offered = X2_OFFERED,
+         .l2 = NX_L2_AVIC, /* hybrid in L1's hands */
+         .l2_x2apic = true,
+         .strategy = VAPIC_NESTED_SHADOW,
+         .hlt_inside = true},
+    };
+
+    (void)state;
+    run_seeds(worlds_of, sizeof(worlds_of) / sizeof(worlds_of[0]));
+}
+
+static void intel_worlds(struct nx_options worlds_of[WORLDS], bool x2)
+{
+    static const struct nx_options all[WORLDS] = {
+        {.kind = VAPIC_ACCEL_APICV},
+        {.kind = VAPIC_ACCEL_APICV, .offered = VAPIC_NESTED_APICV, .no_ack = true},
+        {.kind = VAPIC_ACCEL_APICV, .offered = VAPIC_NESTED_APICV, .l2 = NX_L2_APICV},
+        {.kind = VAPIC_ACCEL_APICV, .offered = INTEL_POSTS, .l2 = NX_L2_POSTED},
+        {.kind = VAPIC_ACCEL_APICV,
+         .disabled = true,
+         .offered = INTEL_POSTS,
+         .l2 = NX_L2_POSTED,
+         .hlt_inside = true,
+         .restore_by_view = true},
+        {.kind = VAPIC_ACCEL_APICV,
+         .features = VAPIC_ACCEL_IPIV,
+         .offered = INTEL_ALL,
+         .l2 = NX_L2_IPIV},
+        {.kind = VAPIC_ACCEL_APICV,
+         .features = VAPIC_ACCEL_IPIV,
+         .offered = INTEL_ALL,
+         .l2 = NX_L2_IPIV,
+         .strategy = VAPIC_NESTED_SHADOW},
+        {.kind = VAPIC_ACCEL_APICV,
+         .features = VAPIC_ACCEL_IPIV,
+         .offered = INTEL_ALL,
+         .l2 = NX_L2_IPIV,
+         .strategy = VAPIC_NESTED_SHADOW,
+         .hlt_inside = true},
+    };
+
+    for (uint32_t i = 0; i < WORLDS; i++) {
+        worlds_of[i] = all[i];
+        worlds_of[i].vcpus = VCPUS;
+        worlds_of[i].l1_x2apic = worlds_of[i].l2_x2apic = x2;
+    }
+}
+
+static void test_stream_intel(void **state)
+{
+    struct nx_options worlds_of[WORLDS];
+
+    (void)state;
+    for (int x2 = 0; x2 < 2; x2++) {
+        intel_worlds(worlds_of, x2 != 0);
+        run_seeds(worlds_of, WORLDS);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_worlds),
+        cmocka_unit_test(test_worlds),        cmocka_unit_test(test_cost),
+        cmocka_unit_test(test_stream_avic),   cmocka_unit_test(test_stream_x2avic),
+        cmocka_unit_test(test_stream_intel),
     };
 
     return cmocka_run_group_tests_name("nested_fixture", tests, NULL, NULL);
