@@ -266,7 +266,8 @@ struct nx {
     int executing;          /* the vCPU of L1 inside the silicon right now; -1: none */
     uint32_t lock_count;    /* how often L0's configuration lock was taken */
 
-    /* Hooks; NULL: nothing. */
+    /* Hooks; NULL: nothing. on_point may do anything with other vCPUs than the one that is
+     * `executing`, which cannot be made to leave the guest then. */
     void (*on_point)(struct nx *nx, struct vapic_sil_cpu *cpu, enum vapic_sil_point point);
     void (*on_notify)(struct nx *nx, uint32_t l1, enum vapic_action action);
     void (*before_entry)(struct nx *nx, uint32_t l1); /* vapic_enter() is done, VMRUN is next */

@@ -319,6 +319,14 @@ static const struct nx_l1 *running_on(const struct nx *nx, const struct vapic_si
     return NULL;
 }
 
+void nx_point(void *ctx, struct vapic_sil_cpu *cpu, enum vapic_sil_point point)
+{
+    struct nx *nx = ctx;
+
+    if (nx->on_point != NULL)
+        nx->on_point(nx, cpu, point);
+}
+
 bool nx_walk(void *ctx, struct vapic_sil_cpu *cpu, uint64_t gpa, struct vapic_sil_page *page)
 {
     struct nx *nx = ctx;
@@ -424,7 +432,6 @@ static enum nx_result take_exit(struct nx_l1 *c, struct nx_op *op)
     vendor->why(c, &why);
     nx_log(c->nx, (struct nx_event){
                       .kind = NX_EXIT, .n = c->n, .l2 = l2, why.code, why.info1, why.info2});
-    c->nx->executing = -1;
     after_exit(c);
     nx_take_interrupts(c->nx, c->cpu);
     if (!l2)
@@ -579,6 +586,7 @@ static void delivered(struct nx_l1 *c, uint8_t vector)
 
 bool nx_boundaries(struct nx_l1 *c)
 {
+    int before = c->nx->executing;
     bool l2 = c->l2;
 
     for (uint32_t i = 0; i < 10000; i++) {
@@ -587,7 +595,9 @@ bool nx_boundaries(struct nx_l1 *c)
 
         if (nx_enter_guest(c) != NX_IN || c->l2 != l2)
             return false;
+        c->nx->executing = (int)c->n;
         result = vapic_sil_boundary(c->cpu, &vector);
+        c->nx->executing = before;
         if (result == VAPIC_SIL_NOTHING)
             return true;
         if (result == VAPIC_SIL_DELIVER) {
@@ -650,10 +660,11 @@ static enum vapic_sil_result on_silicon(struct nx_l1 *c, struct nx_op *op)
 enum nx_result nx_perform(struct nx_l1 *c, struct nx_op *op)
 {
     enum vapic_sil_result result;
+    int before = c->nx->executing;
 
     c->nx->executing = (int)c->n;
     result = on_silicon(c, op);
-    c->nx->executing = -1;
+    c->nx->executing = before;
     switch (result) {
     case VAPIC_SIL_DONE:
         return NX_DONE;

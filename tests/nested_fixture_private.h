@@ -103,6 +103,7 @@ void *nx_sil_memory(void *ctx, uint64_t hpa, size_t size);
 
 extern const struct vapic_host nx_l0_host;
 extern const struct vapic_nested_host nx_l0_nested_host;
+void nx_point(void *ctx, struct vapic_sil_cpu *cpu, enum vapic_sil_point point);
 bool nx_walk(void *ctx, struct vapic_sil_cpu *cpu, uint64_t gpa, struct vapic_sil_page *page);
 
 enum nx_entered {

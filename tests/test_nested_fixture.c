@@ -4,6 +4,7 @@
 #include "nested_fixture.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define IPI (APIC_DM_FIXED | APIC_ICR_ASSERT)
@@ -519,14 +520,16 @@ static void run_many(struct many *m, const struct nx_options *options, uint32_t 
         nx_free(m->nx[w]);
 }
 
-#define SEEDS 6u
+#define SEEDS 6u /* or NESTED_SEEDS in the environment */
 #define STEPS 150u
 
 static void run_seeds(const struct nx_options *options, uint32_t count)
 {
+    const char *more = getenv("NESTED_SEEDS");
+    uint64_t seeds = more != NULL ? strtoull(more, NULL, 10) : SEEDS;
     struct many m = {0};
 
-    for (uint64_t seed = 1; seed <= SEEDS; seed++)
+    for (uint64_t seed = 1; seed <= seeds; seed++)
         run_many(&m, options, count, seed, STEPS);
 }
 
@@ -643,12 +646,127 @@ static void test_stream_intel(void **state)
     }
 }
 
+/* ---- Something happens to the target in the middle of an IPI ---- */
+
+enum { MEET_RUN, MEET_HALT, MEET_PUT, MEET_MOVE, MEET_L1_PUT, MEET_L1_MOVE, MEET_INTERRUPT, MEETS };
+
+struct meeting {
+    enum vapic_sil_point point;
+    uint32_t what;
+    bool met;
+};
+
+static void meet(struct nx *nx, uint32_t what)
+{
+    uint32_t l1 = (uint32_t)nx->l2[1]->on;
+
+    switch (what) {
+    case MEET_RUN:
+        nx_run(nx, l1);
+        break;
+    case MEET_HALT:
+        nx_l2_hlt(nx, 1);
+        nx_run(nx, l1);
+        break;
+    case MEET_PUT:
+    case MEET_MOVE:
+        nx_deschedule(nx, l1);
+        if (what == MEET_MOVE)
+            nx_schedule(nx, l1, nx->cpu_count - 1);
+        break;
+    case MEET_L1_PUT:
+    case MEET_L1_MOVE:
+        nx_l1_deschedule(nx, 1);
+        if (what == MEET_L1_MOVE)
+            nx_l1_schedule(nx, 1, nx_spare(nx));
+        break;
+    default:
+        nx_l1_interrupt(nx, l1, 0x71);
+        nx_run(nx, l1);
+        break;
+    }
+}
+
+static void at_point(struct nx *nx, struct vapic_sil_cpu *cpu, enum vapic_sil_point point)
+{
+    struct meeting *m = nx->user;
+
+    if (m->met || point != m->point || cpu != nx->l1[0]->cpu)
+        return;
+    m->met = true;
+    meet(nx, m->what);
+}
+
+static void run_meeting(const struct nx_options *options, enum vapic_sil_point point, uint32_t what)
+{
+    struct nx *nx = nx_new(options);
+    struct meeting m = {.point = point, .what = what};
+
+    nx->user = &m;
+    nx->on_point = at_point;
+    nx_l2_ipi(nx, 0, IPI | 0x51, 1);
+    nx->on_point = NULL;
+    nx_settle(nx);
+    if (m.met && what == MEET_PUT)
+        nx_schedule(nx, (uint32_t)nx->l2[1]->on, nx->cpu_count - 1);
+    if (m.met && what == MEET_L1_PUT)
+        nx_l1_schedule(nx, 1, nx_spare(nx));
+    nx_settle(nx);
+    if (nx_l2_delivered(nx, 1, 0x51) != 1)
+        fail_msg("point %d, event %u: delivered %u times", (int)point, what,
+                 nx_l2_delivered(nx, 1, 0x51));
+    assert_int_equal(nx_l1_delivered(nx, NX_ANY, 0x71), m.met && what == MEET_INTERRUPT);
+    nx_l2_eoi(nx, 1);
+    nx_settle(nx);
+    assert_int_equal(nx_l2_delivered(nx, 1, 0x51), 1);
+    nx_free(nx);
+}
+
+static void test_meetings(void **state)
+{
+    static const struct nx_options of[] = {
+        {.kind = VAPIC_ACCEL_AVIC,
+         .features = VAPIC_ACCEL_IPIV,
+         .offered = AMD_AVIC,
+         .l2 = NX_L2_AVIC,
+         .strategy = VAPIC_NESTED_SHADOW},
+        {.kind = VAPIC_ACCEL_AVIC,
+         .features = VAPIC_ACCEL_IPIV,
+         .offered = AMD_AVIC,
+         .l2 = NX_L2_AVIC,
+         .strategy = VAPIC_NESTED_SHADOW,
+         .hlt_inside = true},
+        {.kind = VAPIC_ACCEL_AVIC,
+         .features = VAPIC_ACCEL_IPIV,
+         .offered = AMD_AVIC,
+         .l2 = NX_L2_AVIC,
+         .hlt_inside = true},
+        {.kind = VAPIC_ACCEL_APICV,
+         .features = VAPIC_ACCEL_IPIV,
+         .offered = INTEL_ALL,
+         .l2 = NX_L2_IPIV,
+         .strategy = VAPIC_NESTED_SHADOW},
+        {.kind = VAPIC_ACCEL_APICV,
+         .features = VAPIC_ACCEL_IPIV,
+         .offered = INTEL_ALL,
+         .l2 = NX_L2_IPIV,
+         .strategy = VAPIC_NESTED_SHADOW,
+         .hlt_inside = true},
+    };
+
+    (void)state;
+    for (uint32_t i = 0; i < sizeof(of) / sizeof(of[0]); i++)
+        for (uint32_t point = 0; point < VAPIC_SIL_POINTS; point++)
+            for (uint32_t what = 0; what < MEETS; what++)
+                run_meeting(&of[i], (enum vapic_sil_point)point, what);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_worlds),        cmocka_unit_test(test_cost),
         cmocka_unit_test(test_stream_avic),   cmocka_unit_test(test_stream_x2avic),
-        cmocka_unit_test(test_stream_intel),
+        cmocka_unit_test(test_stream_intel),  cmocka_unit_test(test_meetings),
     };
 
     return cmocka_run_group_tests_name("nested_fixture", tests, NULL, NULL);
