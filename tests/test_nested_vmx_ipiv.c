@@ -555,6 +555,69 @@ static void a_late_post_does_not_reach_another_l2(void **state)
     vb_free(b);
 }
 
+/* Posted after the last look, with the notification gone by in the host: the entry is not made. */
+static void sent_between_the_look_and_the_entry(void **state)
+{
+    struct vb *b = in_l2(VAPIC_NESTED_SHADOW, 3);
+
+    (void)state;
+    vb_leave(b, 1);
+    assert_true(vb_prepare(b->v[1], VB_CAN));
+    assert_false(vapic_posted(&b->v[1]->apic));
+    assert_int_equal(ipi(b, 0, 0x51, 1), VAPIC_OK);
+    vb_handlers(b, 1);
+    assert_true(vapic_posted(&b->v[1]->apic));
+    vb_leave(b, 1);
+    vb_run(b, 1);
+    assert_int_equal(vb_times(b->v[1], 0x151), 1);
+    vb_free(b);
+}
+
+/* On the way to sleep; of a class that does not end HLT, so that ON must be cleared for the next.
+ */
+static void sent_on_the_way_to_sleep(void **state)
+{
+    struct vb *b = in_l2(VAPIC_NESTED_SHADOW, 3);
+    struct vb_vcpu *c = b->v[1];
+
+    (void)state;
+    assert_int_equal(vapic_sil_wrmsr(&b->cpus[1], 0x808, 0x50), VAPIC_SIL_DONE);
+    vb_leave(b, 1);
+    vapic_halt(&c->apic);
+    vapic_enter(&c->apic, VB_CAN, b->now, &c->entry);
+    assert_false(c->entry.runnable);
+    assert_int_equal(ipi(b, 0, 0x5F, 1), VAPIC_OK);
+    vb_handlers(b, 1);
+    assert_false(vapic_block(&c->apic));
+    assert_true(vb_halt(b, 1));
+    assert_int_equal(ipi(b, 0, 0x61, 1), VAPIC_OK);
+    vb_handlers(b, 1);
+    assert_true(c->woken);
+    vb_run(b, 1);
+    assert_int_equal(vb_times(c, 0x161), 1);
+    vb_free(b);
+}
+
+/* L2 has been left, and L1 goes to sleep: what a processor posts now is L1's to hear of. */
+static void a_late_post_to_l1_on_the_way_to_sleep(void **state)
+{
+    struct vb *b = in_l2(VAPIC_NESTED_SHADOW, 3);
+    struct vb_vcpu *c = b->v[1];
+
+    (void)state;
+    vb_to_l1(b, 1);
+    vapic_halt(&c->apic);
+    vapic_enter(&c->apic, VB_CAN, b->now, &c->entry);
+    assert_false(c->entry.runnable);
+    c->nested.posted.pir[1] = 1u << 0x11; /* by a processor that had the address */
+    c->nested.posted.control |= PID_ON;
+    assert_false(vapic_block(&c->apic));
+    vb_run(b, 1);
+    assert_int_equal(vb_times(c, VB_NV12), 1);
+    assert_int_equal(vb_pid(b, 1)->pir[1], 1u << 0x11);
+    vb_free(b);
+}
+
 /* More tables than shadows: who finds none runs as with DUMMY. */
 static void more_tables_than_shadows(void **state)
 {
@@ -630,6 +693,9 @@ int main(void)
         cmocka_unit_test(a_shadow_leads_only_to_who_is_in_l2),
         cmocka_unit_test(l2_is_left_while_a_processor_sends),
         cmocka_unit_test(a_late_post_does_not_reach_another_l2),
+        cmocka_unit_test(sent_between_the_look_and_the_entry),
+        cmocka_unit_test(sent_on_the_way_to_sleep),
+        cmocka_unit_test(a_late_post_to_l1_on_the_way_to_sleep),
         cmocka_unit_test(more_tables_than_shadows),
         cmocka_unit_test(a_table_that_grows),
     };
