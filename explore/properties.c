@@ -83,6 +83,10 @@ static void account_for(struct world_vcpu *v, uint8_t vector)
     uint32_t pin = pin_of(v->w, vector);
     struct reference *r = &v->ref;
 
+    if (v->w->spec->nested && vector == L1_NOTIFY) {
+        v->l2s.notified = true;
+        return;
+    }
     if (v->repeats)
         ex_read(&v->sends, "messages");
     if (pin < WORLD_PINS) {
@@ -154,6 +158,8 @@ void world_check_entry(struct world_vcpu *v)
     if (vapic_active(&v->apic) != wanted)
         EX_BROKEN(SERVED, "vCPU %u enters %s acceleration, reasons %#x", v->n,
                   wanted ? "without" : "with", reasons);
+    if (v->w->spec->nested && !v->l2)
+        world_check_01(v);
     if (reasons != 0 && ex_read(&v->w->page_mapped, "access page mapped?"))
         EX_BROKEN(SERVED, "vCPU %u enters, reasons %#x, and the access page is mapped", v->n,
                   reasons);
@@ -180,6 +186,8 @@ static void check_pending(struct world_vcpu *v, uint8_t vector, bool pending)
     const struct reference *r = &v->ref;
     bool level = pin_of(v->w, vector) < WORLD_PINS;
 
+    if (v->w->spec->nested && vector == L1_NOTIFY)
+        return;
     if (bit_of(r->due, vector) && !pending)
         EX_BROKEN(LOST, "vCPU %u never took %02Xh, and it is not pending", v->n, vector);
     if (!pending)
@@ -289,6 +297,8 @@ void world_check_end(struct world *w)
         world_leave(v);
         check_registers(v);
         check_events(v);
+        if (w->spec->nested)
+            world_l2_check(v);
     }
     check_windows(w);
     for (uint32_t i = 0; i < WORLD_PINS; i++)

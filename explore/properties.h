@@ -21,6 +21,8 @@
     X(NATIVE, "native", "no guest reaches the host's own APIC")                                    \
     X(SERVED, "served", "a vCPU enters as the VM's reasons for inhibition ask for")                \
     X(CONTROLS, "controls", "the control block, tables and descriptors say what is so")            \
+    X(PINNED, "pinned", "hardware reaches no page of L1's that is not pinned")                     \
+    X(REFLECTED, "reflected", "L1 hears of its L2's IPIs only where it has to")                    \
     X(REFERENCE, "reference", "IRR, ISR, TPR and PPR end as those of the sequential reference")    \
     X(ENTRY, "entry", "no VM entry fails")                                                         \
     X(FAULT, "fault", "no access of a guest faults that must not")                                 \

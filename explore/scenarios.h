@@ -135,7 +135,26 @@
     X(data_behind_edge)                                                                            \
     X(data_behind_level)                                                                           \
     X(data_behind_watch)                                                                           \
-    X(ioapic_attached)
+    X(ioapic_attached)                                                                             \
+    /* scenarios_nested.c */                                                                       \
+    X(nested_entry_and_post)                                                                       \
+    X(nested_exit_and_post)                                                                        \
+    X(nested_and_toggle)                                                                           \
+    X(nested_and_lift)                                                                             \
+    X(nested_notified_entering)                                                                    \
+    X(nested_notified_leaving)                                                                     \
+    X(nested_notified_and_post)                                                                    \
+    X(nested_notified_sleeper)                                                                     \
+    X(nested_dummy_and_running)                                                                    \
+    X(nested_dummy_to_sleeper)                                                                     \
+    X(nested_shadow_and_running)                                                                   \
+    X(nested_shadow_to_sleeper)                                                                    \
+    X(nested_shadow_and_preemption)                                                                \
+    X(nested_shadow_and_exit)                                                                      \
+    X(nested_entry_is_freed)                                                                       \
+    X(nested_entry_and_unmap)                                                                      \
+    X(nested_table_is_freed)                                                                       \
+    X(nested_restored_and_update)
 
 #define X(name) extern const struct ex_scenario scenario_##name;
 EX_SCENARIOS(X)

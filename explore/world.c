@@ -126,6 +126,17 @@ static void make_accel(struct world *w)
                   "the back end");
 }
 
+static void make_nested(struct world *w)
+{
+    size_t size;
+
+    if (!w->spec->nested)
+        return;
+    w->l1 = take(w, WORLD_L1_PAGES * PAGE, PAGE);
+    size = world_take_nested(w, NULL);
+    world_take_nested(w, take(w, size, PAGE));
+}
+
 static void write_pin(struct world *w, uint32_t i)
 {
     const struct world_pin_spec *spec = &w->spec->pin[i];
@@ -163,10 +174,14 @@ static void place_vcpu(struct world_vcpu *v)
     if (w->vendor == NULL)
         return;
     v->msrs = take(w, w->vendor == &world_amd ? SVM_MSRPM_SIZE : PAGE, PAGE);
+    if (w->spec->nested)
+        v->l2s.msrs02 = take(w, SVM_MSRPM_SIZE, PAGE);
     if (w->vendor != &world_amd)
         return;
     v->vmcb = take(w, VMCB_SIZE, PAGE);
     v->vmcb02 = take(w, VMCB_SIZE, PAGE);
+    if (w->spec->nested)
+        v->l2s.vmcb12 = take(w, VMCB_SIZE, PAGE);
 }
 
 static void *map_pv(void *ctx, struct vapic *v, uint64_t gpa, size_t size)
@@ -203,6 +218,8 @@ void world_create_vcpu(struct world_vcpu *v)
         w->vendor->create(v);
         world_require(vapic_accel_attach(&v->apic, &v->accel, sizeof(v->accel), &accel) == VAPIC_OK,
                       "a vCPU's back end");
+        if (w->spec->nested)
+            world_attach_l2(v);
     }
     make_pv(v);
     world_require(vapic_add(&v->apic) == VAPIC_OK, "a vCPU's place");
@@ -456,7 +473,7 @@ static void make_private(struct world *w)
     for (uint32_t n = 0; n < w->spec->vcpu_count; n++) {
         struct world_vcpu *v = &w->v[n];
 
-        if (v->spec->flags & W_ABSENT) /* its creator touches all of it */
+        if (v->spec->flags & W_ABSENT && !(v->spec->flags & W_IN_L2)) /* its creator touches all of it */
             continue;
         ex_private(&v->vmcs, sizeof(v->vmcs) + sizeof(v->vmcs02), n);
         ex_private(&v->pv, sizeof(v->pv), n);
@@ -464,6 +481,10 @@ static void make_private(struct world *w)
             ex_private(v->msrs, w->vendor == &world_amd ? SVM_MSRPM_SIZE : PAGE, n);
         if (v->vmcb != NULL)
             ex_private(v->vmcb, VMCB_SIZE + VMCB_SIZE, n);
+        if (v->l2s.msrs02 != NULL) {
+            ex_private(v->l2s.msrs02, SVM_MSRPM_SIZE, n);
+            ex_private(w->l1 + WORLD_L1_LOGICAL(n) * PAGE, PAGE, n);
+        }
     }
 }
 
@@ -485,7 +506,7 @@ void world_setup(const struct ex_scenario *scenario, void *memory, uint32_t mode
     w->features = modes[mode].features & ~w->spec->no_features;
     if (w->spec->flags & WORLD_XAPIC_HOST && modes[mode].kind == VAPIC_ACCEL_APICV)
         w->features |= VAPIC_ACCEL_XAPIC_HOST;
-    w->quiesces = has_step(w->spec, WORLD_REMOVE);
+    w->quiesces = has_step(w->spec, WORLD_REMOVE) || has_step(w->spec, WORLD_FREE);
     w->ends = has_step(w->spec, WORLD_END_VM);
     w->used = (sizeof(*w) + 63) & ~(size_t)63;
     if (modes[mode].kind != VAPIC_ACCEL_NONE)
@@ -495,6 +516,7 @@ void world_setup(const struct ex_scenario *scenario, void *memory, uint32_t mode
     make_vm(w);
     if (w->vendor != NULL)
         make_accel(w);
+    make_nested(w);
     make_vcpus(w);
     make_ioapic(w);
     make_devices(w);

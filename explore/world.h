@@ -66,6 +66,11 @@ enum world_op_kind {
     WORLD_PV_IPI, /* KVM's hypercall: vector `a` to the APIC IDs of set b; reaches `to` */
     WORLD_RESET,  /* the machine reboots: this vCPU's part, by its own thread */
     WORLD_STOP,   /* the thread ends, outside the guest */
+    /* As L1's hypervisor, world_spec.nested only */
+    WORLD_VMRUN,    /* what follows is L2's, up to WORLD_LEAVE */
+    WORLD_LEAVE,    /* of L2: an exit that L1 asked for */
+    WORLD_L1_RUNS,  /* this vCPU's entry of L1's table says running (b), or not */
+    WORLD_L1_SLEEP, /* L1 puts its L2 to sleep, until somebody wakes it */
 
     /* Others */
     WORLD_POST,    /* vapic_post() of vector `a` to vCPU v; b: level-triggered */
@@ -90,6 +95,10 @@ enum world_op_kind {
     WORLD_GA_LATE, /* a GA log entry that names vCPU v is handled, whatever has become of the VM */
     WORLD_END_VM,  /* vapic_accel_fini(), and the VM's memory is used for something else */
     WORLD_SERVE,   /* plays processor `a`, on which no vCPU runs any more, for ever: its handlers */
+    WORLD_L2_POST, /* another processor of L1 posts vector `a` for the L2 of vCPU v */
+    WORLD_ENTRY,   /* it makes vCPU v's entry of L1's table valid (b) or not */
+    WORLD_FREE,    /* user space takes away L1's page `a`, and uses it for something else */
+    WORLD_GIVE,    /* and has a new one there */
 };
 
 struct world_op {
@@ -211,7 +220,41 @@ struct world_op {
         .kind = WORLD_STOP                                                                         \
     }
 
+/* L1's hypervisor and its L2 */
+#define G_VMRUN                                                                                    \
+    {                                                                                              \
+        .kind = WORLD_VMRUN                                                                        \
+    }
+#define G_LEAVE                                                                                    \
+    {                                                                                              \
+        .kind = WORLD_LEAVE                                                                        \
+    }
+#define G_L1_RUNS(set)                                                                             \
+    {                                                                                              \
+        .kind = WORLD_L1_RUNS, .b = (set)                                                          \
+    }
+#define G_L1_SLEEP                                                                                 \
+    {                                                                                              \
+        .kind = WORLD_L1_SLEEP                                                                     \
+    }
+
 /* Others */
+#define H_L2_POST(n, vector)                                                                       \
+    {                                                                                              \
+        .kind = WORLD_L2_POST, .v = (n), .a = (vector)                                             \
+    }
+#define H_ENTRY(n, valid)                                                                          \
+    {                                                                                              \
+        .kind = WORLD_ENTRY, .v = (n), .b = (valid)                                                \
+    }
+#define H_FREE(page)                                                                               \
+    {                                                                                              \
+        .kind = WORLD_FREE, .a = (page)                                                            \
+    }
+#define H_GIVE(page)                                                                               \
+    {                                                                                              \
+        .kind = WORLD_GIVE, .a = (page)                                                            \
+    }
 #define H_POST(n, vector)                                                                          \
     {                                                                                              \
         .kind = WORLD_POST, .v = (n), .to = WORLD_BIT(n), .a = (vector)                            \
@@ -319,6 +362,7 @@ enum world_vcpu_flag {
     W_ABSENT = 1u << 4,    /* is created by H_ADD */
     W_OFF_CPU = 1u << 5,   /* loses its processor whenever it sleeps, and wakes on the free one */
     W_PREEMPTED = 1u << 6, /* has no processor at first */
+    W_IN_L2 = 1u << 8,     /* W_ABSENT: creates itself, restored straight into L2 */
     W_PV = 1u << 7,        /* has KVM's paravirtual IPIs and EOIs (the word is enabled) */
 };
 
@@ -361,6 +405,21 @@ enum world_flag {
     WORLD_MAPS_AT_FAULT = 1u << 6, /* the access page is mapped when a guest faults on it */
 };
 
+/* L1's memory, in pages */
+#define WORLD_L1_TABLE   0u /* AVIC physical ID table or PID-pointer table */
+#define WORLD_L1_PIDS    1u
+#define WORLD_L1_APIC(n) (2u + (n))
+#define WORLD_L1_LOGICAL(n) (2u + WORLD_VCPUS + (n))
+#define WORLD_L1_PAGES (2u + 2u * WORLD_VCPUS)
+
+/* What L1 offers its L2: AVIC, x2AVIC or posted interrupts, with IPI virtualization where the
+ * silicon has it. Vectors of L2's lie between 40h and 5Fh. */
+enum world_nested {
+    WORLD_NOT_NESTED,
+    WORLD_DUMMY,
+    WORLD_SHADOW,
+};
+
 struct world;
 
 struct world_spec {
@@ -373,6 +432,8 @@ struct world_spec {
     uint32_t inhibited;   /* reasons set before the start, by vapic_set_inhibit() */
     uint32_t no_features; /* VAPIC_ACCEL_ masks that this processor lacks */
     bool quirk_1235;      /* the silicon has the erratum */
+    uint8_t nested;       /* enum world_nested: the strategy */
+    bool reflects;        /* L1 may have to hear of L2's IPIs */
     /* What this scenario demands beside the properties; may be NULL. Single-threaded, at the end.
      */
     void (*check)(struct world *w);

@@ -339,6 +339,12 @@ static void step(struct world *w, const struct world_op *op)
     case WORLD_SERVE:
         serve(w, op->a);
         break;
+    case WORLD_L2_POST:
+    case WORLD_ENTRY:
+    case WORLD_FREE:
+    case WORLD_GIVE:
+        world_l2_step(w, op);
+        break;
     default:
         world_require(false, "a guest's step is not for others");
         break;

@@ -13,16 +13,14 @@
 
 /* ---- What the guest does next ---- */
 
-enum next {
-    NEXT_INSN,  /* an instruction for the silicon or the library */
-    NEXT_AGAIN, /* done already: look at the boundary */
-    NEXT_WAIT,  /* a loop that waits for an interrupt */
-    NEXT_LEAVE, /* an instruction that exits for reasons of its own */
-};
+static bool uses_msrs(const struct world_vcpu *v)
+{
+    return in_l2(v) ? v->l2s.x2 : v->x2apic;
+}
 
 static struct insn write_register(const struct world_vcpu *v, uint32_t offset, uint64_t value)
 {
-    if (v->x2apic)
+    if (uses_msrs(v))
         return (struct insn){INSN_MSR, true, MSR_X2APIC_FIRST + (offset >> 4), value};
     return (struct insn){INSN_MMIO, true, APIC_DEFAULT_BASE + offset, value};
 }
@@ -48,7 +46,7 @@ static enum next icr(struct world_vcpu *v, struct insn *insn)
     const struct world_op *op = v->op;
     uint32_t dest = destination(v, op), low = op->a | APIC_ICR_ASSERT;
 
-    if (v->x2apic) {
+    if (uses_msrs(v)) {
         *insn = write_register(v, APIC_ICR, (uint64_t)dest << 32 | low);
         v->phase = 1;
     } else if (v->phase == 0 && !(op->a & APIC_ICR_SHORTHAND)) {
@@ -63,7 +61,9 @@ static enum next icr(struct world_vcpu *v, struct insn *insn)
 
 static enum next await(struct world_vcpu *v, struct insn *insn)
 {
-    if (v->ref.taken[(uint8_t)v->op->a] >= v->op->b) {
+    const uint8_t *taken = in_l2(v) ? v->l2s.taken : v->ref.taken;
+
+    if (taken[(uint8_t)v->op->a] >= v->op->b) {
         v->op++;
         return NEXT_AGAIN;
     }
@@ -103,8 +103,10 @@ static enum next next(struct world_vcpu *v, struct insn *insn)
 
     if (v->service != 0)
         return NEXT_LEAVE;
-    if (v->eois != 0)
+    if (in_l2(v) ? v->l2s.eois != 0 : v->eois != 0)
         return eoi(v, insn);
+    if (world_l1_leaves(v))
+        return NEXT_LEAVE;
     switch ((enum world_op_kind)op->kind) {
     case WORLD_END:
         return idle(v, insn);
@@ -161,8 +163,12 @@ static void begin_insn(struct world_vcpu *v)
 {
     const struct world_op *op = v->op;
 
-    if (v->eois != 0)
+    if (in_l2(v) ? v->l2s.eois != 0 : v->eois != 0)
         return;
+    if (in_l2(v)) {
+        world_l2_sent(v, op);
+        return;
+    }
     if (op->kind == WORLD_ICR && v->phase == 1) {
         if ((op->a & APIC_ICR_DM) == APIC_DM_NMI)
             nmi_sent(v, op);
@@ -213,7 +219,11 @@ static void finish_op(struct world_vcpu *v, const struct insn *insn)
 
 void world_end_insn(struct world_vcpu *v, const struct insn *insn)
 {
-    if (v->eois != 0) {
+    if (in_l2(v) && v->l2s.eois != 0) {
+        v->l2s.eois--;
+        return;
+    }
+    if (!in_l2(v) && v->eois != 0) {
         v->eois--;
         world_ended(v);
         return;
@@ -234,6 +244,10 @@ static void handler(struct world_vcpu *v, uint8_t vector)
 
 static void delivered(struct world_vcpu *v, uint8_t vector)
 {
+    if (in_l2(v)) {
+        world_l2_delivered(v, vector);
+        return;
+    }
     if (v->injected == VAPIC_INJECT_NMI) {
         v->ref.nmis++;
         ex_note("takes NMI");
@@ -346,6 +360,10 @@ static void loop_in_guest(struct world_vcpu *v)
 
 static enum exited in_guest(struct world_vcpu *v, struct insn *insn)
 {
+    if (in_l2(v) && v->entry.nested == VAPIC_NESTED_SOON) { /* a self-IPI is pending */
+        vapic_sil_leave(v->cpu, v->w->vendor->leave_code, 0, LENGTH);
+        return EXIT_BOUNDARY;
+    }
     for (;;) {
         uint8_t vector = 0;
         enum vapic_sil_result result = vapic_sil_boundary(v->cpu, &vector);
@@ -358,7 +376,7 @@ static enum exited in_guest(struct world_vcpu *v, struct insn *insn)
             delivered(v, vector);
         if (result == VAPIC_SIL_DELIVER && !look_again)
             continue;
-        what = look_again ? NEXT_LEAVE : v->l2 ? NEXT_WAIT : next(v, insn);
+        what = look_again ? NEXT_LEAVE : v->l2 && !in_l2(v) ? NEXT_WAIT : next(v, insn);
         if (what == NEXT_LEAVE) {
             vapic_sil_leave(v->cpu, v->w->vendor->leave_code, 0, LENGTH);
             return look_again ? EXIT_BOUNDARY : EXIT_OWN;

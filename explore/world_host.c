@@ -24,12 +24,24 @@ static void *sil_memory(void *ctx, uint64_t hpa, size_t size)
     return (uint8_t *)w + (hpa - FIRST_HPA);
 }
 
+/* L1's tables for its L2 have the page, whatever becomes of L1's own. */
+static bool in_l2_of(const struct world *w, const struct vapic_sil_cpu *cpu)
+{
+    for (uint32_t n = 0; n < w->spec->vcpu_count && w->spec->nested; n++)
+        if (w->v[n].cpu == cpu)
+            return in_l2(&w->v[n]);
+    return false;
+}
+
 static bool sil_walk(void *ctx, struct vapic_sil_cpu *cpu, uint64_t gpa,
                      struct vapic_sil_page *page)
 {
     struct world *w = ctx;
 
-    (void)cpu;
+    if (gpa == APIC_DEFAULT_BASE && in_l2_of(w, cpu)) {
+        *page = (struct vapic_sil_page){world_hpa(w, w->scratch), true, true};
+        return true;
+    }
     if (gpa != APIC_DEFAULT_BASE || !ex_read(&w->page_mapped, "access page mapped?"))
         return false;
     *page = (struct vapic_sil_page){world_hpa(w, w->scratch), true, true};
@@ -167,6 +179,8 @@ void world_act(struct world_vcpu *v, enum vapic_action action)
 {
     switch (action) {
     case VAPIC_ACTION_NESTED:
+        world_l2_notify(v);
+        return;
     case VAPIC_ACTION_NONE:
         return;
     case VAPIC_ACTION_KICK:

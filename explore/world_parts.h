@@ -9,6 +9,7 @@
 
 #include "properties.h"
 #include "vapic/accel.h"
+#include "vapic/nested.h"
 #include "vapic/pv.h"
 #include "vapic/silicon.h"
 #include "world.h"
@@ -19,6 +20,8 @@
 #define KICK_VECTOR    0xF0u /* makes a processor leave the guest */
 #define NOTIFY_VECTOR  0xF1u
 #define WAKEUP_VECTOR  0xF2u
+#define NESTED_VECTOR  0xF4u /* notifies L2 */
+#define L1_NOTIFY      0xE1u /* L1's vector for the same */
 #define GA_LOG_SIZE    8u
 #define LENGTH         3u /* of a guest's instruction */
 #define RTE_MASKED     (1u << 16)
@@ -69,6 +72,28 @@ struct reference {
     uint32_t eois_of_level, eois_seen; /* levels ended by the guest; host.eoi() */
 };
 
+/* Of a vCPU whose L1 runs an L2 with an APIC. */
+struct world_l2 {
+    struct vapic_nested_vcpu lib;
+    uint32_t woken; /* by L1; any actor, by ex_ functions */
+    /* Constant */
+    uint8_t *msrs02, *vmcb12;
+    bool x2;
+    /* Owner */
+    struct vapic_vmcs12 vmcs12;
+    struct vapic_sil_cpu *last;
+    uint64_t uses[2];     /* pages of L1's that 02 names, host-physical */
+    uint64_t controls[4]; /* of vmcs02, as L2 was entered */
+    uint8_t eois;
+    bool inside;   /* the program is L2's: L1 enters it again and again */
+    bool asleep;   /* L1 has put it to sleep */
+    bool notified; /* L1 has taken its notification vector since L2 was left */
+    uint8_t taken[256];
+    /* The reference, as struct reference */
+    uint8_t sent[256];
+    uint32_t due[8];
+};
+
 struct world_vcpu {
     struct vapic apic; /* first: struct vapic * is struct world_vcpu * */
     struct vapic_accel_vcpu accel;
@@ -106,6 +131,7 @@ struct world_vcpu {
     uint8_t service;  /* set of pins whose device the handler still has to serve */
     bool guest_if, asleep, spinning, l2, x2apic, off;
     struct reference ref;
+    struct world_l2 l2s;
 };
 
 /* Lines of devices: bit 0 the level, above it the number of changes. */
@@ -158,6 +184,14 @@ struct world {
     uint64_t *table;  /* what vapic_accel_init() was given */
     uint32_t level_vectors[8];
     size_t used;
+    /* L1's memory */
+    struct vapic_nested nested;
+    uint64_t *nested_memory;
+    size_t nested_size;
+    uint8_t *l1;
+    uint32_t tracked;                   /* WORLD_L1_TABLE; any actor, by ex_ functions */
+    uint32_t l1_gone[WORLD_L1_PAGES];   /* the same */
+    uint32_t l1_pins[WORLD_L1_PAGES];   /* configuration lock */
 };
 
 #define ORDER_PUT UINT32_MAX
@@ -209,6 +243,38 @@ void world_call_end(struct world *w);
 /* From VM entry to VM exit; `insn`: the instruction that EXIT_INSN means. */
 enum exited world_run_guest(struct world_vcpu *v, struct insn *insn);
 void world_end_insn(struct world_vcpu *v, const struct insn *insn); /* complete, by whomever */
+
+enum next {
+    NEXT_INSN,  /* an instruction for the silicon or the library */
+    NEXT_AGAIN, /* done already: look at the boundary */
+    NEXT_WAIT,  /* a loop that waits for an interrupt */
+    NEXT_LEAVE, /* an instruction that exits for reasons of its own */
+};
+
+/* ---- world_nested.c ---- */
+
+/* The vCPU runs an L2 with an APIC of its own. */
+static inline bool in_l2(const struct world_vcpu *v)
+{
+    return v->l2 && v->w->spec->nested;
+}
+
+size_t world_take_nested(struct world *w, void *memory); /* NULL: how much */
+void world_attach_l2(struct world_vcpu *v);
+void world_restore_l2(struct world_vcpu *v);
+/* True: the instruction is L1's hypervisor's, or L1 is about to enter L2. */
+bool world_l1_leaves(const struct world_vcpu *v);
+bool world_serve_l1(struct world_vcpu *v); /* that instruction */
+/* After vapic_enter() with 02 current. True: it is not entered now. */
+bool world_l2_turn(struct world_vcpu *v);
+enum vapic_sil_result world_enter_l2(struct world_vcpu *v);
+enum handled world_exit_l2(struct world_vcpu *v, struct insn *insn);
+void world_l2_sent(struct world_vcpu *v, const struct world_op *op);
+void world_l2_delivered(struct world_vcpu *v, uint8_t vector);
+void world_l2_step(struct world *w, const struct world_op *op);
+void world_l2_check(struct world_vcpu *v); /* at the end */
+void world_check_01(const struct world_vcpu *v); /* before L1 is entered */
+void world_l2_notify(struct world_vcpu *v);
 
 /* ---- world_vcpu.c ---- */
 

@@ -97,6 +97,8 @@ static void serve_exit(struct world_vcpu *v)
         serve_devices(v);
         return;
     }
+    if (world_serve_l1(v))
+        return;
     switch ((enum world_op_kind)v->op->kind) {
     case WORLD_L2:
         enter_l2(v);
@@ -126,6 +128,8 @@ static void after_exit(struct world_vcpu *v)
     uint8_t cr8 = vendor != NULL ? vendor->cr8(v) : (uint8_t)vapic_read_cr8(&v->apic);
 
     vapic_exit(&v->apic, cr8, taken);
+    if (in_l2(v))
+        vapic_nested_ran(&v->apic);
     ex_add(&v->outside, 1, "exit");
     if (taken || v->injected == VAPIC_INJECT_EXTINT)
         return;
@@ -247,7 +251,7 @@ static void inject(struct world_vcpu *v)
 /* An interrupt for L1 ends L2. */
 static bool leave_l2(struct world_vcpu *v)
 {
-    if (!v->l2 || (v->entry.inject == VAPIC_INJECT_NONE && !v->entry.irq_window))
+    if (!v->l2 || in_l2(v) || (v->entry.inject == VAPIC_INJECT_NONE && !v->entry.irq_window))
         return false;
     vapic_exit(&v->apic, v->entry.cr8, true);
     ex_add(&v->outside, 1, "exit");
@@ -277,7 +281,9 @@ static void handle(struct world_vcpu *v, enum exited why, struct insn *insn)
         serve_exit(v);
         return;
     }
-    if (v->w->vendor != NULL)
+    if (in_l2(v))
+        result = world_exit_l2(v, why == EXIT_INSN ? insn : NULL);
+    else if (v->w->vendor != NULL)
         result = v->w->vendor->exit(v, why == EXIT_INSN ? insn : NULL);
     else if (why == EXIT_INSN)
         result = world_emulate(v, insn);
@@ -295,7 +301,7 @@ static enum exited run(struct world_vcpu *v, struct insn *insn)
     ex_barrier("VM entry");
     if (v->w->vendor != NULL) {
         world_check_entry(v);
-        result = v->w->vendor->enter(v);
+        result = in_l2(v) ? world_enter_l2(v) : v->w->vendor->enter(v);
         if (result != VAPIC_SIL_DONE)
             EX_BROKEN(ENTRY, "vCPU %u: the VM entry fails", v->n);
     }
@@ -318,6 +324,8 @@ static void turn(struct world_vcpu *v)
             world_forgotten(v);
         return;
     }
+    if (in_l2(v) && world_l2_turn(v))
+        return;
     if (!v->entry.runnable) {
         sleep_until_woken(v);
         return;
@@ -344,11 +352,18 @@ void world_vcpu_main(void *arg)
 {
     struct world_vcpu *v = arg;
 
+    if (v->spec->flags & W_IN_L2) {
+        world_create_vcpu(v);
+        world_start_vcpu(v);
+        ex_write(&v->exists, 1, "created");
+    }
     if (v->spec->flags & W_ABSENT) {
         ex_wait(exists, v, "not created yet");
         if (v->w->vendor != NULL)
             world_load(v, v->n);
     }
+    if (v->spec->flags & W_IN_L2)
+        world_restore_l2(v);
     while (!v->stopped) {
         world_call_begin(v->w);
         turn(v);
