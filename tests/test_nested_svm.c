@@ -981,7 +981,7 @@ static uint32_t looks;
 static void invalidate(struct sb *sb, uint64_t gpa)
 {
     if (gpa == SB_GPA(SB_BACKING + 2) && ++looks == 1)
-        *sb_entry(sb, 2) = 0;
+        *sb_entry(sb, 2) &= ~AVIC_PHYSICAL_VALID;
 }
 
 static void test_entry_becomes_invalid_between_two_looks(void **state)

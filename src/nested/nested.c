@@ -108,11 +108,12 @@ int vapic_nested_attach(struct vapic *v, struct vapic_nested_vcpu *nv, size_t si
 
 /* ---- Pins ---- */
 
+/* Owner, no lock: what is doomed has also set `again`. */
 static bool pin_is(const struct vapic_nested_vcpu *nv, uint32_t slot, uint64_t gpa)
 {
     if (nv->pins[slot].pin.memory == NULL)
         return gpa == NESTED_NO_PAGE;
-    return nv->pins[slot].gpa == gpa && !nv->pins[slot].doomed;
+    return nv->pins[slot].gpa == gpa;
 }
 
 /* Configuration lock held; nobody uses the page any more. */
@@ -133,7 +134,7 @@ static bool set_pin(struct vapic *v, uint32_t slot, uint64_t gpa)
     struct vapic_nested *n = nested_vm(v);
     struct vapic_nested_vcpu *nv = v->accel->nested;
 
-    if (pin_is(nv, slot, gpa))
+    if (pin_is(nv, slot, gpa) && !nv->pins[slot].doomed)
         return true;
     drop_pin(v, slot);
     if (gpa == NESTED_NO_PAGE)
@@ -400,6 +401,8 @@ int vapic_nested_restore(struct vapic *v, const struct vapic_nested_view *view, 
     if (v->accel->nested != NULL)
         v->accel->nested->ran = ran;
     become_nested(v, VAPIC_NESTED_RESTORED);
+    if (MUTANT(NESTED_UPDATE_DROPPED))
+        v->accel->served = vapic_load32(&v->vm->generation, VAPIC_SEQ_CST);
     return VAPIC_OK;
 }
 
@@ -441,7 +444,7 @@ void vapic_nested_exit(struct vapic *v)
     set_state(v, VAPIC_NESTED_L1);
     if (!MUTANT(NESTED_STAYS_INHIBITED))
         set_own(v, VAPIC_INHIBIT_NESTED, false);
-    if (v->vm->backend->nested_exit != NULL)
+    if (v->vm->backend->nested_exit != NULL && !MUTANT(NESTED_EXIT_FORGETS))
         v->vm->backend->nested_exit(v);
 }
 
@@ -505,7 +508,8 @@ bool vapic_nested_prepared(const struct vapic *v)
 {
     const struct vapic_nested_vcpu *nv = v->accel->nested;
 
-    return !nested_virtualized(v) || !nv->mapped || !must_look_again(nv);
+    return !nested_virtualized(v) || !nv->mapped || !must_look_again(nv) ||
+           MUTANT(NESTED_PAGES_NOT_RECHECKED);
 }
 
 static bool l1_waits(const struct vapic *v)
@@ -582,7 +586,7 @@ bool vapic_nested_must_look(const struct vapic *v)
 {
     return nested_virtualized(v) && v->accel->can_irq &&
            (!v->accel->nested->mapped || must_look_again(v->accel->nested) ||
-            nested_ops(v)->l2_due(v));
+            (nested_ops(v)->l2_due(v) && !MUTANT(NESTED_SEEN_EARLY)));
 }
 
 /* ---- Senders and the scheduler ---- */
@@ -600,12 +604,13 @@ bool vapic_nested_must_look(const struct vapic *v)
 bool vapic_nested_post(struct vapic *v, uint32_t vector, enum vapic_action *action)
 {
     struct vapic_nested_vcpu *nv = v->accel->nested;
-    uint32_t where;
+    uint32_t where = MUTANT(NESTED_LATCHED_LATE) ? vapic_load32(&v->presence, VAPIC_SEQ_CST) : 0;
 
     vapic_xchg32(&nv->pending, 1, VAPIC_SEQ_CST);
     if (vapic_load32(&v->nested_vector, VAPIC_SEQ_CST) != vector)
         return false;
-    where = vapic_load32(&v->presence, VAPIC_SEQ_CST);
+    if (!MUTANT(NESTED_LATCHED_LATE))
+        where = vapic_load32(&v->presence, VAPIC_SEQ_CST);
     *action = (enum vapic_action)where;
     if (where == PRESENCE_GUEST || where == PRESENCE_ACCEL)
         *action = vapic_load32(&nv->named, VAPIC_SEQ_CST) ? VAPIC_ACTION_KICK : VAPIC_ACTION_NESTED;
@@ -629,7 +634,7 @@ void vapic_nested_late(struct vapic *v)
 {
     const struct vapic_nested_vcpu *nv = v->accel->nested;
 
-    if (nested_ops(v)->late != NULL && announced(nv) && !vapic_load32(&nv->named, VAPIC_RELAXED))
+    if (nested_ops(v)->late != NULL && !MUTANT(NESTED_LATE_POST_STAYS) && announced(nv) && !vapic_load32(&nv->named, VAPIC_RELAXED))
         nested_ops(v)->late(v);
 }
 
