@@ -423,6 +423,44 @@ static void check_table(struct nx *nx, uint64_t table)
     }
 }
 
+static const struct nx_l1 *by_id(const struct nx *nx, uint64_t id)
+{
+    for (uint32_t n = 0; n < nx->l1_count; n++)
+        if (vapic_id(&nx->l1[n]->apic) == id)
+            return nx->l1[n];
+    return NULL;
+}
+
+/* What a shadow may say of what L1 has written. */
+static void check_entry(struct nx *nx, uint32_t i, uint64_t hardware, uint64_t l1s)
+{
+    uint64_t page = l1s & AVIC_PHYSICAL_BACKING;
+    const struct nx_l1 *named = by_id(nx, l1s & AVIC_PHYSICAL_HOST_ID);
+    bool runs = l1s & AVIC_PHYSICAL_VALID && l1s & AVIC_PHYSICAL_RUNNING && named != NULL &&
+                named->cpu != NULL && named->cpu->apic_id == (hardware & AVIC_PHYSICAL_HOST_ID);
+
+    if (!(hardware & AVIC_PHYSICAL_VALID) || nx_is_host(nx, hardware & AVIC_PHYSICAL_BACKING))
+        return;
+    assert_non_null(nx_at(nx, page));
+    assert_int_equal(hardware & AVIC_PHYSICAL_BACKING, nx_hpa(nx, page));
+    if (hardware & AVIC_PHYSICAL_RUNNING && !runs)
+        fail_msg("entry %u is %#llx, and L1's %#llx", i, (unsigned long long)hardware,
+                 (unsigned long long)l1s);
+}
+
+static void check_shadow(struct nx *nx, const struct nx_l1 *c)
+{
+    uint64_t table = vmcb_get64(c->vmcb02, VMCB_AVIC_PHYSICAL);
+    uint64_t l1s = vmcb_get64(c->vmcb12, VMCB_AVIC_PHYSICAL);
+
+    for (uint32_t i = 0; i <= (table & AVIC_MAX_INDEX); i++) {
+        const uint64_t *entry = nx_at(nx, (l1s & AVIC_ADDRESS) + 8ull * i);
+
+        if (entry != NULL)
+            check_entry(nx, i, entry_at(nx, table, i), *entry);
+    }
+}
+
 static void check02(struct nx *nx, const struct nx_l1 *c, uint64_t control)
 {
     bool x2 = (control & VMCB_V_X2AVIC) != 0;
@@ -437,6 +475,7 @@ static void check02(struct nx *nx, const struct nx_l1 *c, uint64_t control)
     assert_non_null(nx_page_at(nx, vmcb_get64(c->vmcb02, VMCB_AVIC_BACKING)));
     if (!x2)
         assert_true(nx_safe(nx, vmcb_get64(c->vmcb02, VMCB_AVIC_LOGICAL)));
+    check_shadow(nx, c);
 }
 
 /* Also: 01 names L1's APIC only, 02 L2's only. */

@@ -136,6 +136,9 @@ static void talk(struct nx *nx)
     nx_settle(nx);
     assert_int_equal(nx_l1_delivered(nx, 0, 0x71), 1);
     assert_int_equal(nx_l1_delivered(nx, nx_spare(nx), 0x72), 1);
+    nx_l1_ipi(nx, nx_spare(nx), IPI | 0x74, vapic_id(&nx->l1[0]->apic));
+    nx_settle(nx);
+    assert_int_equal(nx_l1_delivered(nx, 0, 0x74), 1);
     assert_true(nx_in_l2(nx, 0));
     nx_l2_write_cr8(nx, 1, 6);
     nx_l2_ipi(nx, 0, IPI | 0x54, 1);
@@ -215,6 +218,17 @@ static void restore(struct nx *nx)
     exchange(nx, 1, 0, 0x5F);
 }
 
+/* Back in L1 the vCPU is accelerated as if it had never been in L2. */
+static void come_back(struct nx *nx)
+{
+    for (uint32_t n = 0; n < nx->l1_count; n++) {
+        assert_true(nx_l1_take(nx, n));
+        nx_l1_read(nx, n, APIC_LVR);
+        assert_int_equal(vapic_active(&nx->l1[n]->apic), !nx->options.disabled);
+    }
+    nx_settle(nx);
+}
+
 static void test_worlds(void **state)
 {
     (void)state;
@@ -230,6 +244,7 @@ static void test_worlds(void **state)
         schedule(nx);
         toggle(nx);
         restore(nx);
+        come_back(nx);
         nx_free(nx);
     }
 }
@@ -361,7 +376,7 @@ struct step {
 static const char *const step_names[] = {
     "IPI",     "IPI", "EOI",  "EOI",  "EOI",           "CR8",           "HLT",
     "device",  "IF",  "L1's", "move", "move by L1",    "inhibit",       "inhibit by L1",
-    "restore", "MSI of all",
+    "restore", "swap", "MSI of all",
 };
 
 static void do_write(struct nx *nx, uint32_t l2, uint32_t offset, uint64_t value)
@@ -425,6 +440,18 @@ static void do_l1_move(struct nx *nx, const struct step *s)
     nx_l1_schedule(nx, s->b, to);
 }
 
+/* Two of L2's change places: where the one was is somebody who does not care. */
+static void do_swap(struct nx *nx, const struct step *s)
+{
+    uint32_t other = (s->b + 1) % VCPUS;
+    uint32_t first = (uint32_t)nx->l2[s->b]->on, second = (uint32_t)nx->l2[other]->on;
+
+    nx_l1_deschedule(nx, s->b);
+    nx_l1_deschedule(nx, other);
+    nx_l1_schedule(nx, s->b, second);
+    nx_l1_schedule(nx, other, first);
+}
+
 /* A vCPU of L1 on which no L2 runs: all of L1's devices are there. */
 static uint32_t idle_l1(const struct nx *nx)
 {
@@ -475,6 +502,9 @@ static void do_step(struct nx *nx, const struct step *s)
         break;
     case 14:
         nx_save_restore(nx, s->b);
+        break;
+    case 15:
+        do_swap(nx, s);
         break;
     default:
         for (uint32_t n = 0; n < VCPUS; n++)
