@@ -1300,6 +1300,47 @@ static void test_memory_goes_away(void **state)
         }
 }
 
+/* "An L1 that frees and reuses a table page": nothing follows the old table any more that could
+ * send an IPI astray, and what the page holds by then is data. */
+static void test_table_page_is_freed_and_reused(void **state)
+{
+    struct sb *sb = sb_new(SB_SHADOW);
+    uint64_t *old = sb_entry(sb, 0), *new;
+
+    (void)state;
+    sb_start(sb, 0);
+    sb_start(sb, 1);
+    assert_false(sb_ipi(sb, 0, FIXED(0xC1), 1));
+    assert_int_equal(sb_take(sb, 1), 0xC1);
+    /* L1 moves its table, one vCPU after the other, and uses the page for something else. */
+    new = (uint64_t *)(void *)sb_page(sb, SB_FREE + 4);
+    memcpy(new, old, 8 * SB_VCPUS);
+    for (uint32_t n = 0; n < 2; n++) {
+        sb_nested_exit(sb, n, NULL);
+        vmcb_set64(vmcb12(sb, n), VMCB_AVIC_PHYSICAL, SB_GPA(SB_FREE + 4) | (SB_VCPUS - 1));
+        sb_start(sb, n);
+    }
+    for (uint32_t i = 0; i < 512; i++)
+        sb_write_entry(sb, i, AVIC_PHYSICAL_VALID | AVIC_PHYSICAL_RUNNING | SB_GPA(i % SB_PAGES));
+    for (uint32_t n = 0; n < 2; n++)
+        if (!sb->v[n]->entered)
+            sb_run(sb, n);
+    sb->v[0]->result = VAPIC_OK;
+    sb_ipi(sb, 0, FIXED(0xD1) | OTHERS, 0);
+    assert_int_equal(sb->v[0]->result, VAPIC_OK);
+    assert_int_equal(sb_take(sb, 1), 0xD1);
+    assert_true(sb_bit(sb, 2, APIC_IRR, 0xD1) && sb_bit(sb, 3, APIC_IRR, 0xD1));
+    /* And without having moved it: L2 on vCPU 2 still runs with the page when it becomes data. */
+    sb_start(sb, 2);
+    for (uint32_t i = 0; i < 512; i++)
+        sb_write_entry(sb, i, 0);
+    if (!sb->v[2]->entered)
+        sb_run(sb, 2);
+    assert_true(sb_ipi(sb, 2, FIXED(0xE1), 1));
+    sb_reflected(sb, 2, FIXED(0xE1), 1u << 24, AVIC_IPI_INVALID_TARGET, 1);
+    sb_free(sb);
+}
+
 /* A call that begins while unmap waits for those that had begun before: pins that are about to go
  * are not used any more. */
 static int late_result;
@@ -1377,6 +1418,7 @@ int main(void)
         cmocka_unit_test(test_x2apic_l1_withdraws_its_page),
         cmocka_unit_test(test_memory_goes_away),
         cmocka_unit_test(test_exit_while_memory_goes_away),
+        cmocka_unit_test(test_table_page_is_freed_and_reused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
