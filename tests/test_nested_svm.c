@@ -1341,6 +1341,52 @@ static void test_table_page_is_freed_and_reused(void **state)
     sb_free(sb);
 }
 
+/* A vCPU that is removed is named by no table any more, and leaves room for another's shadow. */
+static void test_removed_vcpu_leaves_its_shadow(void **state)
+{
+    struct sb_options o = *SB_SHADOW;
+    struct sb_vcpu *c;
+    struct sb *sb;
+
+    (void)state;
+    o.tables = 1;
+    sb = sb_new(&o);
+    c = sb->v[3];
+    sb_start(sb, 3);
+    sb_nested_exit(sb, 3, NULL);
+    assert_true(sb->tracked[SB_TABLE]);
+    vapic_put(&c->apic);
+    assert_int_equal(vapic_remove(&c->apic), VAPIC_OK);
+    memset(&c->nested, 0xA5, sizeof(c->nested)); /* its memory is the caller's again */
+    sb->v[3] = NULL;
+    memcpy(sb_page(sb, SB_FREE + 4), sb_entry(sb, 0), 8 * SB_VCPUS);
+    for (sb->vcpus = 0; sb->vcpus < 3; sb->vcpus++) {
+        vmcb_set64(vmcb12(sb, sb->vcpus), VMCB_AVIC_PHYSICAL, SB_GPA(SB_FREE + 4) | 3);
+        sb_start(sb, sb->vcpus);
+    }
+    assert_false(sb->tracked[SB_TABLE]);
+    assert_false(sb_ipi(sb, 0, FIXED(0xC1), 1));
+    assert_true(sb_ipi(sb, 0, FIXED(0xC1), 3)); /* running for L1, on nobody that there is */
+    assert_int_equal(sb->v[0]->result, VAPIC_OK);
+    sb_free(sb);
+}
+
+/* Only writes since L2 last ran with the table make L0 believe that it is none any more. */
+static void test_flood_counts_from_the_last_entry(void **state)
+{
+    struct sb *sb = sb_new(SB_SHADOW);
+
+    (void)state;
+    for (uint32_t round = 0; round < 3; round++) {
+        sb_start(sb, 0);
+        sb_nested_exit(sb, 0, NULL);
+        for (uint32_t i = 0; i < 3000; i++)
+            sb_write_entry(sb, 1, sb_good_entry(1) ^ (i & 1 ? AVIC_PHYSICAL_RUNNING : 0));
+        assert_true(sb->tracked[SB_TABLE]);
+    }
+    sb_free(sb);
+}
+
 /* A call that begins while unmap waits for those that had begun before: pins that are about to go
  * are not used any more. */
 static int late_result;
@@ -1419,6 +1465,8 @@ int main(void)
         cmocka_unit_test(test_memory_goes_away),
         cmocka_unit_test(test_exit_while_memory_goes_away),
         cmocka_unit_test(test_table_page_is_freed_and_reused),
+        cmocka_unit_test(test_removed_vcpu_leaves_its_shadow),
+        cmocka_unit_test(test_flood_counts_from_the_last_entry),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
