@@ -5,12 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SPARE_CPUS  4u
-#define HOST_HPA    0x100000000ull
-#define HOST_PAGES  192u
-#define RAM_HPA     0x300000000ull
-#define LOG_SIZE    65536u
-#define NO_VCPU     NX_ANY
+#define SPARE_CPUS      4u
+#define HOST_HPA        0x100000000ull
+#define HOST_PAGES      192u
+#define RAM_HPA         0x300000000ull
+#define LOG_SIZE        65536u
+#define NO_VCPU         NX_ANY
 #define DEFAULT_TABLES  2u
 #define DEFAULT_ENTRIES 512u
 
@@ -269,8 +269,8 @@ static void make_silicon(struct nx *nx)
     nx->cpus = calloc(nx->cpu_count, sizeof(*nx->cpus));
     nx->pcpus = calloc(nx->cpu_count, sizeof(*nx->pcpus));
     nx->by_id = calloc(NX_HOST_ID(nx->cpu_count), sizeof(struct vapic_sil_cpu *));
-    assert_true(vapic_sil_init(&nx->silicon, &config, &host, nx, nx->by_id,
-                               NX_HOST_ID(nx->cpu_count)));
+    assert_true(
+        vapic_sil_init(&nx->silicon, &config, &host, nx, nx->by_id, NX_HOST_ID(nx->cpu_count)));
     for (uint32_t i = 0; i < nx->cpu_count; i++) {
         assert_true(vapic_sil_cpu_init(&nx->cpus[i], &nx->silicon, NX_HOST_ID(i)));
         assert_int_equal(vapic_pcpu_init(&nx->pcpus[i], sizeof(nx->pcpus[i]), NX_HOST_ID(i)),
@@ -376,8 +376,7 @@ static void make_l1_vm(struct nx *nx)
                      VAPIC_OK);
 }
 
-#define FEATURES                                                                                   \
-    (VAPIC_FEATURE_X2APIC | VAPIC_FEATURE_TSC_DEADLINE | VAPIC_FEATURE_EOI_SUPPRESS)
+#define FEATURES (VAPIC_FEATURE_X2APIC | VAPIC_FEATURE_TSC_DEADLINE | VAPIC_FEATURE_EOI_SUPPRESS)
 
 static void attach_l1(struct nx *nx, struct nx_l1 *c)
 {
@@ -444,7 +443,8 @@ static void make_l2(struct nx *nx, uint32_t n)
 /* From the first vCPU to all others, as firmware does. Nobody is in the guest yet. */
 static void start_message(struct vapic_vm *vm, struct vapic *first, uint32_t icr)
 {
-    vapic_send(vm, (struct vapic_msg){.icr = icr | APIC_ICR_ALL_EXCL, .source = vapic_index(first)});
+    vapic_send(vm,
+               (struct vapic_msg){.icr = icr | APIC_ICR_ALL_EXCL, .source = vapic_index(first)});
 }
 
 static void take_events(struct nx *nx, struct vapic *v)

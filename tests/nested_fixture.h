@@ -4,8 +4,8 @@
  *
  *      L0      a hypervisor on the silicon model, with libvapic's back end and nested.h for its
  *              vCPUs. It emulates VMRUN, VMLAUNCH and VMRESUME, and keeps L1's memory.
- *      L1      its guest, a hypervisor too: a second instance of libvapic whose memory is L1's. What
- *              it wants of the world it does by instructions of L1: VMRUN (VMLAUNCH), WRMSR of the
+ *      L1      its guest, a hypervisor too: a second instance of libvapic whose memory is L1's.
+ * What it wants of the world it does by instructions of L1: VMRUN (VMLAUNCH), WRMSR of the
  *              doorbell, writes of its own ICR, HLT. Its tables and control blocks hold L1-physical
  *              addresses, which are never host-physical ones; contiguous L1 pages are not
  *              contiguous in the host.
@@ -54,13 +54,13 @@
 #include "vapic/nested.h"
 #include "vapic/silicon.h"
 
-#define NX_HOST_ID(n)    ((n) + 8u)
-#define NX_ANY           0xFFFFFFFFu
-#define NX_ANY_CODE      0xFFFFFFFFFFFFFFF0ull
-#define NX_MAX_L2        4u
-#define NX_MAX_L1        (NX_MAX_L2 + 1u)
-#define NX_L1_RAM        0x20000000ull /* L1-physical address of L1's memory */
-#define NX_L1_PAGES      320u
+#define NX_HOST_ID(n) ((n) + 8u)
+#define NX_ANY        0xFFFFFFFFu
+#define NX_ANY_CODE   0xFFFFFFFFFFFFFFF0ull
+#define NX_MAX_L2     4u
+#define NX_MAX_L1     (NX_MAX_L2 + 1u)
+#define NX_L1_RAM     0x20000000ull /* L1-physical address of L1's memory */
+#define NX_L1_PAGES   320u
 
 /* Physical vectors of L0's host, and of L1 as a host. */
 #define NX_KICK_VECTOR      0xF0u
@@ -84,15 +84,15 @@ enum nx_kind {
     NX_DOORBELL,     /* n: vCPU of L1 that wrote C001011Bh; a: the value */
     NX_KICK_ALL,     /* L0's */
     NX_L1_KICK_ALL,
-    NX_INTERCEPT,    /* n: vCPU of L1; l2: for 02 */
-    NX_CONTROL,      /* n: vCPU of L1; a: field, b: mask, c: value; l2: in vmcs02 */
-    NX_EOI,          /* n: vCPU of L1; a: vector: L0's host.eoi */
-    NX_PIN,          /* a: L1-physical address */
+    NX_INTERCEPT, /* n: vCPU of L1; l2: for 02 */
+    NX_CONTROL,   /* n: vCPU of L1; a: field, b: mask, c: value; l2: in vmcs02 */
+    NX_EOI,       /* n: vCPU of L1; a: vector: L0's host.eoi */
+    NX_PIN,       /* a: L1-physical address */
     NX_UNPIN,
-    NX_TRACK,        /* a: L1-physical address, b: on */
-    NX_WRITTEN,      /* a: L1-physical address, b: size: told to the library */
-    NX_STOP,         /* n: vCPU of L1: VAPIC_NESTED_STOP or VAPIC_E_MEMORY: to user space */
-    NX_FAILED,       /* n: vCPU of L1: its VMRUN, VMLAUNCH failed; a: result */
+    NX_TRACK,   /* a: L1-physical address, b: on */
+    NX_WRITTEN, /* a: L1-physical address, b: size: told to the library */
+    NX_STOP,    /* n: vCPU of L1: VAPIC_NESTED_STOP or VAPIC_E_MEMORY: to user space */
+    NX_FAILED,  /* n: vCPU of L1: its VMRUN, VMLAUNCH failed; a: result */
     NX_KINDS
 };
 
@@ -130,25 +130,25 @@ struct nx_options {
     bool l1_x2apic;             /* L1 is in x2APIC mode */
     uint32_t offered;           /* VAPIC_NESTED_ masks; 0: the vCPUs have no nested support */
     enum vapic_nested_strategy strategy;
-    uint32_t tables, entries;   /* of vapic_nested_config; 0: 2, 512 */
-    bool no_track;              /* host.track is NULL */
-    bool null_view;             /* vapic_nested_enter() is told nothing of 12 (always without */
-                                /* nested support); with NX_L2_NONE only */
-    const uint32_t *l1_ids;     /* NULL: 0, 1, 2, ... */
+    uint32_t tables, entries; /* of vapic_nested_config; 0: 2, 512 */
+    bool no_track;            /* host.track is NULL */
+    bool null_view;           /* vapic_nested_enter() is told nothing of 12 (always without */
+                              /* nested support); with NX_L2_NONE only */
+    const uint32_t *l1_ids;   /* NULL: 0, 1, 2, ... */
 
     enum nx_l2 l2;
-    uint32_t vcpus;             /* of L2, 2 to NX_MAX_L2; 0: 2 */
-    const uint32_t *l2_ids;     /* NULL: 0, 1, 2, ... */
-    bool l2_x2apic;             /* L2 is in x2APIC mode (implied by NX_L2_X2AVIC) */
-    bool hlt_inside;            /* L1 does not intercept HLT of L2 */
-    bool intr_inside;           /* L1 does not intercept INTR (external interrupts) in L2 */
-    bool no_v_intr_masking;     /* AMD: vmcb12 without V_INTR_MASKING */
-    bool no_ack;                /* Intel: vmcs12 without acknowledge-on-exit */
-    bool pass_through;          /* L2 uses L1's own APIC: MMIO, MSRs, CR8 (with NX_L2_NONE) */
-    bool l1_manual_eoi;         /* L1's handlers leave EOIs to the test (not those of E0h-E2h) */
-    bool l2_eoi;                /* L2's handlers end with an EOI (at the latest in nx_settle()) */
-    bool restore_by_view;       /* nx_save_restore() calls vapic_nested_restore() with 12 instead */
-                                /* of relying on the record */
+    uint32_t vcpus;         /* of L2, 2 to NX_MAX_L2; 0: 2 */
+    const uint32_t *l2_ids; /* NULL: 0, 1, 2, ... */
+    bool l2_x2apic;         /* L2 is in x2APIC mode (implied by NX_L2_X2AVIC) */
+    bool hlt_inside;        /* L1 does not intercept HLT of L2 */
+    bool intr_inside;       /* L1 does not intercept INTR (external interrupts) in L2 */
+    bool no_v_intr_masking; /* AMD: vmcb12 without V_INTR_MASKING */
+    bool no_ack;            /* Intel: vmcs12 without acknowledge-on-exit */
+    bool pass_through;      /* L2 uses L1's own APIC: MMIO, MSRs, CR8 (with NX_L2_NONE) */
+    bool l1_manual_eoi;     /* L1's handlers leave EOIs to the test (not those of E0h-E2h) */
+    bool l2_eoi;            /* L2's handlers end with an EOI (at the latest in nx_settle()) */
+    bool restore_by_view;   /* nx_save_restore() calls vapic_nested_restore() with 12 instead */
+                            /* of relying on the record */
     struct vapic_sil_knobs knobs;
 };
 
@@ -176,12 +176,12 @@ struct nx_l1 {
     uint8_t *vmcb01, *vmcb02;   /* AMD */
     uint8_t *msrpm01, *msrpm02; /* AMD: maps; Intel: bitmaps */
     struct vapic_sil_vmcs vmcs01, vmcs02;
-    uint8_t *vmcb12;              /* AMD: L0's copy of what L1 entered with */
-    struct vapic_sil_vmcs vmcs12; /* Intel: the same */
-    uint64_t gpa12;               /* where L1 has it */
-    uint64_t asid12;              /* AMD: whose translations are cached under 02's ASID */
-    bool l2;                       /* 02 is current */
-    struct vapic_sil_cpu *cpu;     /* NULL: preempted */
+    uint8_t *vmcb12;                       /* AMD: L0's copy of what L1 entered with */
+    struct vapic_sil_vmcs vmcs12;          /* Intel: the same */
+    uint64_t gpa12;                        /* where L1 has it */
+    uint64_t asid12;                       /* AMD: whose translations are cached under 02's ASID */
+    bool l2;                               /* 02 is current */
+    struct vapic_sil_cpu *cpu;             /* NULL: preempted */
     struct vapic_sil_cpu *last01, *last02; /* where they last ran */
     struct vapic_pcpu *pcpu;
     struct vapic_entry entry;
@@ -208,26 +208,26 @@ struct nx_l2_vcpu {
     struct nx *nx;
     uint32_t n;
     uint8_t *page;
-    uint8_t *vmcb, *msrpm;        /* vmcb12, and L1's map or bitmap for it */
-    struct vapic_sil_vmcs vmcs;   /* vmcs12 */
-    int32_t on;                   /* L1's vCPU; -1: nowhere (descheduled by L1) */
+    uint8_t *vmcb, *msrpm;      /* vmcb12, and L1's map or bitmap for it */
+    struct vapic_sil_vmcs vmcs; /* vmcs12 */
+    int32_t on;                 /* L1's vCPU; -1: nowhere (descheduled by L1) */
     struct vapic_entry entry;
     bool entered; /* L1: between vapic_enter() and vapic_exit() */
     bool blocked, woken;
     bool guest_if;
     uint8_t injected;
-    int32_t last;         /* L1's vCPU where it last ran */
-    bool l1_wants_flush;  /* of its translations, at the next entry */
-    bool failed;          /* VMRUN failed: L1 does not run it until it is scheduled again */
-    uint64_t gpa12;       /* L1-physical address of vmcb (vmcs) */
-    bool idle;            /* its last instruction was HLT, and no interrupt has come since */
-    uint32_t owes;        /* EOIs, with options.l2_eoi */
+    int32_t last;        /* L1's vCPU where it last ran */
+    bool l1_wants_flush; /* of its translations, at the next entry */
+    bool failed;         /* VMRUN failed: L1 does not run it until it is scheduled again */
+    uint64_t gpa12;      /* L1-physical address of vmcb (vmcs) */
+    bool idle;           /* its last instruction was HLT, and no interrupt has come since */
+    uint32_t owes;       /* EOIs, with options.l2_eoi */
 };
 
 struct nx_page {
     uint32_t pins;
     bool tracked;
-    bool gone; /* L1 has no memory here (any more) */
+    bool gone;       /* L1 has no memory here (any more) */
     uint8_t *shadow; /* content when it was last compared, while tracked */
 };
 

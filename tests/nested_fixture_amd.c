@@ -5,10 +5,10 @@
 
 #include <string.h>
 
-#define ASIDS02    32u /* of L0's for L2: these and up */
-#define MODE       (VMCB_V_AVIC | VMCB_V_X2AVIC)
+#define ASIDS02 32u /* of L0's for L2: these and up */
+#define MODE    (VMCB_V_AVIC | VMCB_V_X2AVIC)
 /* What of int_ctl is not AVIC's and 02 takes from 12; V_INTR_MASKING is always on. */
-#define FROM12     (VMCB_V_TPR | VMCB_V_IRQ | VMCB_V_INTR_PRIO | VMCB_V_IGN_TPR | VMCB_V_VECTOR)
+#define FROM12 (VMCB_V_TPR | VMCB_V_IRQ | VMCB_V_INTR_PRIO | VMCB_V_IGN_TPR | VMCB_V_VECTOR)
 
 /* ---- L0's control blocks ---- */
 
@@ -269,8 +269,7 @@ static void build02(struct nx_l1 *c)
                vmcb_get32(from, VMCB_INTERCEPT3) | VMCB_I3_INTR | VMCB_I3_NMI | VMCB_I3_HLT |
                    VMCB_I3_MSR);
     vmcb_set32(to, VMCB_INTERCEPT4, vmcb_get32(from, VMCB_INTERCEPT4) | VMCB_I4_VMRUN);
-    vmcb_set64(to, VMCB_INT_CTL,
-               (vmcb_get64(from, VMCB_INT_CTL) & FROM12) | VMCB_V_INTR_MASKING);
+    vmcb_set64(to, VMCB_INT_CTL, (vmcb_get64(from, VMCB_INT_CTL) & FROM12) | VMCB_V_INTR_MASKING);
     vmcb_set64(to, VMCB_INT_STATE, vmcb_get64(from, VMCB_INT_STATE));
     vmcb_set64(to, VMCB_RIP, vmcb_get64(from, VMCB_RIP));
     to[VMCB_CPL] = from[VMCB_CPL];

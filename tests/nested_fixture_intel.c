@@ -5,8 +5,8 @@
 
 #include <string.h>
 
-#define EPTP02        0x2000u
-#define VPIDS02       32u /* of L0's for L2: these and up */
+#define EPTP02  0x2000u
+#define VPIDS02 32u /* of L0's for L2: these and up */
 #define SECONDARY                                                                                  \
     (VMX_SEC_APIC_ACCESSES | VMX_SEC_X2APIC | VMX_SEC_APIC_REGISTER | VMX_SEC_INTERRUPT_DELIVERY)
 #define GARBAGE 0x5A5A5000u
@@ -428,9 +428,9 @@ static bool intel_masked(const struct nx_l1 *c)
 
 static void intel_scramble(struct nx_l1 *c)
 {
-    static const uint32_t fields[] = {VMCS_VIRTUAL_APIC, VMCS_APIC_ACCESS, VMCS_PID, VMCS_PID_TABLE,
-                                      VMCS_EOI_EXIT0,    VMCS_EOI_EXIT1,   VMCS_EOI_EXIT2,
-                                      VMCS_EOI_EXIT3};
+    static const uint32_t fields[] = {VMCS_VIRTUAL_APIC, VMCS_APIC_ACCESS, VMCS_PID,
+                                      VMCS_PID_TABLE,    VMCS_EOI_EXIT0,   VMCS_EOI_EXIT1,
+                                      VMCS_EOI_EXIT2,    VMCS_EOI_EXIT3};
     struct vapic_sil_vmcs *vmcs = &c->vmcs02;
 
     if (c->null_view) /* nothing of it is the library's */
@@ -594,8 +594,8 @@ static enum nx_result emulate12(struct nx_l2_vcpu *c, struct nx_op *op)
 
 static enum nx_result apic_exit12(struct nx_l2_vcpu *c, uint32_t reason, struct nx_op *op)
 {
-    int result = vapic_apicv_exit(&c->apic, reason, vmcs_get(&c->vmcs, VMCS_EXIT_QUALIFICATION),
-                                  c->nx->now);
+    int result =
+        vapic_apicv_exit(&c->apic, reason, vmcs_get(&c->vmcs, VMCS_EXIT_QUALIFICATION), c->nx->now);
 
     if (result == VAPIC_EMULATE)
         return emulate12(c, op);

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LENGTH 3u /* of memory accesses */
+#define LENGTH  3u /* of memory accesses */
 #define NO_VCPU NX_ANY
 
 /* ---- Callbacks ---- */
@@ -430,8 +430,8 @@ static enum nx_result take_exit(struct nx_l1 *c, struct nx_op *op)
     bool l2 = c->l2;
 
     vendor->why(c, &why);
-    nx_log(c->nx, (struct nx_event){
-                      .kind = NX_EXIT, .n = c->n, .l2 = l2, why.code, why.info1, why.info2});
+    nx_log(c->nx,
+           (struct nx_event){.kind = NX_EXIT, .n = c->n, .l2 = l2, why.code, why.info1, why.info2});
     after_exit(c);
     nx_take_interrupts(c->nx, c->cpu);
     if (!l2)
@@ -753,8 +753,7 @@ void nx_vmrun(struct nx_l1 *c, uint64_t gpa12)
         c->pending_run = true;
         return;
     }
-    nx_log(c->nx,
-           (struct nx_event){.kind = NX_FAILED, .n = c->n, .a = (uint64_t)(int64_t)result});
+    nx_log(c->nx, (struct nx_event){.kind = NX_FAILED, .n = c->n, .a = (uint64_t)(int64_t)result});
 }
 
 enum nx_result nx_reflect(struct nx_l1 *c, const struct vapic_reflect *why, struct nx_op *op)
@@ -812,12 +811,13 @@ bool nx_in_l2(const struct nx *nx, uint32_t l1)
     return nx->l1[l1]->l2;
 }
 
-static void save(struct nx_l1 *c, uint8_t image[VAPIC_IMAGE_SIZE], uint8_t record[VAPIC_RECORD_SIZE])
+static void save(struct nx_l1 *c, uint8_t image[VAPIC_IMAGE_SIZE],
+                 uint8_t record[VAPIC_RECORD_SIZE])
 {
     struct vapic_now now = c->nx->now;
 
-    assert_int_equal(
-        vapic_save_image(&c->apic, VAPIC_IMAGE_ID32, image, VAPIC_IMAGE_SIZE, now), VAPIC_OK);
+    assert_int_equal(vapic_save_image(&c->apic, VAPIC_IMAGE_ID32, image, VAPIC_IMAGE_SIZE, now),
+                     VAPIC_OK);
     assert_true(vapic_save_record(&c->apic, record, VAPIC_RECORD_SIZE, now) >= 0);
 }
 
@@ -841,8 +841,8 @@ void nx_save_restore(struct nx *nx, uint32_t l1)
     if (l2)
         nx->vendor->scramble(c);
     assert_int_equal(vapic_load_base(&c->apic, base), VAPIC_OK);
-    assert_int_equal(
-        vapic_load_image(&c->apic, VAPIC_IMAGE_ID32, image, sizeof(image), nx->now), VAPIC_OK);
+    assert_int_equal(vapic_load_image(&c->apic, VAPIC_IMAGE_ID32, image, sizeof(image), nx->now),
+                     VAPIC_OK);
     assert_int_equal(vapic_load_record(&c->apic, record, sizeof(record), nx->now, &entry),
                      VAPIC_OK);
     assert_int_equal(entry.inject, VAPIC_INJECT_NONE);

@@ -11,9 +11,9 @@
 /* What differs between the vendors. 12 is L1's control block of the vCPU of L2 in question. */
 struct nx_vendor {
     enum vapic_sil_vendor silicon;
-    uint64_t leave_code;      /* exit code of a forced exit */
-    uint64_t interrupt_code;  /* exit code of L2 for an interrupt of L1's */
-    uint64_t run_code;        /* exit code of VMRUN, VMLAUNCH */
+    uint64_t leave_code;     /* exit code of a forced exit */
+    uint64_t interrupt_code; /* exit code of L2 for an interrupt of L1's */
+    uint64_t run_code;       /* exit code of VMRUN, VMLAUNCH */
 
     /* L0: its own part of 01 and 02, before vapic_accel_attach(). */
     void (*create)(struct nx_l1 *c);

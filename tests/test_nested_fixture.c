@@ -69,8 +69,7 @@ static const struct world worlds[] = {
       .offered = VAPIC_NESTED_APICV,
       .hlt_inside = true,
       .no_ack = true}},
-    {"Intel, APICv",
-     {.kind = VAPIC_ACCEL_APICV, .offered = VAPIC_NESTED_APICV, .l2 = NX_L2_APICV}},
+    {"Intel, APICv", {.kind = VAPIC_ACCEL_APICV, .offered = VAPIC_NESTED_APICV, .l2 = NX_L2_APICV}},
     {"Intel, APICv, no acknowledge, L1 not accelerated",
      {.kind = VAPIC_ACCEL_APICV,
       .disabled = true,
@@ -374,9 +373,8 @@ struct step {
 };
 
 static const char *const step_names[] = {
-    "IPI",     "IPI", "EOI",  "EOI",  "EOI",           "CR8",           "HLT",
-    "device",  "IF",  "L1's", "move", "move by L1",    "inhibit",       "inhibit by L1",
-    "restore", "swap", "MSI of all",
+    "IPI",  "IPI",  "EOI",        "EOI",     "EOI",           "CR8",     "HLT",  "device",     "IF",
+    "L1's", "move", "move by L1", "inhibit", "inhibit by L1", "restore", "swap", "MSI of all",
 };
 
 static void do_write(struct nx *nx, uint32_t l2, uint32_t offset, uint64_t value)
@@ -791,12 +789,166 @@ static void test_meetings(void **state)
                 run_meeting(&of[i], (enum vapic_sil_point)point, what);
 }
 
+/* ---- L1's memory goes away ---- */
+
+static void test_memory_goes(void **state)
+{
+    static const struct nx_options of[] = {
+        {.kind = VAPIC_ACCEL_AVIC, .offered = AMD_AVIC, .l2 = NX_L2_AVIC, .hlt_inside = true},
+        {.kind = VAPIC_ACCEL_APICV, .offered = INTEL_POSTS, .l2 = NX_L2_POSTED},
+        {.kind = VAPIC_ACCEL_APICV,
+         .features = VAPIC_ACCEL_IPIV,
+         .offered = INTEL_ALL,
+         .l2 = NX_L2_IPIV,
+         .strategy = VAPIC_NESTED_SHADOW},
+    };
+
+    (void)state;
+    for (uint32_t i = 0; i < sizeof(of) / sizeof(of[0]); i++) {
+        struct nx *nx = nx_new(&of[i]);
+        uint64_t page = nx_gpa(nx, nx->l2[1]->page);
+
+        nx_unmap(nx, page, 4096);
+        nx_settle(nx);
+        assert_int_equal(nx_count(nx, NX_STOP), 1);
+        assert_true(nx->l1[1]->stopped);
+        assert_int_equal(nx_l2_read(nx, 0, APIC_ID) >> 24, 0); /* the other one goes on */
+        nx_map(nx, page, 4096);
+        nx_settle(nx);
+        exchange(nx, 0, 1, 0x51);
+        exchange(nx, 1, 0, 0x52);
+        nx_free(nx);
+    }
+}
+
+/* ---- L1's interrupts inside of L2 ---- */
+
+/* Where L1 does not intercept them they are injected, when L2's IF lets them. */
+static void interrupt_inside(enum vapic_accel_kind kind, uint32_t offered)
+{
+    struct nx *nx = nx_new(&(struct nx_options){.kind = kind,
+                                                .offered = offered,
+                                                .intr_inside = true,
+                                                .hlt_inside = true,
+                                                .no_v_intr_masking = true});
+
+    nx_l2_if(nx, 0, false);
+    nx_l1_interrupt(nx, 0, 0x71);
+    nx_settle(nx);
+    assert_int_equal(nx_l1_delivered(nx, 0, 0x71), 0);
+    nx_l2_if(nx, 0, true);
+    nx_settle(nx);
+    assert_int_equal(nx_l1_delivered(nx, 0, 0x71), 1);
+    assert_true(nx_nth(nx, NX_L1_DELIVERED, 0)->l2); /* by L2's IDT */
+    assert_int_equal(nx_reflected(nx, 0, NX_ANY_CODE), 0);
+    nx_free(nx);
+}
+
+static void test_interrupts_inside(void **state)
+{
+    (void)state;
+    interrupt_inside(VAPIC_ACCEL_AVIC, 0);
+    interrupt_inside(VAPIC_ACCEL_AVIC, AMD_AVIC);
+    interrupt_inside(VAPIC_ACCEL_APICV, 0);
+    interrupt_inside(VAPIC_ACCEL_APICV, VAPIC_NESTED_APICV);
+}
+
+/* ---- L2 uses L1's APIC ---- */
+
+static void pass_through(const struct nx_options *options)
+{
+    struct nx *nx = nx_new(options);
+    uint32_t spare = nx_spare(nx);
+
+    nx_l2_write_cr8(nx, 0, 5);
+    assert_int_equal(nx_l2_read_cr8(nx, 0), 5);
+    assert_int_equal(nx_l1_page(nx, 0, APIC_TPR), 0x50);
+    assert_int_equal(nx_l2_page(nx, 0, APIC_TPR), 0);
+    nx_l2_ipi(nx, 0, IPI | 0x61, vapic_id(&nx->l1[spare]->apic));
+    nx_settle(nx);
+    assert_int_equal(nx_l1_delivered(nx, spare, 0x61), 1);
+    nx_l1_interrupt(nx, 0, 0x72);
+    nx_settle(nx);
+    assert_int_equal(nx_l1_delivered(nx, 0, 0x72), 1);
+    assert_true(nx_l1_bit(nx, 0, APIC_ISR, 0x72));
+    nx_l2_eoi(nx, 0); /* V7: L1's */
+    assert_false(nx_l1_bit(nx, 0, APIC_ISR, 0x72));
+    nx_l1_interrupt(nx, 0, 0x62);
+    nx_settle(nx);
+    assert_int_equal(nx_l1_delivered(nx, 0, 0x62), 1);
+    assert_true(nx_l1_take(nx, 0));
+    nx_l1_write(nx, 0, APIC_EOI, 0);
+    assert_false(nx_l1_bit(nx, 0, APIC_ISR, 0x62));
+    assert_int_equal(nx_l1_read(nx, 0, APIC_TPR), 0x50);
+    nx_free(nx);
+}
+
+static void test_pass_through(void **state)
+{
+    static const enum vapic_accel_kind kinds[] = {VAPIC_ACCEL_AVIC, VAPIC_ACCEL_APICV};
+
+    (void)state;
+    for (uint32_t i = 0; i < 16; i++) {
+        struct nx_options o = {.kind = kinds[i & 1],
+                               .features =
+                                   kinds[i & 1] == VAPIC_ACCEL_AVIC ? VAPIC_ACCEL_X2AVIC : 0,
+                               .l1_x2apic = (i & 2) != 0,
+                               .l1_manual_eoi = true,
+                               .pass_through = true};
+
+        if (i & 4)
+            o.offered = o.kind == VAPIC_ACCEL_AVIC ? VAPIC_NESTED_AVIC : VAPIC_NESTED_APICV;
+        o.disabled = (i & 8) != 0;
+        pass_through(&o);
+    }
+}
+
+/* ---- VMRUN and VMLAUNCH that fail ---- */
+
+static void break_amd(struct nx *nx, uint32_t l1, struct nx_l2_vcpu *c)
+{
+    (void)nx;
+    if (l1 == 0)
+        c->vmcb[0x090] = 0; /* NP_ENABLE */
+}
+
+static void break_intel(struct nx *nx, uint32_t l1, struct nx_l2_vcpu *c)
+{
+    (void)nx;
+    if (l1 == 0)
+        vapic_sil_vmwrite(&c->vmcs, VMCS_VIRTUAL_APIC, 0x123);
+}
+
+static void test_failure(void **state)
+{
+    (void)state;
+    for (int intel = 0; intel < 2; intel++) {
+        struct nx *nx =
+            nx_new(&(struct nx_options){.kind = intel ? VAPIC_ACCEL_APICV : VAPIC_ACCEL_AVIC,
+                                        .offered = intel ? VAPIC_NESTED_APICV : VAPIC_NESTED_AVIC,
+                                        .l2 = intel ? NX_L2_APICV : NX_L2_AVIC});
+
+        nx->on_12 = intel ? break_intel : break_amd;
+        assert_true(nx_l1_take(nx, 0));
+        nx_settle(nx);
+        assert_int_equal(nx_count(nx, NX_FAILED), 1);
+        assert_int_equal((int)nx_nth(nx, NX_FAILED, 0)->a, VAPIC_E_CONTROLS);
+        assert_false(nx_in_l2(nx, 0));
+        nx_l1_interrupt(nx, 0, 0x71); /* L1 goes on */
+        nx_settle(nx);
+        assert_int_equal(nx_l1_delivered(nx, 0, 0x71), 1);
+        nx_free(nx);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_worlds),        cmocka_unit_test(test_cost),
-        cmocka_unit_test(test_stream_avic),   cmocka_unit_test(test_stream_x2avic),
-        cmocka_unit_test(test_stream_intel),  cmocka_unit_test(test_meetings),
+        cmocka_unit_test(test_worlds),       cmocka_unit_test(test_cost),
+        cmocka_unit_test(test_stream_avic),  cmocka_unit_test(test_stream_x2avic),
+        cmocka_unit_test(test_stream_intel), cmocka_unit_test(test_meetings),
+        cmocka_unit_test(test_memory_goes),  cmocka_unit_test(test_interrupts_inside),
+        cmocka_unit_test(test_pass_through), cmocka_unit_test(test_failure),
     };
 
     return cmocka_run_group_tests_name("nested_fixture", tests, NULL, NULL);
