@@ -140,6 +140,7 @@
     X(nested_entry_and_post)                                                                       \
     X(nested_exit_and_post)                                                                        \
     X(nested_and_toggle)                                                                           \
+    X(nested_in_service)                                                                           \
     X(nested_and_lift)                                                                             \
     X(nested_notified_entering)                                                                    \
     X(nested_notified_leaving)                                                                     \

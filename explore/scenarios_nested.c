@@ -72,6 +72,21 @@ SCENARIO(nested_and_lift, "nested-and-lift",
          "acceleration of L1 is switched on while L2 runs, and L1's interrupt ends L2", "N3 N4",
          MODES_ACCEL, 2);
 
+static const struct world_op visits_in_service[] = {G_SPIN(0x31, 1), G_VMRUN, G_LEAVE, G_EOI, {0}};
+static const struct world_op post_and_lift[] = {H_POST(0, 0x31), H_AFTER(0, 0x31, 1),
+                                                H_INHIBIT(BLOCKIRQ, 0), {0}};
+
+static const struct world_spec nested_in_service = {
+    .vcpu_count = 1,
+    .vcpu = {{.ops = visits_in_service, .flags = W_BY_HAND}},
+    .actor = {{"administrator", post_and_lift}},
+    .inhibited = 1u << VAPIC_INHIBIT_BLOCKIRQ,
+    .nested = WORLD_DUMMY,
+};
+SCENARIO(nested_in_service, "nested-in-service",
+         "L1 enters L2 out of a handler, and its acceleration is switched on meanwhile", "N4",
+         MODES_ACCEL, 2);
+
 /* ---- L2's interrupts ---- */
 
 static const struct world_spec nested_notified_entering = {

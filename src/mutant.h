@@ -89,7 +89,31 @@
     X(PV_EOI_HIDES_PENDING, "the guest may skip an EOI while something else is pending")           \
     X(PV_EOI_OF_LEVEL, "the guest may skip the EOI of a level-triggered vector")                   \
     X(PV_EOI_WHILE_ACTIVE, "the guest may skip an EOI although the processor keeps ISR")           \
-    X(PV_EOI_DROPPED, "an EOI that the guest skipped is not made up for")
+    X(PV_EOI_DROPPED, "an EOI that the guest skipped is not made up for")                          \
+    X(NESTED_LATCHED_LATE, "a notification for L2 is latched after the look where the target is")  \
+    X(NESTED_LATCH_READ_EARLY,                                                                     \
+      "the latch is looked at before the vector of an L2 that is left is withdrawn")               \
+    X(NESTED_VECTOR_STAYS, "the notification vector of an L2 that was left is still L2's")         \
+    X(NESTED_EXIT_FORGETS,                                                                         \
+      "a change that came while L2 was current is not written when L1 is back")                    \
+    X(NESTED_SVI_FORGOTTEN,                                                                        \
+      "SVI of vmcs01 is not made when L1 is back: activation came while in L2")                    \
+    X(NESTED_SEEN_EARLY,                                                                           \
+      "a vCPU that sleeps in L2 does not look at L2's IRR behind its announcement")                \
+    X(NESTED_PAGES_NOT_RECHECKED,                                                                  \
+      "an entry does not look again whether the pages of 12 are still its own")                    \
+    X(NESTED_UPDATE_DROPPED,                                                                       \
+      "an update that creation left pending is dropped when L2 is restored")                       \
+    X(NESTED_LATE_POST_STAYS,                                                                      \
+      "what hardware posts for an L2 that was left stays in L0's descriptor")                      \
+    X(DOORBELL_WAKES_NOBODY, "L1's doorbell reaches vCPUs in the guest only")                      \
+    X(RUNNING_READ_EARLY, "IsRunning of L1's table is read before the vector is in IRR")           \
+    X(SHADOW_READ_UNTRACKED, "a table is read before its writes are told")                         \
+    X(SHADOW_UNPINS_NAMED, "a page is given back while the shadow's entry still names it")         \
+    X(SHADOW_UNPINS_UNKICKED,                                                                      \
+      "a page is given back while a processor may be sending by the old entry")                    \
+    X(SHADOW_STAYS_RUNNING, "a shadow's entry says running of a vCPU that was put aside")          \
+    X(SHADOW_UNORDERED, "a shadow's entry is changed by a plain store, without a barrier")
 
 enum vapic_mutant {
     VAPIC_MUTANT_NONE,

@@ -186,7 +186,9 @@ static void tell_mode(struct vapic *v)
 
 static void refresh(struct vapic *v, bool was_active)
 {
-    (void)was_active; /* told.field[] says what was */
+    /* told.field[] says what was */
+    if (MUTANT(NESTED_EXIT_FORGETS) && was_active == is_active(v) && v->accel->told.valid)
+        return;
     /* L2's control block is current: nested_exit() catches up. */
     if (!v->accel->in_l2 || MUTANT(CONTROL_WRITES_L2))
         tell_mode(v);
@@ -262,6 +264,8 @@ static void leave(struct vapic *v)
 static void nested_exit(struct vapic *v)
 {
     tell_mode(v);
+    if (MUTANT(NESTED_SVI_FORGOTTEN))
+        v->isr_touched = false;
     if (is_active(v))
         load_delivery(v);
 }

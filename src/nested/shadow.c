@@ -126,7 +126,10 @@ static const struct vapic_nested_vcpu *who(const struct vapic_nested *n, uint64_
  * posting first and reading the entry then. */
 static void put(struct vapic_shadow_entry *e, uint64_t value)
 {
-    vapic_xchg64(e->hardware, value, VAPIC_SEQ_CST);
+    if (MUTANT(SHADOW_UNORDERED))
+        vapic_store64(e->hardware, value, VAPIC_RELAXED);
+    else
+        vapic_xchg64(e->hardware, value, VAPIC_SEQ_CST);
 }
 
 static void refresh(struct vapic_nested *n, struct vapic_shadow_entry *e)
@@ -171,23 +174,12 @@ void vapic_shadow_name(struct vapic_nested *n, struct vapic_nested_vcpu *nv, uin
         refresh_naming(n, before);
     }
     nv->where = where;
-    refresh_naming(n, key);
+    if (where != 0 || before != key || !MUTANT(SHADOW_STAYS_RUNNING))
+        refresh_naming(n, key);
     unlock(n);
 }
 
 /* ---- Entries. Configuration lock held ---- */
-
-/* The hardware does not find the page by this entry any more; true: a pin is left to give back. */
-static bool make_idle(struct vapic_nested *n, struct vapic_shadow *s, struct vapic_shadow_entry *e)
-{
-    /* Before the entry: who has gone by it finds the count changed. */
-    vapic_add32(&s->idled, 1, VAPIC_SEQ_CST);
-    lock(n);
-    unchain(e);
-    put(e, kind(n)->idle(n));
-    unlock(n);
-    return e->page != NESTED_NO_PAGE;
-}
 
 static void give_back(struct vapic_nested *n, struct vapic_shadow_entry *e)
 {
@@ -196,6 +188,22 @@ static void give_back(struct vapic_nested *n, struct vapic_shadow_entry *e)
     n->host.unpin(n->vm->ctx, e->page, &e->pin);
     e->page = NESTED_NO_PAGE;
     e->pin.memory = NULL;
+}
+
+/* The hardware does not find the page by this entry any more; true: a pin is left to give back. */
+static bool make_idle(struct vapic_nested *n, struct vapic_shadow *s, struct vapic_shadow_entry *e)
+{
+    /* Before the entry: who has gone by it finds the count changed. */
+    vapic_add32(&s->idled, 1, VAPIC_SEQ_CST);
+    if (MUTANT(SHADOW_UNPINS_NAMED)) {
+        give_back(n, e);
+        return false;
+    }
+    lock(n);
+    unchain(e);
+    put(e, kind(n)->idle(n));
+    unlock(n);
+    return e->page != NESTED_NO_PAGE;
 }
 
 /* L1's entry number `i`, in one piece: L1 may be writing it. */
@@ -214,7 +222,8 @@ static void follow(struct vapic_nested *n, struct vapic_shadow *s, uint32_t i)
     struct shadow_parsed p = kind(n)->parse(n, l1);
 
     if (p.page != e->page && make_idle(n, s, e)) {
-        n->vm->host.kick_all(n->vm->ctx);
+        if (!MUTANT(SHADOW_UNPINS_UNKICKED))
+            n->vm->host.kick_all(n->vm->ctx);
         give_back(n, e);
     }
     /* A page that L1 does not have leaves the pin empty, and kind.hardware() says what that is. */
@@ -289,7 +298,7 @@ static int add_frame(struct vapic_nested *n, struct vapic_shadow *s)
 
     if (!n->host.pin(n->vm->ctx, gpa, &s->frame[s->frames]))
         return VAPIC_E_MEMORY;
-    if (!n->host.track(n->vm->ctx, gpa, true)) {
+    if (!MUTANT(SHADOW_READ_UNTRACKED) && !n->host.track(n->vm->ctx, gpa, true)) {
         n->host.unpin(n->vm->ctx, gpa, &s->frame[s->frames]);
         return VAPIC_E_FULL;
     }
@@ -308,6 +317,8 @@ static int grow(struct vapic_nested *n, struct vapic_shadow *s, uint32_t entries
         return result;
     for (uint32_t i = s->synced ? s->entries : 0; i < entries; i++)
         follow(n, s, i);
+    if (MUTANT(SHADOW_READ_UNTRACKED))
+        n->host.track(n->vm->ctx, s->gpa, true);
     s->entries = entries;
     s->synced = true;
     return VAPIC_OK;

@@ -241,7 +241,7 @@ static void ring(struct vapic *v, uint32_t id)
         return;
     if (where == PRESENCE_GUEST)
         v->vm->host.notify(v->vm->ctx, target, VAPIC_ACTION_DOORBELL);
-    else if (where == PRESENCE_BLOCKED)
+    else if (where == PRESENCE_BLOCKED && !MUTANT(DOORBELL_WAKES_NOBODY))
         v->vm->host.notify(v->vm->ctx, target, VAPIC_ACTION_WAKE);
 }
 
@@ -267,14 +267,17 @@ static bool check_page(struct ipi *ipi, uint32_t index)
 }
 
 /* L1 running its vCPU there, as far as L1 knows: rings; else that is what is reported. */
-static void tell(struct ipi *ipi, uint32_t index)
+static void tell_by(struct ipi *ipi, uint32_t index, uint64_t entry)
 {
-    uint64_t entry = physical_entry(ipi, index);
-
     if (entry & AVIC_PHYSICAL_RUNNING)
         ring(ipi->v, (uint32_t)(entry & AVIC_PHYSICAL_HOST_ID));
     else
         fail(ipi, AVIC_IPI_NOT_RUNNING, index);
+}
+
+static void tell(struct ipi *ipi, uint32_t index)
+{
+    tell_by(ipi, index, physical_entry(ipi, index));
 }
 
 /* Between the two looks at the entry L1 may have made it invalid, or the page may have gone: the
@@ -294,7 +297,10 @@ static bool post(struct ipi *ipi, uint32_t index)
     word = (uint8_t *)page.page.memory + APIC_IRR + (vector >> 5) * 16;
     vapic_or32((uint32_t *)(void *)word, 1u << (vector & 31), VAPIC_SEQ_CST);
     let_go(ipi->v, &page);
-    tell(ipi, index);
+    if (MUTANT(RUNNING_READ_EARLY))
+        tell_by(ipi, index, entry);
+    else
+        tell(ipi, index);
     return true;
 }
 

@@ -364,8 +364,13 @@ static void leave(struct vapic *v, struct vapic_nested_left *left)
 {
     struct vapic_nested_vcpu *nv = v->accel->nested;
 
+    if (MUTANT(NESTED_LATCH_READ_EARLY) && left != NULL && vmx_delivers(&nv->vmcs12)) {
+        left->interrupt_status = nv->started ? last_status(v) : nv->vmcs12.interrupt_status;
+        left = NULL;
+    }
     /* Withdrawn first: who posts from now on finds L1. SEQ_CST: then what came before. */
-    vapic_store32(&v->nested_vector, 0, VAPIC_SEQ_CST);
+    if (!MUTANT(NESTED_VECTOR_STAYS))
+        vapic_store32(&v->nested_vector, 0, VAPIC_SEQ_CST);
     if (nv->key != SHADOW_NOBODY)
         vapic_shadow_name(nested_vm(v), nv, SHADOW_NOBODY, 0);
     vapic_store32(&nv->named, false, VAPIC_SEQ_CST);
