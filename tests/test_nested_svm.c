@@ -1239,6 +1239,24 @@ static void test_restore_right_after_creation(void **state)
     }
 }
 
+/* The host's map for 02 may be a new one by then. */
+static void test_restore_tells_the_msrs_again(void **state)
+{
+    struct sb *sb = sb_new(SB_X2(VAPIC_NESTED_DUMMY));
+    struct sb_vcpu *c = sb->v[1];
+    struct vapic_nested_view view = {.vmcb12 = c->vmcb12, .pass = &c->pass12, .l1_if = true};
+
+    (void)state;
+    sb_start(sb, 1);
+    sb_leave(sb, 1);
+    vapic_nested_abandon(&c->apic);
+    memset(&c->pass02, 0, sizeof(c->pass02));
+    assert_int_equal(vapic_nested_restore(&c->apic, &view, true), VAPIC_OK);
+    sb_run(sb, 1);
+    assert_true(passes(c->pass02.write, APIC_EOI));
+    sb_free(sb);
+}
+
 static void test_abandon(void **state)
 {
     struct sb *sb = sb_new(SB_SHADOW);
@@ -1460,6 +1478,7 @@ int main(void)
         cmocka_unit_test(test_v_irq_wakes),
         cmocka_unit_test(test_l1s_interrupt_ends_l2s_hlt),
         cmocka_unit_test(test_restore_right_after_creation),
+        cmocka_unit_test(test_restore_tells_the_msrs_again),
         cmocka_unit_test(test_abandon),
         cmocka_unit_test(test_x2apic_l1_withdraws_its_page),
         cmocka_unit_test(test_memory_goes_away),
