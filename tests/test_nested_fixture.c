@@ -389,7 +389,7 @@ static void do_ipi(struct nx *nx, const struct step *s)
     struct nx_op look = {NX_CR8, false, 0, 0, 0};
 
     if (nx_l2_execute(nx, s->a, &look) == NX_DONE)
-        nx_l2_ipi(nx, s->a, s->icr, s->b);
+        nx_l2_ipi(nx, s->a, s->icr, vapic_id(&nx->l2[s->b]->apic));
 }
 
 static void do_halt(struct nx *nx, const struct step *s)
@@ -478,7 +478,7 @@ static void do_step(struct nx *nx, const struct step *s)
         do_halt(nx, s);
         break;
     case 7:
-        nx_l2_interrupt(nx, idle_l1(nx), s->b, (uint8_t)s->icr, false);
+        nx_l2_interrupt(nx, idle_l1(nx), s->b, (uint8_t)s->icr, s->flag);
         break;
     case 8:
         do_if(nx, s);
@@ -526,6 +526,8 @@ static struct step any_step(struct many *m)
     return s;
 }
 
+static const uint32_t odd_ids[] = {6, 1, 4, 0, 7};
+
 static void run_many(struct many *m, const struct nx_options *options, uint32_t count,
                      uint64_t seed, uint32_t steps)
 {
@@ -533,8 +535,13 @@ static void run_many(struct many *m, const struct nx_options *options, uint32_t 
 
     m->random = seed;
     m->count = count;
-    for (uint32_t w = 0; w < count; w++)
-        m->nx[w] = nx_new(&options[w]);
+    for (uint32_t w = 0; w < count; w++) {
+        struct nx_options o = options[w];
+
+        o.l1_ids = seed & 1 ? odd_ids : NULL;
+        o.l2_ids = seed & 2 ? odd_ids + 1 : NULL;
+        m->nx[w] = nx_new(&o);
+    }
     for (uint32_t i = 0; i < steps; i++) {
         struct step s = any_step(m);
 
