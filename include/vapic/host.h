@@ -120,7 +120,7 @@ struct vapic_host {
     /* ---- The rest is for VMs with a back end (accel.h); vapic_accel_init() demands it ---- */
 
     /* The host-physical address of caller's memory that was given to the library: a register page,
-     * struct vapic, the tables. Any thread. Must not wait. */
+     * struct vapic, struct vapic_nested_vcpu, the tables. Any thread. Must not wait. */
     uint64_t (*physical)(void *ctx, const void *memory);
 
     /*
