@@ -192,6 +192,7 @@ struct nx_l1 {
     uint32_t cli;     /* L1's software holds interrupts off (CLI, CLGI), so many times */
     uint8_t injected; /* enum vapic_inject, by L0: not seen delivered yet */
     uint8_t vector;   /* of it */
+    bool halted;      /* Intel: L2 executed HLT, and has not been entered since */
     bool pending_run; /* L2 has been entered by L1, but not by the processor yet */
     bool null_view;   /* ... without a word to the library about 12 */
     uint64_t event12; /* what 12 injects into L2, until it is seen delivered */

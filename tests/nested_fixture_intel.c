@@ -270,6 +270,7 @@ static bool intel_exit_l2(struct nx_l1 *c, struct vapic_reflect *why, struct nx_
     if (wants(c, why, op))
         return true;
     *result = emulate(c, op);
+    c->halted = why->code == VMX_EXIT_HLT;
     return false;
 }
 
@@ -351,6 +352,11 @@ static int intel_nested_enter(struct nx_l1 *c)
         return fail_entry(c, result);
     event = (uint32_t)vmcs_get(&c->vmcs12, VMCS_ENTRY_INTR_INFO);
     c->event12 = event & VMX_INFO_VALID ? event : 0;
+    c->halted = c->event12 == 0 && vmcs_get(&c->vmcs12, VMCS_GUEST_ACTIVITY) == VMX_ACTIVITY_HLT;
+    if (c->halted) { /* there is no first instruction before which L2 could not be left */
+        vapic_halt(&c->apic);
+        vapic_nested_ran(&c->apic);
+    }
     return VAPIC_OK;
 }
 
@@ -374,6 +380,8 @@ static int intel_restore(struct nx_l1 *c, bool ran)
 
 static void tell_exit(struct nx_l1 *c, struct vapic_sil_vmcs *to, const struct vapic_reflect *why)
 {
+    vmcs_set(to, VMCS_GUEST_ACTIVITY, c->halted ? VMX_ACTIVITY_HLT : VMX_ACTIVITY_ACTIVE);
+    c->halted = false;
     vmcs_set(to, VMCS_EXIT_REASON, why->code);
     vmcs_set(to, VMCS_EXIT_QUALIFICATION, why->info1);
     vmcs_set(to, VMCS_EXIT_LENGTH, why->info2);
@@ -568,7 +576,6 @@ static void intel_prepare12(struct nx_l2_vcpu *c)
     vmcs_set_bits(&c->vmcs, VMCS_PRIMARY_CONTROLS, VMX_PRI_INTERRUPT_WINDOW,
                   c->entry.irq_window ? VMX_PRI_INTERRUPT_WINDOW : 0);
     vmcs_set_bits(&c->vmcs, VMCS_GUEST_RFLAGS, VMX_RFLAGS_IF, c->guest_if ? VMX_RFLAGS_IF : 0);
-    vmcs_set(&c->vmcs, VMCS_GUEST_ACTIVITY, VMX_ACTIVITY_ACTIVE);
     vmcs_set(&c->vmcs, VMCS_GUEST_INTERRUPTIBILITY, 0);
     if (c->l1_wants_flush || c->on != c->last) { /* INVVPID by L1, which L0 emulates */
         nx_leave(c->nx, (uint32_t)c->on);

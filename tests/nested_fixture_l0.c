@@ -495,6 +495,7 @@ static enum nx_entered go_in(struct nx_l1 *c)
         c->entry.inject = VAPIC_INJECT_NONE;
         vapic_sil_interrupt(&c->nx->silicon, c->cpu->apic_id, NX_KICK_VECTOR);
     }
+    c->halted = false;
     commit(c);
     if (c->nx->before_entry != NULL)
         c->nx->before_entry(c->nx, c->n);
@@ -750,7 +751,7 @@ void nx_vmrun(struct nx_l1 *c, uint64_t gpa12)
     c->gpa12 = gpa12;
     result = vendor->nested_enter(c);
     if (result == VAPIC_OK) {
-        c->pending_run = true;
+        c->pending_run = !c->halted;
         return;
     }
     nx_log(c->nx, (struct nx_event){.kind = NX_FAILED, .n = c->n, .a = (uint64_t)(int64_t)result});

@@ -796,6 +796,33 @@ static void test_meetings(void **state)
                 run_meeting(&of[i], (enum vapic_sil_point)point, what);
 }
 
+/* An interrupt of L1's that ends no HLT of L2: Intel has an activity state in vmcs12, and L2 sleeps
+ * on. */
+static void test_activity(void **state)
+{
+    struct nx *nx = nx_new(&(struct nx_options){
+        .kind = VAPIC_ACCEL_APICV, .offered = INTEL_POSTS, .l2 = NX_L2_POSTED, .hlt_inside = true});
+
+    (void)state;
+    nx_l2_hlt(nx, 1);
+    nx_settle(nx);
+    nx_l1_interrupt(nx, 1, 0x71);
+    nx_settle(nx);
+    assert_int_equal(nx_l1_delivered(nx, 1, 0x71), 1);
+    assert_int_equal(nx_exits(nx, 1, VMX_EXIT_HLT, true), 1);
+    assert_true(nx_in_l2(nx, 1));
+    assert_true(nx->l1[1]->blocked);
+    nx_save_restore(nx, 1);
+    nx_settle(nx);
+    assert_true(nx->l1[1]->blocked);
+    nx_l2_interrupt(nx, nx_spare(nx), 1, 0x61, false);
+    nx_settle(nx);
+    assert_int_equal(nx_l2_delivered(nx, 1, 0x61), 1);
+    assert_int_equal(nx_exits(nx, 1, VMX_EXIT_HLT, true), 1);
+    assert_false(nx->l1[1]->blocked);
+    nx_free(nx);
+}
+
 /* ---- L1's memory goes away ---- */
 
 static void test_memory_goes(void **state)
@@ -951,11 +978,17 @@ static void test_failure(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_worlds),       cmocka_unit_test(test_cost),
-        cmocka_unit_test(test_stream_avic),  cmocka_unit_test(test_stream_x2avic),
-        cmocka_unit_test(test_stream_intel), cmocka_unit_test(test_meetings),
-        cmocka_unit_test(test_memory_goes),  cmocka_unit_test(test_interrupts_inside),
-        cmocka_unit_test(test_pass_through), cmocka_unit_test(test_failure),
+        cmocka_unit_test(test_worlds),
+        cmocka_unit_test(test_cost),
+        cmocka_unit_test(test_stream_avic),
+        cmocka_unit_test(test_stream_x2avic),
+        cmocka_unit_test(test_stream_intel),
+        cmocka_unit_test(test_meetings),
+        cmocka_unit_test(test_activity),
+        cmocka_unit_test(test_memory_goes),
+        cmocka_unit_test(test_interrupts_inside),
+        cmocka_unit_test(test_pass_through),
+        cmocka_unit_test(test_failure),
     };
 
     return cmocka_run_group_tests_name("nested_fixture", tests, NULL, NULL);
