@@ -148,7 +148,7 @@ static void print_race(const char *race, const json_t *scenarios)
 
 void check_list_races(bool json)
 {
-    static const char letters[] = "SAPI"; /* in the order of docs/races.md */
+    static const char letters[] = "SAPIN"; /* in the order of docs/races.md */
     json_t *races = json_object();
     json_t *document;
 
