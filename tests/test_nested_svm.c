@@ -930,6 +930,37 @@ static void test_idle_entries_lose_nothing(void **state)
     sb_free(sb);
 }
 
+static void go_on(struct sb *sb, uint32_t n)
+{
+    if (!sb->v[n]->entered)
+        sb_run(sb, n);
+}
+
+/* The entry was read while L1 had no such page. When it has one, nobody writes the entry. */
+static void test_page_that_comes_back(void **state)
+{
+    struct sb *sb = sb_new(SB_SHADOW);
+
+    (void)state;
+    sb_start_all(sb);
+    sb->gone[SB_BACKING + 2] = true;
+    vapic_nested_unmap(&sb->vm, SB_GPA(SB_BACKING + 2), 4096);
+    go_on(sb, 0);
+    assert_true(sb_ipi(sb, 0, FIXED(0xC1), 2));
+    sb_reflected(sb, 0, FIXED(0xC1), 2u << 24, AVIC_IPI_INVALID_BACKING, 2);
+    sb->gone[SB_BACKING + 2] = false;
+    go_on(sb, 0);
+    assert_true(sb_ipi(sb, 0, FIXED(0xC2), 2));
+    assert_int_equal(sb->v[0]->result, VAPIC_OK);
+    assert_false(sb_bit(sb, 2, APIC_IRR, 0xC1));
+    assert_true(sb_bit(sb, 2, APIC_IRR, 0xC2));
+    go_on(sb, 2);
+    assert_int_equal(sb_take(sb, 2), 0xC2);
+    go_on(sb, 0);
+    assert_false(sb_ipi(sb, 0, FIXED(0xC3), 2));
+    sb_free(sb);
+}
+
 static int late_exit(struct sb *sb, uint32_t low, uint32_t dest, uint32_t id)
 {
     return vapic_nested_avic_exit(&sb->v[0]->apic, SVM_EXIT_AVIC_INCOMPLETE,
@@ -1466,6 +1497,7 @@ int main(void)
         cmocka_unit_test(test_broadcast_to_one_of_each),
         cmocka_unit_test(test_shadow_does_not_post_again),
         cmocka_unit_test(test_idle_entries_lose_nothing),
+        cmocka_unit_test(test_page_that_comes_back),
         cmocka_unit_test(test_entry_that_changed_page_loses_nothing),
         cmocka_unit_test(test_what_the_processor_took_it_for),
         cmocka_unit_test(test_entry_becomes_invalid_between_two_looks),

@@ -215,7 +215,7 @@ static uint64_t l1_entry(const struct vapic_shadow *s, uint32_t i)
     return vapic_load64(&frame[i % per_frame], VAPIC_ACQUIRE);
 }
 
-static void follow(struct vapic_nested *n, struct vapic_shadow *s, uint32_t i)
+void vapic_shadow_follow(struct vapic_nested *n, struct vapic_shadow *s, uint32_t i)
 {
     struct vapic_shadow_entry *e = &s->entry[i];
     uint64_t l1 = l1_entry(s, i);
@@ -316,7 +316,7 @@ static int grow(struct vapic_nested *n, struct vapic_shadow *s, uint32_t entries
     if (result != VAPIC_OK)
         return result;
     for (uint32_t i = s->synced ? s->entries : 0; i < entries; i++)
-        follow(n, s, i);
+        vapic_shadow_follow(n, s, i);
     if (MUTANT(SHADOW_READ_UNTRACKED))
         n->host.track(n->vm->ctx, s->gpa, true);
     s->entries = entries;
@@ -434,7 +434,7 @@ static void written(struct vapic_nested *n, struct vapic_shadow *s, uint64_t gpa
         return;
     }
     for (uint64_t i = first; i <= last; i++)
-        follow(n, s, (uint32_t)i);
+        vapic_shadow_follow(n, s, (uint32_t)i);
 }
 
 void vapic_shadow_written(struct vapic_nested *n, uint64_t gpa, uint64_t size)

@@ -80,6 +80,8 @@ void vapic_shadow_fini(struct vapic_nested *n); /* configuration lock held */
  * memory. Configuration lock held, owner.
  */
 int vapic_shadow_use(struct vapic *v, uint64_t gpa, uint32_t entries);
+/* Reads L1's entry number `i` again. Configuration lock held. */
+void vapic_shadow_follow(struct vapic_nested *n, struct vapic_shadow *s, uint32_t i);
 /* It uses none any more. Configuration lock held. */
 void vapic_shadow_unuse(struct vapic *v);
 

@@ -315,15 +315,22 @@ static void emulate(struct ipi *ipi)
 
 /* ---- 401h: the processor has posted by a shadow, and found a target not running ---- */
 
+/*
+ * A page that L1 did not have when its entry was read it may have by now. What was posted went
+ * nowhere; if there is still no page that is reported below, unless L1 has to wake somebody.
+ */
 static bool tell_target(struct ipi *ipi, uint32_t index)
 {
-    const struct vapic_shadow *s = nested_vcpu(ipi)->shadow;
+    struct vapic_shadow *s = nested_vcpu(ipi)->shadow;
 
-    /* A page that L1 does not have: what was posted went nowhere. Reported below, unless there is
-     * somebody whom L1 has to wake. */
-    if (index < s->entries && s->entry[index].page != NESTED_NO_PAGE)
+    if (index >= s->entries)
+        return true;
+    if (s->entry[index].page != NESTED_NO_PAGE) {
         tell(ipi, index);
-    return true;
+        return true;
+    }
+    vapic_shadow_follow(nested_vm(ipi->v), s, index);
+    return s->entry[index].page == NESTED_NO_PAGE || post(ipi, index);
 }
 
 static bool report_dummy(struct ipi *ipi, uint32_t index)
