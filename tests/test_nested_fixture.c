@@ -828,6 +828,11 @@ static void test_activity(void **state)
 static void test_memory_goes(void **state)
 {
     static const struct nx_options of[] = {
+        {.kind = VAPIC_ACCEL_AVIC,
+         .features = VAPIC_ACCEL_IPIV,
+         .offered = AMD_AVIC,
+         .l2 = NX_L2_AVIC,
+         .strategy = VAPIC_NESTED_SHADOW},
         {.kind = VAPIC_ACCEL_AVIC, .offered = AMD_AVIC, .l2 = NX_L2_AVIC, .hlt_inside = true},
         {.kind = VAPIC_ACCEL_APICV, .offered = INTEL_POSTS, .l2 = NX_L2_POSTED},
         {.kind = VAPIC_ACCEL_APICV,
