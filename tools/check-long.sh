@@ -11,6 +11,7 @@
 #   check       every scenario of `vapic check` completely within its bound, under sc and TSO, and
 #               sampled, C11 too
 #   equiv       10 million random operations, with and without acceleration
+#   nested-equiv   a million, with three levels
 #   bochs       the silicon model against Bochs: the whole list of cases, and half a million random
 #               ones beyond it
 #   rig-long    guests on modelled silicon: all combinations of mode, APIC and timer, storms of
@@ -68,6 +69,11 @@ equiv_long()
     "$build/tests/equiv" --long || echo "Bail out! exit status $?"
 }
 
+nested_equiv_long()
+{
+    "$build/tests/nested_equiv" --long || echo "Bail out! exit status $?"
+}
+
 # Without the other suites' kernels their rows fail, and say which command fetches them.
 rig_long()
 {
@@ -96,6 +102,7 @@ timed linux-288 boots_288
 timed check check_long
 timed mutants mutants_long
 timed equiv equiv_long
+timed nested-equiv nested_equiv_long
 timed bochs bochs_long
 timed rig-long rig_long
 exec python3 tools/tally.py "$results"
