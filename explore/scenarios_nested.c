@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A hypervisor under the hypervisor: vCPUs that enter and leave an L2 with an APIC of its own, under
- * those who send to L1 and to L2, change L1's tables, take its memory away, move its vCPUs and
- * switch its acceleration. Dummy tables where nothing else is said. docs/races.md has the list.
+ * A hypervisor under the hypervisor: vCPUs that enter and leave an L2 with an APIC of its own,
+ * under those who send to L1 and to L2, change L1's tables, take its memory away, move its vCPUs
+ * and switch its acceleration. Dummy tables where nothing else is said. docs/races.md has the list.
  */
 #include "scenarios.h"
 #include "world.h"
@@ -22,13 +22,15 @@ static const struct world_op post_l2[] = {H_L2_POST(0, 0x41), {0}};
 static const struct world_op toggle[] = {H_INHIBIT(BLOCKIRQ, 1), H_INHIBIT(BLOCKIRQ, 0), {0}};
 static const struct world_op lift[] = {H_INHIBIT(BLOCKIRQ, 0), {0}};
 
-#define SCENARIO(id, title, line, which, where, most)                                              \
+/* `all`: the modes in which all interleavings are explored. */
+#define SCENARIO(id, title, line, which, where, most, all)                                         \
     const struct ex_scenario scenario_##id = {                                                     \
         .name = title,                                                                             \
         .text = line,                                                                              \
         .races = which,                                                                            \
         .modes = where,                                                                            \
         .bound = most,                                                                             \
+        .complete_on = all,                                                                        \
         WORLD(&id),                                                                                \
     }
 
@@ -41,7 +43,8 @@ static const struct world_spec nested_entry_and_post = {
     .nested = WORLD_DUMMY,
 };
 SCENARIO(nested_entry_and_post, "nested-entry-and-post",
-         "a message for L1 while L1 enters an L2 that never exits", "N1", MODES_ACCEL, 2);
+         "a message for L1 while L1 enters an L2 that never exits", "N1", MODES_ACCEL, 2,
+         MODES_ACCEL);
 
 static const struct world_spec nested_exit_and_post = {
     .vcpu_count = 1,
@@ -50,7 +53,7 @@ static const struct world_spec nested_exit_and_post = {
     .nested = WORLD_DUMMY,
 };
 SCENARIO(nested_exit_and_post, "nested-exit-and-post",
-         "a message for L1 while L2 is left, and L1 halts", "N1 N2", MODES_ACCEL, 2);
+         "a message for L1 while L2 is left, and L1 halts", "N1 N2", MODES_ACCEL, 2, MODES_ACCEL);
 
 static const struct world_spec nested_and_toggle = {
     .vcpu_count = 1,
@@ -59,7 +62,7 @@ static const struct world_spec nested_and_toggle = {
     .nested = WORLD_DUMMY,
 };
 SCENARIO(nested_and_toggle, "nested-and-toggle",
-         "L1 is inhibited and permitted while L2 is entered and left", "N3", MODES_ACCEL, 1);
+         "L1 is inhibited and permitted while L2 is entered and left", "N3", MODES_ACCEL, 1, 0);
 
 static const struct world_spec nested_and_lift = {
     .vcpu_count = 1,
@@ -70,11 +73,11 @@ static const struct world_spec nested_and_lift = {
 };
 SCENARIO(nested_and_lift, "nested-and-lift",
          "acceleration of L1 is switched on while L2 runs, and L1's interrupt ends L2", "N3 N4",
-         MODES_ACCEL, 2);
+         MODES_ACCEL, 2, 0);
 
 static const struct world_op visits_in_service[] = {G_SPIN(0x31, 1), G_VMRUN, G_LEAVE, G_EOI, {0}};
-static const struct world_op post_and_lift[] = {H_POST(0, 0x31), H_AFTER(0, 0x31, 1),
-                                                H_INHIBIT(BLOCKIRQ, 0), {0}};
+static const struct world_op post_and_lift[] = {
+    H_POST(0, 0x31), H_AFTER(0, 0x31, 1), H_INHIBIT(BLOCKIRQ, 0), {0}};
 
 static const struct world_spec nested_in_service = {
     .vcpu_count = 1,
@@ -85,7 +88,7 @@ static const struct world_spec nested_in_service = {
 };
 SCENARIO(nested_in_service, "nested-in-service",
          "L1 enters L2 out of a handler, and its acceleration is switched on meanwhile", "N4",
-         MODES_ACCEL, 2);
+         MODES_ACCEL, 2, 0);
 
 /* ---- L2's interrupts ---- */
 
@@ -96,7 +99,8 @@ static const struct world_spec nested_notified_entering = {
     .nested = WORLD_DUMMY,
 };
 SCENARIO(nested_notified_entering, "nested-notified-entering",
-         "L1 posts for an L2 that is being entered, and notifies", "N5", MODES_ACCEL, 2);
+         "L1 posts for an L2 that is being entered, and notifies", "N5", MODES_ACCEL, 2,
+         MODES_ACCEL);
 
 static const struct world_spec nested_notified_leaving = {
     .vcpu_count = 1,
@@ -105,7 +109,7 @@ static const struct world_spec nested_notified_leaving = {
     .nested = WORLD_DUMMY,
 };
 SCENARIO(nested_notified_leaving, "nested-notified-leaving",
-         "L1 posts for an L2 that is being left, and notifies", "N6", MODES_ACCEL, 2);
+         "L1 posts for an L2 that is being left, and notifies", "N6", MODES_ACCEL, 2, MODES_ACCEL);
 
 static const struct world_spec nested_notified_and_post = {
     .vcpu_count = 1,
@@ -114,7 +118,7 @@ static const struct world_spec nested_notified_and_post = {
     .nested = WORLD_DUMMY,
 };
 SCENARIO(nested_notified_and_post, "nested-notified-and-post",
-         "interrupts for L1 and for its L2 at the same time", "N1 N5", MODES_ACCEL, 1);
+         "interrupts for L1 and for its L2 at the same time", "N1 N5", MODES_ACCEL, 1, 0);
 
 static const struct world_spec nested_notified_sleeper = {
     .vcpu_count = 1,
@@ -123,7 +127,8 @@ static const struct world_spec nested_notified_sleeper = {
     .nested = WORLD_DUMMY,
 };
 SCENARIO(nested_notified_sleeper, "nested-notified-sleeper",
-         "L1 posts for an L2 that halts: by notification or doorbell", "N7", MODES_ACCEL, 2);
+         "L1 posts for an L2 that halts: by notification or doorbell", "N7", MODES_ACCEL, 2,
+         MODES_ACCEL);
 
 /* ---- IPIs between vCPUs of L2 ---- */
 
@@ -134,7 +139,8 @@ static const struct world_spec nested_dummy_and_running = {
     .reflects = true,
 };
 SCENARIO(nested_dummy_and_running, "nested-dummy-and-running",
-         "an IPI of L2's is emulated while L1 clears IsRunning of its target", "N8", MODES_AMD, 2);
+         "an IPI of L2's is emulated while L1 clears IsRunning of its target", "N8", MODES_AMD, 2,
+         0);
 
 static const struct world_spec nested_dummy_to_sleeper = {
     .vcpu_count = 2,
@@ -143,7 +149,7 @@ static const struct world_spec nested_dummy_to_sleeper = {
 };
 SCENARIO(nested_dummy_to_sleeper, "nested-dummy-to-sleeper",
          "an IPI of L2's is emulated, and its target halts in L2", "N7 N8",
-         MODES_AMD | EX_MODE(EX_APICV_IPIV), 2);
+         MODES_AMD | EX_MODE(EX_APICV_IPIV), 2, 0);
 
 static const struct world_spec nested_shadow_and_running = {
     .vcpu_count = 2,
@@ -153,7 +159,7 @@ static const struct world_spec nested_shadow_and_running = {
 };
 SCENARIO(nested_shadow_and_running, "nested-shadow-and-running",
          "an IPI goes by a shadow while L1 clears and sets IsRunning of its target", "N9",
-         MODES_AMD, 2);
+         MODES_AMD, 2, 0);
 
 static const struct world_spec nested_shadow_to_sleeper = {
     .vcpu_count = 2,
@@ -162,7 +168,7 @@ static const struct world_spec nested_shadow_to_sleeper = {
 };
 SCENARIO(nested_shadow_to_sleeper, "nested-shadow-to-sleeper",
          "an IPI goes by a shadow, and its target halts in L2", "N10",
-         MODES_AMD | EX_MODE(EX_APICV_IPIV), 2);
+         MODES_AMD | EX_MODE(EX_APICV_IPIV), 2, 0);
 
 static const struct world_op reschedule_1[] = {H_PREEMPT(1), H_RESUME(1, 4), {0}};
 static const struct world_spec nested_shadow_and_preemption = {
@@ -173,7 +179,7 @@ static const struct world_spec nested_shadow_and_preemption = {
 };
 SCENARIO(nested_shadow_and_preemption, "nested-shadow-and-preemption",
          "an IPI goes by a shadow while the target is preempted and moved", "N10",
-         MODES_AMD | EX_MODE(EX_APICV_IPIV), 1);
+         MODES_AMD | EX_MODE(EX_APICV_IPIV), 1, 0);
 
 static const struct world_spec nested_shadow_and_exit = {
     .vcpu_count = 2,
@@ -183,7 +189,7 @@ static const struct world_spec nested_shadow_and_exit = {
 };
 SCENARIO(nested_shadow_and_exit, "nested-shadow-and-exit",
          "an IPI goes by a shadow while its target's L2 is left: the post comes late", "N11",
-         MODES_AMD | EX_MODE(EX_APICV_IPIV), 2);
+         MODES_AMD | EX_MODE(EX_APICV_IPIV), 2, 0);
 
 /* ---- L1's tables and memory ---- */
 
@@ -197,10 +203,10 @@ static const struct world_spec nested_entry_is_freed = {
 };
 SCENARIO(nested_entry_is_freed, "nested-entry-is-freed",
          "L1 takes an entry from its table and its page is used for something else", "N12",
-         MODES_AMD | EX_MODE(EX_APICV_IPIV), 2);
+         MODES_AMD | EX_MODE(EX_APICV_IPIV), 2, 0);
 
-static const struct world_op takes_away[] = {H_FREE(WORLD_L1_APIC(0)), H_GIVE(WORLD_L1_APIC(0)),
-                                             {0}};
+static const struct world_op takes_away[] = {
+    H_FREE(WORLD_L1_APIC(0)), H_GIVE(WORLD_L1_APIC(0)), {0}};
 static const struct world_spec nested_entry_and_unmap = {
     .vcpu_count = 1,
     .vcpu = {{.ops = visits}},
@@ -208,8 +214,8 @@ static const struct world_spec nested_entry_and_unmap = {
     .nested = WORLD_DUMMY,
 };
 SCENARIO(nested_entry_and_unmap, "nested-entry-and-unmap",
-         "user space takes the page of L2's registers away while L2 is entered", "N13",
-         MODES_ACCEL, 2);
+         "user space takes the page of L2's registers away while L2 is entered", "N13", MODES_ACCEL,
+         2, MODES_ACCEL);
 
 static const struct world_op takes_table[] = {H_FREE(WORLD_L1_TABLE), H_GIVE(WORLD_L1_TABLE), {0}};
 static const struct world_spec nested_table_is_freed = {
@@ -220,7 +226,7 @@ static const struct world_spec nested_table_is_freed = {
 };
 SCENARIO(nested_table_is_freed, "nested-table-is-freed",
          "user space takes a table of L1's away while L2 is entered with its shadow", "N13",
-         MODES_AMD | EX_MODE(EX_APICV_IPIV), 2);
+         MODES_AMD | EX_MODE(EX_APICV_IPIV), 2, 0);
 
 /* ---- Creation ---- */
 
@@ -234,4 +240,4 @@ static const struct world_spec nested_restored_and_update = {
 };
 SCENARIO(nested_restored_and_update, "nested-restored-and-update",
          "a vCPU is created and restored straight into L2 while an inhibition ends", "N14",
-         MODES_ACCEL, 2);
+         MODES_ACCEL, 2, MODES_ACCEL);

@@ -473,7 +473,8 @@ static void make_private(struct world *w)
     for (uint32_t n = 0; n < w->spec->vcpu_count; n++) {
         struct world_vcpu *v = &w->v[n];
 
-        if (v->spec->flags & W_ABSENT && !(v->spec->flags & W_IN_L2)) /* its creator touches all of it */
+        if (v->spec->flags & W_ABSENT &&
+            !(v->spec->flags & W_IN_L2)) /* its creator touches all of it */
             continue;
         ex_private(&v->vmcs, sizeof(v->vmcs) + sizeof(v->vmcs02), n);
         ex_private(&v->pv, sizeof(v->pv), n);

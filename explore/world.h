@@ -406,11 +406,11 @@ enum world_flag {
 };
 
 /* L1's memory, in pages */
-#define WORLD_L1_TABLE   0u /* AVIC physical ID table or PID-pointer table */
-#define WORLD_L1_PIDS    1u
-#define WORLD_L1_APIC(n) (2u + (n))
+#define WORLD_L1_TABLE      0u /* AVIC physical ID table or PID-pointer table */
+#define WORLD_L1_PIDS       1u
+#define WORLD_L1_APIC(n)    (2u + (n))
 #define WORLD_L1_LOGICAL(n) (2u + WORLD_VCPUS + (n))
-#define WORLD_L1_PAGES (2u + 2u * WORLD_VCPUS)
+#define WORLD_L1_PAGES      (2u + 2u * WORLD_VCPUS)
 
 /* What L1 offers its L2: AVIC, x2AVIC or posted interrupts, with IPI virtualization where the
  * silicon has it. Vectors of L2's lie between 40h and 5Fh. */

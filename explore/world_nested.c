@@ -181,16 +181,16 @@ static void make_l1(struct world_vcpu *v)
     struct world *w = v->w;
     uint8_t *page = l1_page(w, WORLD_L1_APIC(v->n));
     uint64_t *table = (uint64_t *)(void *)l1_page(w, WORLD_L1_TABLE);
-    uint64_t control = (uint64_t)L1_NOTIFY << PID_NV_SHIFT |
-                       (uint64_t)PID_NDST_XAPIC(v->n) << PID_NDST_SHIFT;
+    uint64_t control = (uint64_t)L1_NOTIFY << PID_NV_SHIFT | (uint64_t)PID_NDST_XAPIC(v->n)
+                                                                 << PID_NDST_SHIFT;
     uint32_t id = v->l2s.x2 ? v->n : v->n << 24, dfr = UINT32_MAX;
 
     memcpy(page + APIC_ID, &id, sizeof(id));
     memcpy(page + APIC_DFR, &dfr, sizeof(dfr));
     memcpy((uint8_t *)descriptor(v) + PID_CONTROL, &control, sizeof(control));
-    table[v->n] = amd(w) ? AVIC_PHYSICAL_VALID | AVIC_PHYSICAL_RUNNING |
-                               l1_gpa(WORLD_L1_APIC(v->n)) | v->n
-                         : (l1_gpa(WORLD_L1_PIDS) + PID_SIZE * v->n) | APICV_PID_ENTRY_VALID;
+    table[v->n] =
+        amd(w) ? AVIC_PHYSICAL_VALID | AVIC_PHYSICAL_RUNNING | l1_gpa(WORLD_L1_APIC(v->n)) | v->n
+               : (l1_gpa(WORLD_L1_PIDS) + PID_SIZE * v->n) | APICV_PID_ENTRY_VALID;
     ex_name_array(page + APIC_IRR, 0x80, 0x10, ex_text("l2-%u.IRR", v->n));
     ex_name_array(descriptor(v), 32, 4, ex_text("l2-%u.PIR", v->n));
     ex_name((uint8_t *)descriptor(v) + PID_CONTROL, 8, ex_text("l2-%u.PID", v->n));
@@ -268,8 +268,7 @@ size_t world_take_nested(struct world *w, void *memory)
 {
     struct vapic_nested_config config = {
         .features = offered(w),
-        .strategy =
-            w->spec->nested == WORLD_SHADOW ? VAPIC_NESTED_SHADOW : VAPIC_NESTED_DUMMY,
+        .strategy = w->spec->nested == WORLD_SHADOW ? VAPIC_NESTED_SHADOW : VAPIC_NESTED_DUMMY,
         .tables = 1,
         .entries = WORLD_VCPUS,
         .notify_vector = NESTED_VECTOR,
@@ -324,8 +323,8 @@ static void l1_raise_rvi(struct world_vcpu *v)
     if (bits == 0)
         return;
     top = FIRST + 31u - (uint32_t)__builtin_clz(bits);
-    v->l2s.vmcs12.interrupt_status = (uint16_t)VMX_STATUS_MAKE(
-        top, VMX_STATUS_SVI(v->l2s.vmcs12.interrupt_status));
+    v->l2s.vmcs12.interrupt_status =
+        (uint16_t)VMX_STATUS_MAKE(top, VMX_STATUS_SVI(v->l2s.vmcs12.interrupt_status));
 }
 
 static bool has_memory(void *arg)
@@ -430,8 +429,7 @@ static void check_controls(struct world_vcpu *v)
             v->l2s.controls[i] = value;
         else if (value != v->l2s.controls[i])
             EX_BROKEN(CONTROLS, "vCPU %u: field %#x of vmcs02 has changed: %#llx, was %#llx", v->n,
-                      fields[i], (unsigned long long)value,
-                      (unsigned long long)v->l2s.controls[i]);
+                      fields[i], (unsigned long long)value, (unsigned long long)v->l2s.controls[i]);
     }
     if ((vmcs_get(&v->vmcs02, VMCS_SECONDARY_CONTROLS) & SECONDARY) != SECONDARY)
         EX_BROKEN(CONTROLS, "vCPU %u: vmcs02 has not what vmcs12 asks for", v->n);
@@ -619,8 +617,8 @@ static enum handled exit_amd(struct world_vcpu *v, struct insn *insn)
         return world_emulate(v, insn);
     if (code == SVM_EXIT_INTR)
         return HANDLED_RETRY;
-    result = vapic_nested_avic_exit(&v->apic, code, vmcb_get64(v->vmcb02, VMCB_EXITINFO1), info2,
-                                    &why);
+    result =
+        vapic_nested_avic_exit(&v->apic, code, vmcb_get64(v->vmcb02, VMCB_EXITINFO1), info2, &why);
     if (result == VAPIC_REFLECT)
         return reflect(v, insn, (uint32_t)(why.info2 >> AVIC_IPI_ID_SHIFT));
     if (result != VAPIC_OK)
@@ -771,8 +769,7 @@ void world_l2_check(struct world_vcpu *v)
 void world_check_01(const struct world_vcpu *v)
 {
     uint8_t svi = VMX_STATUS_SVI(vmcs_get(&v->vmcs, VMCS_GUEST_INTERRUPT_STATUS));
-    bool delivers =
-        (vmcs_get(&v->vmcs, VMCS_SECONDARY_CONTROLS) & VMX_SEC_INTERRUPT_DELIVERY) != 0;
+    bool delivers = (vmcs_get(&v->vmcs, VMCS_SECONDARY_CONTROLS) & VMX_SEC_INTERRUPT_DELIVERY) != 0;
     uint32_t highest = 0;
 
     if (amd(v->w))

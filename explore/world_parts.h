@@ -189,9 +189,9 @@ struct world {
     uint64_t *nested_memory;
     size_t nested_size;
     uint8_t *l1;
-    uint32_t tracked;                   /* WORLD_L1_TABLE; any actor, by ex_ functions */
-    uint32_t l1_gone[WORLD_L1_PAGES];   /* the same */
-    uint32_t l1_pins[WORLD_L1_PAGES];   /* configuration lock */
+    uint32_t tracked;                 /* WORLD_L1_TABLE; any actor, by ex_ functions */
+    uint32_t l1_gone[WORLD_L1_PAGES]; /* the same */
+    uint32_t l1_pins[WORLD_L1_PAGES]; /* configuration lock */
 };
 
 #define ORDER_PUT UINT32_MAX
@@ -272,7 +272,7 @@ enum handled world_exit_l2(struct world_vcpu *v, struct insn *insn);
 void world_l2_sent(struct world_vcpu *v, const struct world_op *op);
 void world_l2_delivered(struct world_vcpu *v, uint8_t vector);
 void world_l2_step(struct world *w, const struct world_op *op);
-void world_l2_check(struct world_vcpu *v); /* at the end */
+void world_l2_check(struct world_vcpu *v);       /* at the end */
 void world_check_01(const struct world_vcpu *v); /* before L1 is entered */
 void world_l2_notify(struct world_vcpu *v);
 

@@ -634,7 +634,8 @@ void vapic_nested_late(struct vapic *v)
 {
     const struct vapic_nested_vcpu *nv = v->accel->nested;
 
-    if (nested_ops(v)->late != NULL && !MUTANT(NESTED_LATE_POST_STAYS) && announced(nv) && !vapic_load32(&nv->named, VAPIC_RELAXED))
+    if (nested_ops(v)->late != NULL && !MUTANT(NESTED_LATE_POST_STAYS) && announced(nv) &&
+        !vapic_load32(&nv->named, VAPIC_RELAXED))
         nested_ops(v)->late(v);
 }
 
