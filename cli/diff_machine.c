@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,9 @@
 #define LOOK_NS      100000000
 
 enum state { BOOTING, IDLE, BUSY, DEAD };
+
+/* For good: only one of the machines hears of a signal, and it may be made anew. */
+static atomic_bool signalled;
 
 struct diff_machine {
     struct diff_machine_config config;
@@ -163,6 +167,9 @@ static void *machine_thread(void *arg)
     if (rc != 0) {
         d->result.why = VMM_WANT_NOTHING;
     }
+    if (rc == 0 && d->result.why == VMM_WANT_SIGNAL) {
+        atomic_store(&signalled, true);
+    }
     pthread_cond_broadcast(&d->changed);
     pthread_mutex_unlock(&d->lock);
     return NULL;
@@ -236,7 +243,11 @@ static int start(struct diff_machine *d, struct vmm_err *err)
     pthread_mutex_lock(&d->lock);
     idle = wait_for_guest(d, BOOT_SECONDS) && d->state == IDLE && d->mailbox != NULL;
     pthread_mutex_unlock(&d->lock);
-    return idle ? 0 : vmm_fail(err, "the guest does not start: try --engine rig");
+    if (idle) {
+        return 0;
+    }
+    return vmm_fail(err, atomic_load(&signalled) ? "ended by a signal"
+                                                 : "the guest does not start: try --engine rig");
 }
 
 static void stop(struct diff_machine *d)
@@ -321,7 +332,9 @@ static void keep_log(const struct diff_machine *d, struct diff_log *log)
 /* With the lock held; `in_time`: it is idle or dead. */
 static void judge(const struct diff_machine *d, bool in_time, struct diff_log *log)
 {
-    if (!in_time) {
+    if (atomic_load(&signalled)) {
+        log->end = DIFF_END_STOP;
+    } else if (!in_time) {
         log->end = DIFF_END_HANG;
         snprintf(log->text, sizeof(log->text), "no end within %d s", RUN_SECONDS);
     } else if (d->state == IDLE) {
@@ -330,8 +343,6 @@ static void judge(const struct diff_machine *d, bool in_time, struct diff_log *l
         log->end = DIFF_END_CRASH;
         snprintf(log->text, sizeof(log->text), "exception %u at ...%06x", d->panic >> 24,
                  d->panic & 0xffffff);
-    } else if (d->result.why == VMM_WANT_SIGNAL) {
-        log->end = DIFF_END_STOP;
     } else {
         log->end = DIFF_END_CRASH;
         snprintf(log->text, sizeof(log->text), "%.150s",
@@ -346,10 +357,15 @@ int diff_machine_run(struct diff_machine *d, const struct diff_program *p, struc
 {
     bool in_time;
 
+    log->text[0] = '\0';
+    if (atomic_load(&signalled)) {
+        log->end = DIFF_END_STOP;
+        log->count = log->pc = 0;
+        return 0;
+    }
     if (d->machine == NULL && start(d, err) != 0) {
         return -1;
     }
-    log->text[0] = '\0';
     pthread_mutex_lock(&d->lock);
     memcpy(d->mailbox->ops, p->ops, p->count * sizeof(p->ops[0]));
     d->mailbox->op_count = p->count;
