@@ -318,9 +318,13 @@ static int run(const struct check_options *o)
 static int merge(const struct check_options *o)
 {
     char error[512];
-    json_t *document = check_merge(o->names, o->name_count, error, sizeof(error));
+    json_t *document;
     int status;
 
+    if (ex_mutants_is_document(o->names[0])) {
+        return ex_mutants_merge(o->names, o->name_count, o->json);
+    }
+    document = check_merge(o->names, o->name_count, error, sizeof(error));
     if (document == NULL) {
         return check_refuse("--merge: %s", error);
     }
