@@ -46,6 +46,7 @@ struct diff {
     struct subject subject[SUBJECTS_MAX];
     unsigned subjects;
     struct diff_program program;
+    struct diff_program shorter; /* what is left of it, if a mode has shown a difference */
     struct diff_log kernel, vapic;
     char host[64];
     json_t *findings;
@@ -129,6 +130,19 @@ static bool comes_again(struct search *search, const struct diff_program *p, uns
     return times == 0;
 }
 
+/* Most differences show in several modes: what is left for one is tried with the next. */
+static void shorten(struct search *search, struct diff_program *p)
+{
+    struct diff *d = search->d;
+
+    if (d->shorter.count != 0 && differs_surely(search, &d->shorter)) {
+        *p = d->shorter;
+        return;
+    }
+    diff_shrink(p, differs_surely, search, SHRINK_RUNS);
+    d->shorter = *p;
+}
+
 /* Twice on fresh machines: what does not come again is no difference of the APICs. */
 static void examine(struct diff *d, struct subject *s)
 {
@@ -141,7 +155,7 @@ static void examine(struct diff *d, struct subject *s)
         return;
     }
     if (!d->o->no_shrink) {
-        diff_shrink(&shorter, differs_surely, &search, SHRINK_RUNS);
+        shorten(&search, &shorter);
     }
     if (!differs_afresh(&search, &shorter)) {
         shorter = d->program;
@@ -199,6 +213,7 @@ static void tell_progress(struct diff *d)
 
 static void run_program(struct diff *d)
 {
+    d->shorter.count = 0;
     if (!run_on(d, d->reference, &d->program, &d->kernel)) {
         return;
     }

@@ -2,7 +2,6 @@
 /* See diff_machine.h. One lock guards whose turn it is and how far the guest is. */
 #include "diff_machine.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -57,17 +56,25 @@ static void after(struct timespec *until, time_t seconds, long ns)
     until->tv_nsec = (until->tv_nsec + ns) % 1000000000;
 }
 
-/* With the lock held; looks now and then whether the machine has stopped by itself. */
+/*
+ * With the lock held. No time limit: a timer at each turn would cost more than the turn. That the
+ * machine stops by itself wait_for_guest() notices.
+ */
 static bool wait_here(struct diff_machine *d, pthread_cond_t *cond)
 {
-    struct timespec until;
-
     if (d->stop || vmm_machine_wants(d->machine)) {
         return false;
     }
-    after(&until, 0, LOOK_NS);
-    pthread_cond_timedwait(cond, &d->lock, &until);
+    pthread_cond_wait(cond, &d->lock);
     return true;
+}
+
+static void wake_all(struct diff_machine *d)
+{
+    pthread_cond_broadcast(&d->fetched);
+    for (unsigned c = 0; c < DIFF_CPUS_MAX; c++) {
+        pthread_cond_broadcast(&d->turns[c]);
+    }
 }
 
 static void on_attach(struct diff_machine *d, uint32_t address)
@@ -175,14 +182,23 @@ static void *machine_thread(void *arg)
     return NULL;
 }
 
-/* False: not within this time. With the lock held. */
+/*
+ * False: not within this time. With the lock held. Who is blocked in a port while the machine is
+ * to stop has to be woken.
+ */
 static bool wait_for_guest(struct diff_machine *d, time_t seconds)
 {
-    struct timespec until;
+    struct timespec now, until, look;
 
     after(&until, seconds, 0);
     while (d->state != IDLE && d->state != DEAD) {
-        if (pthread_cond_timedwait(&d->changed, &d->lock, &until) == ETIMEDOUT) {
+        after(&look, 0, LOOK_NS);
+        pthread_cond_timedwait(&d->changed, &d->lock, &look);
+        if (vmm_machine_wants(d->machine)) {
+            wake_all(d);
+        }
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        if (now.tv_sec > until.tv_sec) {
             return d->state == IDLE || d->state == DEAD;
         }
     }
@@ -257,10 +273,7 @@ static void stop(struct diff_machine *d)
     }
     pthread_mutex_lock(&d->lock);
     d->stop = true;
-    pthread_cond_broadcast(&d->fetched);
-    for (unsigned c = 0; c < DIFF_CPUS_MAX; c++) {
-        pthread_cond_broadcast(&d->turns[c]);
-    }
+    wake_all(d);
     pthread_mutex_unlock(&d->lock);
     vmm_machine_request(d->machine, VMM_WANT_QUIT, 0);
     pthread_join(d->thread, NULL);
