@@ -301,3 +301,19 @@ const struct ex_scenario scenario_added_by_hash = {
     .text = "a vCPU of a large ID is added ahead of others in its chain: those are found",
     MAP(&added_by_hash),
 };
+
+static const struct map_spec added_inside_the_hash = {
+    .vcpus = 4,
+    .removed = 2,
+    .absent = 8,
+    .x2apic = 15,
+    .id = {0x10011, 0x10000, 0x10020, 0x1002F},
+    .owner = {{OP_ADD, 3, 0, 0, 0, 0}},
+    .sender = {{OP_SEND, 0, 0, 0x10020, .must = 4, .may = 0}},
+};
+
+const struct ex_scenario scenario_added_inside_the_hash = {
+    .name = "added-inside-the-hash",
+    .text = "the same between two others: the one behind it is found",
+    MAP(&added_inside_the_hash),
+};
