@@ -124,7 +124,7 @@ static void after_exit(struct world_vcpu *v)
     uint8_t cr8 = vendor != NULL ? vendor->cr8(v) : (uint8_t)vapic_read_cr8(&v->apic);
 
     vapic_exit(&v->apic, cr8, taken);
-    ex_add(&v->outside, 1, "exit");
+    ex_write(&v->watched, 0, "exit");
     if (taken || v->injected == VAPIC_INJECT_EXTINT)
         return;
     vapic_not_delivered(&v->apic);
@@ -248,7 +248,7 @@ static bool leave_l2(struct world_vcpu *v)
     if (!v->l2 || (v->entry.inject == VAPIC_INJECT_NONE && !v->entry.irq_window))
         return false;
     vapic_exit(&v->apic, v->entry.cr8, true);
-    ex_add(&v->outside, 1, "exit");
+    ex_write(&v->watched, 0, "exit");
     v->l2 = false;
     vapic_nested_exit(&v->apic);
     ex_note("L1");
