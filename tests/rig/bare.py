@@ -58,8 +58,8 @@ def storm(name, accel, apic, disturbance, messages, seconds):
 
 def switched(name, apic, timer, messages, seconds, switches):
     """What counts exactly while the irqchip changes: messages between processors, edges, levels and
-    their EOIs. A lost one, or one too many, fails the guest's own test. The guest runs less than the
-    switches take: some 20 to 80 messages fit into a second of a busy machine."""
+    their EOIs. A lost one, or one too many, fails the guest's own test. The switches take more time
+    than the guest: some 20 to 80 messages fit into a second of a busy machine."""
     more = f"only=load-storm* n={messages // 4} seconds={seconds}"
     return Row(f"{name}-4-{apic}-{timer}", None, 4, apic, timer, more=more, messages=messages,
                seconds=seconds, switches=switches)
