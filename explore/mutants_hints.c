@@ -249,8 +249,10 @@ const struct ex_mutant_hint ex_mutant_hints[] = {
     {"swap:lapic_run.c:vapic_exit+5", "hotplug-and-broadcast", EX_NONE, EX_SC, EX_SAMPLED},
     {"swap:lapic_timer.c:vapic_timer_stop+2", "hotplug-and-broadcast", EX_NONE, EX_SC, EX_SAMPLED},
     {"swap:lapic_timer.c:vapic_timer_stop+3", "hotplug-and-broadcast", EX_NONE, EX_SC, EX_SAMPLED},
-    {"swap:posted.c:list_insert+6", "list-left-twice", EX_APICV_IPIV, EX_SC, EX_SAMPLED},
-    {"swap:posted.c:list_remove+5", "list-left-twice", EX_APICV_IPIV, EX_SC, EX_SAMPLED},
+    {"swap:posted.c:list_insert+3", "list-left-twice", EX_APICV_IPIV, EX_SC, EX_SYSTEMATIC},
+    {"swap:posted.c:list_insert+6", "list-left-twice", EX_APICV_IPIV, EX_SC, EX_SYSTEMATIC},
+    {"swap:posted.c:list_remove+5", "list-left-twice", EX_APICV_IPIV, EX_SC, EX_SYSTEMATIC},
+    {"swap:posted.c:list_remove+9", "list-left-twice", EX_APICV_IPIV, EX_SC, EX_SYSTEMATIC},
     {"swap:posted.c:vapic_vtd_irte+11", "attach-to-sleeper", EX_APICV, EX_SC, EX_SAMPLED},
 };
 const size_t ex_mutant_hint_count = sizeof(ex_mutant_hints) / sizeof(ex_mutant_hints[0]);
