@@ -332,7 +332,8 @@ check 'mutants and an exploration do not add up' refused 'is no document of' \
 check 'a mutant that survives' judges 1 'SURVIVED' '"killed": false'
 check 'one that survives as argued' judges 0 'as argued' '"killed": false, "argued": "because"'
 check 'one that is found' judges 0 '1 killed' "$found"
-check 'one that is found though argued' judges 1 'ARGUED, but found' "$found, \"argued\": \"because\""
+check 'one that is found though argued' judges 1 'ARGUED, but found' \
+    "$found, \"argued\": \"because\""
 check 'one that could not be tried' judges 1 '1 not tried' '"error": "not tried"'
 check 'an argument of nothing' judges 1 '1 killed' "$found" '"x: argued, but there is none"'
 check 'unknown mutants' refused 'no mutant is called' --mutants --only 'NONE_SUCH'
