@@ -365,6 +365,23 @@ static void judge(const struct diff_machine *d, bool in_time, struct diff_log *l
     }
 }
 
+/*
+ * Some of what a program does ends acceleration for good: that it moves the page, or makes the
+ * library withdraw the access page for a vCPU in x2APIC mode. The next one shall find it again.
+ */
+static bool is_worn(const struct diff_machine *d)
+{
+    const struct vapic_vm *vm = &d->machine->vm;
+    uint32_t inhibits;
+
+    if (d->config.irqchip != VMM_IRQCHIP_VAPIC || d->config.accel == VMM_ACCEL_NONE) {
+        return false;
+    }
+    inhibits = vapic_inhibits(vm).bits;
+    return (inhibits >> VAPIC_INHIBIT_APIC_BASE_MODIFIED & 1) != 0 ||
+           (inhibits == 0 && !vapic_access_page(vm));
+}
+
 int diff_machine_run(struct diff_machine *d, const struct diff_program *p, struct diff_log *log,
                      struct vmm_err *err)
 {
@@ -388,7 +405,7 @@ int diff_machine_run(struct diff_machine *d, const struct diff_program *p, struc
     judge(d, in_time, log);
     keep_log(d, log);
     pthread_mutex_unlock(&d->lock);
-    if (log->end != DIFF_END_DONE) {
+    if (log->end != DIFF_END_DONE || is_worn(d)) {
         stop(d);
     }
     return 0;
