@@ -125,6 +125,7 @@
     X(added_and_scanned)                                                                           \
     X(added_by_hash)                                                                               \
     X(added_inside_the_hash)                                                                       \
+    X(removed_and_added)                                                                           \
     /* scenarios_data.c */                                                                         \
     X(data_behind_nmi)                                                                             \
     X(data_behind_smi)                                                                             \
