@@ -207,6 +207,7 @@ const struct ex_mutant_hint ex_mutant_hints[] = {
     {"swap:fabric_map.c:seq_begin+4", "hotplug-and-broadcast", EX_NONE, EX_SC, EX_SAMPLED},
     {"swap:fabric_map.c:seq_end+3", "hotplug-and-broadcast", EX_AVIC, EX_SC, EX_SAMPLED},
     {"swap:fabric_map.c:set_ident+7", "hotplug-and-broadcast", EX_NONE, EX_SC, EX_SAMPLED},
+    {"swap:fabric_map.c:count_idents+6", "removed-and-added", EX_NONE, EX_SC, EX_SYSTEMATIC},
     {"swap:fabric_map.c:vapic_remove+11", "removed-and-added", EX_NONE, EX_SC, EX_SAMPLED},
     {"swap:fabric_map.c:vapic_remove+21", "removed-and-added", EX_NONE, EX_SC, EX_SYSTEMATIC},
     {"swap:inhibit.c:tell_page+10", "two-windows", EX_AVIC, EX_SC, EX_SAMPLED},
