@@ -29,6 +29,8 @@
 #define PROGRESS_S   10
 #define RIG_MEM      (1024ull << 20)
 #define RIG_ARGS_MAX (32u + 2 * DIFF_PROGRAMS_MAX)
+/* Of so many operations less than one was compared: rules cut off nearly all. It is not enough. */
+#define MADE_PER_COMPARED 8u
 /* So few programs of a thousand may give another result when repeated. */
 #define UNSTEADY_LIMIT 10u
 
@@ -44,11 +46,12 @@ struct diff {
     struct subject subject[SUBJECTS_MAX];
     unsigned subjects;
     struct diff_program program;
+    struct diff_program shorter; /* what is left of it, if a mode has shown a difference */
     struct diff_log kernel, vapic;
     char host[64];
     json_t *findings;
     unsigned failures;
-    uint64_t done; /* operations, in each mode */
+    uint64_t made; /* operations of the programs so far */
     time_t begun, told;
     bool stopped;
     struct vmm_err err;
@@ -127,6 +130,19 @@ static bool comes_again(struct search *search, const struct diff_program *p, uns
     return times == 0;
 }
 
+/* Most differences show in several modes: what is left for one is tried with the next. */
+static void shorten(struct search *search, struct diff_program *p)
+{
+    struct diff *d = search->d;
+
+    if (d->shorter.count != 0 && differs_surely(search, &d->shorter)) {
+        *p = d->shorter;
+        return;
+    }
+    diff_shrink(p, differs_surely, search, SHRINK_RUNS);
+    d->shorter = *p;
+}
+
 /* Twice on fresh machines: what does not come again is no difference of the APICs. */
 static void examine(struct diff *d, struct subject *s)
 {
@@ -139,7 +155,7 @@ static void examine(struct diff *d, struct subject *s)
         return;
     }
     if (!d->o->no_shrink) {
-        diff_shrink(&shorter, differs_surely, &search, SHRINK_RUNS);
+        shorten(&search, &shorter);
     }
     if (!differs_afresh(&search, &shorter)) {
         shorter = d->program;
@@ -169,8 +185,20 @@ static void compare_on(struct diff *d, struct subject *s)
     }
 }
 
+/* Operations that were compared in every mode. */
+static uint64_t compared(const struct diff *d)
+{
+    uint64_t least = d->subjects != 0 ? d->subject[0].totals.ops : 0;
+
+    for (unsigned i = 1; i < d->subjects; i++) {
+        least = d->subject[i].totals.ops < least ? d->subject[i].totals.ops : least;
+    }
+    return least;
+}
+
 static void tell_progress(struct diff *d)
 {
+    uint64_t done = compared(d);
     time_t now = time(NULL);
     double rate;
 
@@ -178,21 +206,21 @@ static void tell_progress(struct diff *d)
         return;
     }
     d->told = now;
-    rate = (double)d->done / (double)(now - d->begun);
-    fprintf(stderr, "vapic diff: %" PRIu64 " of %" PRIu64 " operations, %.0f s to go\n", d->done,
-            d->o->ops,
-            rate > 0 && d->done < d->o->ops ? (double)(d->o->ops - d->done) / rate : 0.0);
+    rate = (double)done / (double)(now - d->begun);
+    fprintf(stderr, "vapic diff: %" PRIu64 " of %" PRIu64 " operations, %.0f s to go\n", done,
+            d->o->ops, rate > 0 && done < d->o->ops ? (double)(d->o->ops - done) / rate : 0.0);
 }
 
 static void run_program(struct diff *d)
 {
+    d->shorter.count = 0;
     if (!run_on(d, d->reference, &d->program, &d->kernel)) {
         return;
     }
     for (unsigned i = 0; i < d->subjects && !d->stopped; i++) {
         compare_on(d, &d->subject[i]);
     }
-    d->done += d->program.count;
+    d->made += d->program.count;
     if (d->o->programs == 0) {
         tell_progress(d);
     }
@@ -246,9 +274,14 @@ static int run_files(struct diff *d)
     return 0;
 }
 
+static bool wants_more(const struct diff *d)
+{
+    return compared(d) < d->o->ops && d->made / MADE_PER_COMPARED < d->o->ops;
+}
+
 static void run_random(struct diff *d)
 {
-    for (uint64_t n = d->o->first; d->done < d->o->ops && goes_on(d); n++) {
+    for (uint64_t n = d->o->first; wants_more(d) && goes_on(d); n++) {
         diff_program_random(&d->program, d->o->seed, n, d->o->length, d->o->cpus);
         run_program(d);
     }
@@ -333,16 +366,16 @@ static void print_results(struct diff *d)
         totals[i] = d->subject[i].totals;
     }
     if (!d->o->json) {
-        printf("seed %" PRIu64 ", %u processors, host %s, %ld s\n", d->o->seed, d->o->cpus, d->host,
-               (long)(time(NULL) - d->begun));
+        printf("seed %" PRIu64 ", %u processors, host %s, %ld s%s\n", d->o->seed, d->o->cpus,
+               d->host, (long)(time(NULL) - d->begun), d->stopped ? "; ended by a signal" : "");
         diff_totals_text(totals, d->subjects, &d->rules, stdout);
         return;
     }
-    all =
-        json_pack("{s:I, s:i, s:s, s:i, s:o, s:o, s:O, s:b}", "seed", (json_int_t)d->o->seed,
-                  "cpus", (int)d->o->cpus, "host", d->host, "seconds", (int)(time(NULL) - d->begun),
-                  "runs", diff_totals_json(totals, d->subjects), "known",
-                  diff_rules_json(&d->rules), "findings", d->findings, "ok", (int)is_fine(d));
+    all = json_pack("{s:I, s:i, s:s, s:i, s:b, s:o, s:o, s:O, s:b}", "seed", (json_int_t)d->o->seed,
+                    "cpus", (int)d->o->cpus, "host", d->host, "seconds",
+                    (int)(time(NULL) - d->begun), "interrupted", (int)d->stopped, "runs",
+                    diff_totals_json(totals, d->subjects), "known", diff_rules_json(&d->rules),
+                    "findings", d->findings, "ok", (int)is_fine(d));
     json_dumpf(all, stdout, JSON_INDENT(1));
     putchar('\n');
     json_decref(all);
@@ -363,10 +396,11 @@ static int compare(struct diff *d)
     } else if (rc == 0) {
         run_random(d);
     }
-    if (rc == 0 && !d->stopped) {
+    rc = d->err.text[0] == '\0' ? rc : -1;
+    if (rc == 0) {
         print_results(d);
     }
-    return rc == 0 && d->err.text[0] == '\0' ? 0 : -1;
+    return rc;
 }
 
 static int run_kvm(const struct diff_options *o)

@@ -2,9 +2,9 @@
 /* See diff_machine.h. One lock guards whose turn it is and how far the guest is. */
 #include "diff_machine.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +20,9 @@
 #define LOOK_NS      100000000
 
 enum state { BOOTING, IDLE, BUSY, DEAD };
+
+/* For good: only one of the machines hears of a signal, and it may be made anew. */
+static atomic_bool signalled;
 
 struct diff_machine {
     struct diff_machine_config config;
@@ -53,17 +56,25 @@ static void after(struct timespec *until, time_t seconds, long ns)
     until->tv_nsec = (until->tv_nsec + ns) % 1000000000;
 }
 
-/* With the lock held; looks now and then whether the machine has stopped by itself. */
+/*
+ * With the lock held. No time limit: a timer at each turn would cost more than the turn. That the
+ * machine stops by itself wait_for_guest() notices.
+ */
 static bool wait_here(struct diff_machine *d, pthread_cond_t *cond)
 {
-    struct timespec until;
-
     if (d->stop || vmm_machine_wants(d->machine)) {
         return false;
     }
-    after(&until, 0, LOOK_NS);
-    pthread_cond_timedwait(cond, &d->lock, &until);
+    pthread_cond_wait(cond, &d->lock);
     return true;
+}
+
+static void wake_all(struct diff_machine *d)
+{
+    pthread_cond_broadcast(&d->fetched);
+    for (unsigned c = 0; c < DIFF_CPUS_MAX; c++) {
+        pthread_cond_broadcast(&d->turns[c]);
+    }
 }
 
 static void on_attach(struct diff_machine *d, uint32_t address)
@@ -163,19 +174,31 @@ static void *machine_thread(void *arg)
     if (rc != 0) {
         d->result.why = VMM_WANT_NOTHING;
     }
+    if (rc == 0 && d->result.why == VMM_WANT_SIGNAL) {
+        atomic_store(&signalled, true);
+    }
     pthread_cond_broadcast(&d->changed);
     pthread_mutex_unlock(&d->lock);
     return NULL;
 }
 
-/* False: not within this time. With the lock held. */
+/*
+ * False: not within this time. With the lock held. Who is blocked in a port while the machine is
+ * to stop has to be woken.
+ */
 static bool wait_for_guest(struct diff_machine *d, time_t seconds)
 {
-    struct timespec until;
+    struct timespec now, until, look;
 
     after(&until, seconds, 0);
     while (d->state != IDLE && d->state != DEAD) {
-        if (pthread_cond_timedwait(&d->changed, &d->lock, &until) == ETIMEDOUT) {
+        after(&look, 0, LOOK_NS);
+        pthread_cond_timedwait(&d->changed, &d->lock, &look);
+        if (vmm_machine_wants(d->machine)) {
+            wake_all(d);
+        }
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        if (now.tv_sec > until.tv_sec) {
             return d->state == IDLE || d->state == DEAD;
         }
     }
@@ -236,7 +259,11 @@ static int start(struct diff_machine *d, struct vmm_err *err)
     pthread_mutex_lock(&d->lock);
     idle = wait_for_guest(d, BOOT_SECONDS) && d->state == IDLE && d->mailbox != NULL;
     pthread_mutex_unlock(&d->lock);
-    return idle ? 0 : vmm_fail(err, "the guest does not start: try --engine rig");
+    if (idle) {
+        return 0;
+    }
+    return vmm_fail(err, atomic_load(&signalled) ? "ended by a signal"
+                                                 : "the guest does not start: try --engine rig");
 }
 
 static void stop(struct diff_machine *d)
@@ -246,10 +273,7 @@ static void stop(struct diff_machine *d)
     }
     pthread_mutex_lock(&d->lock);
     d->stop = true;
-    pthread_cond_broadcast(&d->fetched);
-    for (unsigned c = 0; c < DIFF_CPUS_MAX; c++) {
-        pthread_cond_broadcast(&d->turns[c]);
-    }
+    wake_all(d);
     pthread_mutex_unlock(&d->lock);
     vmm_machine_request(d->machine, VMM_WANT_QUIT, 0);
     pthread_join(d->thread, NULL);
@@ -321,7 +345,9 @@ static void keep_log(const struct diff_machine *d, struct diff_log *log)
 /* With the lock held; `in_time`: it is idle or dead. */
 static void judge(const struct diff_machine *d, bool in_time, struct diff_log *log)
 {
-    if (!in_time) {
+    if (atomic_load(&signalled)) {
+        log->end = DIFF_END_STOP;
+    } else if (!in_time) {
         log->end = DIFF_END_HANG;
         snprintf(log->text, sizeof(log->text), "no end within %d s", RUN_SECONDS);
     } else if (d->state == IDLE) {
@@ -330,8 +356,6 @@ static void judge(const struct diff_machine *d, bool in_time, struct diff_log *l
         log->end = DIFF_END_CRASH;
         snprintf(log->text, sizeof(log->text), "exception %u at ...%06x", d->panic >> 24,
                  d->panic & 0xffffff);
-    } else if (d->result.why == VMM_WANT_SIGNAL) {
-        log->end = DIFF_END_STOP;
     } else {
         log->end = DIFF_END_CRASH;
         snprintf(log->text, sizeof(log->text), "%.150s",
@@ -341,15 +365,37 @@ static void judge(const struct diff_machine *d, bool in_time, struct diff_log *l
     }
 }
 
+/*
+ * Some of what a program does ends acceleration for good: that it moves the page, or makes the
+ * library withdraw the access page for a vCPU in x2APIC mode. The next one shall find it again.
+ */
+static bool is_worn(const struct diff_machine *d)
+{
+    const struct vapic_vm *vm = &d->machine->vm;
+    uint32_t inhibits;
+
+    if (d->config.irqchip != VMM_IRQCHIP_VAPIC || d->config.accel == VMM_ACCEL_NONE) {
+        return false;
+    }
+    inhibits = vapic_inhibits(vm).bits;
+    return (inhibits >> VAPIC_INHIBIT_APIC_BASE_MODIFIED & 1) != 0 ||
+           (inhibits == 0 && !vapic_access_page(vm));
+}
+
 int diff_machine_run(struct diff_machine *d, const struct diff_program *p, struct diff_log *log,
                      struct vmm_err *err)
 {
     bool in_time;
 
+    log->text[0] = '\0';
+    if (atomic_load(&signalled)) {
+        log->end = DIFF_END_STOP;
+        log->count = log->pc = 0;
+        return 0;
+    }
     if (d->machine == NULL && start(d, err) != 0) {
         return -1;
     }
-    log->text[0] = '\0';
     pthread_mutex_lock(&d->lock);
     memcpy(d->mailbox->ops, p->ops, p->count * sizeof(p->ops[0]));
     d->mailbox->op_count = p->count;
@@ -359,7 +405,7 @@ int diff_machine_run(struct diff_machine *d, const struct diff_program *p, struc
     judge(d, in_time, log);
     keep_log(d, log);
     pthread_mutex_unlock(&d->lock);
-    if (log->end != DIFF_END_DONE) {
+    if (log->end != DIFF_END_DONE || is_worn(d)) {
         stop(d);
     }
     return 0;

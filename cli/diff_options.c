@@ -37,7 +37,9 @@ enum key {
 static const struct argp_option option_table[] = {
     {"seed", KEY_SEED, "N", 0, "Seed of the random programs (1)", 0},
     {"first", KEY_FIRST, "N", 0, "Number of the first random program (0)", 0},
-    {"ops", KEY_OPS, "N", 0, "Operations to compare in each mode (20000)", 0},
+    {"ops", KEY_OPS, "N", 0,
+     "Operations to compare in each mode (20000); what a known difference cuts off does not count",
+     0},
     {"length", KEY_LENGTH, "N", 0, "Operations of a random program (150)", 0},
     {"cpus", KEY_CPUS, "N", 0, "Virtual processors, 1 to 8 (3)", 0},
     {"accel", KEY_ACCEL, "MODE", 0,

@@ -50,10 +50,7 @@ struct ex_scenario {
     const char *text;  /* one line: who does what, what must hold */
     const char *races; /* races of docs/races.md it stands for, "I7 I9 A3"; NULL: none */
     uint32_t modes;    /* EX_MODE() of each --accel it makes sense for */
-    uint32_t bound;    /* preemptions to explore; EX_COMPLETE: all interleavings */
-    /* EX_MODE() of each in which all interleavings are explored nevertheless, under sc: there they
-     * are few enough. */
-    uint32_t complete_on;
+    uint32_t bound; /* preemptions to explore; EX_COMPLETE: all interleavings, as two actors want */
     /* Builds the world in `memory` (zero, page aligned), registers actors and names. Runs once per
      * exploration, before the snapshot that every schedule starts from: must not keep anything
      * outside `memory`. */

@@ -80,15 +80,6 @@ static json_t *work(const struct check_job *job, char *error, size_t size)
 
 /* ---- Which jobs ---- */
 
-/* What the scenario says is about interleavings; store buffers make them many more. */
-static uint32_t own_bound(const struct check_options *o, const struct ex_scenario *scenario,
-                          unsigned mode)
-{
-    bool complete = o->memory == EX_SC && scenario->complete_on & EX_MODE(mode);
-
-    return complete ? EX_COMPLETE : scenario->bound;
-}
-
 static struct ex_options engine_options(const struct check_options *o,
                                         const struct ex_scenario *scenario, unsigned mode)
 {
@@ -96,7 +87,7 @@ static struct ex_options engine_options(const struct check_options *o,
         .mode = mode,
         .memory = o->memory,
         .strategy = o->strategy,
-        .bound = o->bound == CHECK_OWN_BOUND ? own_bound(o, scenario, mode) : o->bound,
+        .bound = o->bound == CHECK_OWN_BOUND ? scenario->bound : o->bound,
         .max_schedules = o->schedules,
         .max_seconds = o->seconds,
         .seed = o->seed,
@@ -318,9 +309,13 @@ static int run(const struct check_options *o)
 static int merge(const struct check_options *o)
 {
     char error[512];
-    json_t *document = check_merge(o->names, o->name_count, error, sizeof(error));
+    json_t *document;
     int status;
 
+    if (ex_mutants_is_document(o->names[0])) {
+        return ex_mutants_merge(o->names, o->name_count, o->json);
+    }
+    document = check_merge(o->names, o->name_count, error, sizeof(error));
     if (document == NULL) {
         return check_refuse("--merge: %s", error);
     }

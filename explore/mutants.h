@@ -18,8 +18,13 @@ struct ex_mutants_options {
     unsigned jobs;          /* at the same time; 0: one */
 };
 
-/* The exit status: 1 when one survives that docs/mutations-argued.md does not speak of. */
+/* The exit status: 1 when one survives of which docs/mutations-argued.md does not say why, when one
+ * is found of which it does, or when it speaks of one that is not there. */
 int ex_mutants_run(const struct ex_mutants_options *options);
+
+/* Is the file a document of --mutants --json? Adds such files up, of all shards; prints the sum. */
+bool ex_mutants_is_document(const char *file);
+int ex_mutants_merge(char *const *files, size_t count, bool json);
 
 /* Where a mutant is known to be found: tried first. mutants_hints.c, made by tools/mutant-hints.py
  * from the JSON of a run. */

@@ -55,12 +55,9 @@ static const struct phase bug_phases[] = {
     {0},
 };
 static const struct phase order_phases[] = {
-    {REACH_SHARED, EX_C11, EX_SAMPLED, 60, 1},
-    {REACH_SHARED, EX_C11, EX_SAMPLED, 400, 2},
-    {REACH_SHARED, EX_TSO, EX_SAMPLED, 20, 1},
-    {REACH_SHARED, EX_C11, EX_SAMPLED, 3000, 5},
-    {REACH_SHARED, EX_C11, EX_SAMPLED, 30000, 15},
-    {0},
+    {REACH_SHARED, EX_C11, EX_SAMPLED, 60, 1},     {REACH_SHARED, EX_C11, EX_SAMPLED, 400, 2},
+    {REACH_SHARED, EX_TSO, EX_SAMPLED, 20, 1},     {REACH_SHARED, EX_C11, EX_SAMPLED, 3000, 5},
+    {REACH_SHARED, EX_C11, EX_SAMPLED, 30000, 15}, {0},
 };
 /* A store that is held back shows to its own actor too, whatever the schedule is. */
 static const struct phase swap_phases[] = {
@@ -184,12 +181,19 @@ static size_t scenario_named(const char *name)
     return i;
 }
 
+#define HINT_SECONDS 60
+#define NO_LIMIT     1e9
+
 static bool try_hints(struct hunt *h, char *error, size_t error_size)
 {
     for (size_t i = 0; i < ex_mutant_hint_count; i++) {
         const struct ex_mutant_hint *hint = &ex_mutant_hints[i];
-        struct attempt a = {
-            scenario_named(hint->scenario), hint->mode, hint->memory, hint->strategy, 0, 30};
+        struct attempt a = {scenario_named(hint->scenario),
+                            hint->mode,
+                            hint->memory,
+                            hint->strategy,
+                            0,
+                            HINT_SECONDS};
 
         if (strcmp(hint->mutant, h->mutant->name) == 0 && a.scenario < ex_scenario_count &&
             !try(h, &a, error, error_size))
@@ -205,10 +209,13 @@ json_t *mutant_hunt(const struct check_job *job, char *error, size_t error_size)
         .mutant = asked->mutant, .job = job, .start = check_now(), .limit = asked->seconds};
 
     error[0] = '\0';
-    if (try_hints(&h, error, error_size))
+    h.limit = NO_LIMIT; /* where it is known to be found it must be, however busy the machine is */
+    if (try_hints(&h, error, error_size)) {
+        h.limit = check_now() - h.start + asked->seconds;
         for (const struct phase *p = phases[h.mutant->kind]; p->seconds > 0; p++)
             if (!try_phase(&h, p, error, error_size))
                 break;
+    }
     if (error[0] != '\0')
         return NULL;
     if (h.found != NULL)

@@ -48,6 +48,8 @@ json_t *check_document_of(json_t *options, json_t *shard, json_t *results);
 json_t *check_document_new(const struct check_options *options, json_t *results);
 /* Adds the files of shards up into one document; NULL with a message. */
 json_t *check_merge(char *const *files, size_t count, char *error, size_t size);
+/* Makes all texts of a document fit to be printed, whoever may have written it. */
+void check_clean_texts(json_t *json);
 /* CHECK_OK or CHECK_FAILED, by what the results are. */
 enum check_status check_document_status(const json_t *document);
 

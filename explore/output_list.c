@@ -10,21 +10,9 @@ static json_t *scenario_json(const struct ex_scenario *s)
     json_t *bound =
         s->bound == EX_COMPLETE ? json_string("complete") : json_integer((json_int_t)s->bound);
 
-    return json_pack("{s:s, s:s, s:o, s:o, s:o, s:s}", "name", s->name, "text", s->text, "modes",
-                     check_modes_json(s->modes), "bound", bound, "complete_on",
-                     check_modes_json(s->complete_on), "races", s->races != NULL ? s->races : "");
-}
-
-static void print_complete_on(const struct ex_scenario *s)
-{
-    const char *before = "; complete on ";
-
-    for (unsigned m = 0; m < EX_MODES; m++) {
-        if (s->complete_on & EX_MODE(m)) {
-            printf("%s%s", before, check_mode_names[m]);
-            before = " ";
-        }
-    }
+    return json_pack("{s:s, s:s, s:o, s:o, s:s}", "name", s->name, "text", s->text, "modes",
+                     check_modes_json(s->modes), "bound", bound, "races",
+                     s->races != NULL ? s->races : "");
 }
 
 static void print_scenario(const struct ex_scenario *s)
@@ -40,7 +28,6 @@ static void print_scenario(const struct ex_scenario *s)
     } else {
         printf("; up to %u preemptions", s->bound);
     }
-    print_complete_on(s);
     if (s->races != NULL) {
         printf("; races %s", s->races);
     }

@@ -56,8 +56,7 @@ static void clean_string(json_t *json)
     free(text);
 }
 
-/* All texts of a document, whoever may have written it. */
-static void clean(json_t *json)
+void check_clean_texts(json_t *json)
 {
     const char *key;
     json_t *value;
@@ -68,11 +67,11 @@ static void clean(json_t *json)
     }
     json_object_foreach(json, key, value)
     {
-        clean(value);
+        check_clean_texts(value);
     }
     json_array_foreach(json, i, value)
     {
-        clean(value);
+        check_clean_texts(value);
     }
 }
 
@@ -96,7 +95,7 @@ static bool load(struct shards *s, size_t n)
     if (json_array_size(json_object_get(json, "results")) == 0) {
         return fail(s, "%s is damaged: it has no results", s->files[n]);
     }
-    clean(json);
+    check_clean_texts(json);
     return true;
 }
 

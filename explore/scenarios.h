@@ -124,6 +124,8 @@
     X(id_is_taken)                                                                                 \
     X(added_and_scanned)                                                                           \
     X(added_by_hash)                                                                               \
+    X(added_inside_the_hash)                                                                       \
+    X(removed_and_added)                                                                           \
     /* scenarios_data.c */                                                                         \
     X(data_behind_nmi)                                                                             \
     X(data_behind_smi)                                                                             \

@@ -22,7 +22,7 @@ const struct ex_scenario scenario_ipi_to_sleeper = {
     .text = "an IPI finds its target on the way to sleep",
     .races = "A1 A9 S1 P10",
     .modes = MODES_ALL,
-    .bound = 5,
+    .bound = EX_COMPLETE,
     WORLD(&ipi_to_sleeper),
 };
 
@@ -106,7 +106,7 @@ const struct ex_scenario scenario_ipi_to_sleeper_off_cpu = {
     .text = "an IPI to a vCPU that loses its processor as it sleeps, and wakes on another one",
     .races = "A18 A1",
     .modes = MODES_AMD,
-    .bound = 5,
+    .bound = EX_COMPLETE,
     WORLD(&ipi_to_sleeper_off_cpu),
 };
 
@@ -192,8 +192,7 @@ const struct ex_scenario scenario_ldr_then_logical = {
     .text = "a vCPU changes its LDR and says so; logical IPIs to the old one and to the new one",
     .races = "A10",
     .modes = MODES_ALL,
-    .bound = 2,
-    .complete_on = EX_MODE(EX_NONE),
+    .bound = EX_COMPLETE,
     WORLD(&ldr_then_logical),
 };
 

@@ -183,7 +183,7 @@ const struct ex_scenario scenario_mode_and_inhibit = {
     .text = "a vCPU enters x2APIC mode while acceleration is switched off and on",
     .races = "I12",
     .modes = MODES_ACCEL,
-    .bound = 2,
+    .bound = EX_COMPLETE,
     WORLD(&mode_and_inhibit),
 };
 
@@ -198,8 +198,7 @@ const struct ex_scenario scenario_two_ldr_changes = {
     .text = "two vCPUs share a logical ID and give it up at once: nothing stays inhibited",
     .races = "I13",
     .modes = MODES_ACCEL,
-    .bound = 2,
-    .complete_on = EX_MODE(EX_APICV) | EX_MODE(EX_APICV_IPIV),
+    .bound = EX_COMPLETE,
     WORLD(&two_ldr_changes),
 };
 
@@ -231,7 +230,7 @@ const struct ex_scenario scenario_page_comes_back = {
     .text = "after the last reason has gone the access page is there again",
     .races = "I18",
     .modes = MODES_ACCEL,
-    .bound = 1,
+    .bound = EX_COMPLETE,
     WORLD(&page_comes_back),
 };
 

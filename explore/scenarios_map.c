@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Scenarios of the destination map alone: a VM without guests, in which one thread plays the owners
- * of the vCPUs and changes what messages find them by, and another one sends. So few steps that the
- * memory of C11 can be sampled thoroughly: each order of the map is there for one of them. A line
- * is one step; what a message must reach, and what it may reach, stands beside it.
+ * of the vCPUs and changes what messages find them by, and another one sends (or adds one). So few
+ * steps that the memory of C11 can be sampled thoroughly: each order of the map is there for one of
+ * them. A line is one step; what a message must reach, and what it may reach, stands beside it.
  */
 #include "bare.h"
 #include "properties.h"
@@ -20,6 +20,7 @@ enum op_kind {
     OP_WRITE, /* the owner of `v` writes `value` to register `a` */
     OP_X2APIC,
     OP_ADD,
+    OP_REMOVE,
     OP_SEND, /* `a` is ICR without the vector, `value` the destination */
     OP_MSI,  /* to physical ID `value`, which takes the short way if it can */
     OP_KICK, /* looks for vCPU number `v`, as who kicks everybody does */
@@ -69,6 +70,9 @@ static uint32_t make(struct map *m, uint32_t step, const struct op *op)
         break;
     case OP_ADD:
         vapic_add(v);
+        break;
+    case OP_REMOVE:
+        vapic_remove(v);
         break;
     case OP_SEND:
         return vapic_send(&m->b.vm,
@@ -178,7 +182,7 @@ static void check(const struct ex_scenario *scenario, void *memory)
 
     (void)scenario;
     for (uint32_t i = 0; i < OPS && m->spec->sender[i].kind != OP_END; i++)
-        if (m->spec->sender[i].kind != OP_KICK)
+        if (m->spec->sender[i].kind == OP_SEND || m->spec->sender[i].kind == OP_MSI)
             check_message(m, i, &m->spec->sender[i]);
 }
 
@@ -300,4 +304,34 @@ const struct ex_scenario scenario_added_by_hash = {
     .name = "added-by-hash",
     .text = "a vCPU of a large ID is added ahead of others in its chain: those are found",
     MAP(&added_by_hash),
+};
+
+static const struct map_spec added_inside_the_hash = {
+    .vcpus = 4,
+    .removed = 2,
+    .absent = 8,
+    .x2apic = 15,
+    .id = {0x10011, 0x10000, 0x10020, 0x1002F},
+    .owner = {{OP_ADD, 3, 0, 0, 0, 0}},
+    .sender = {{OP_SEND, 0, 0, 0x10020, .must = 4, .may = 0}},
+};
+
+const struct ex_scenario scenario_added_inside_the_hash = {
+    .name = "added-inside-the-hash",
+    .text = "the same between two others: the one behind it is found",
+    MAP(&added_inside_the_hash),
+};
+
+/* Nobody sends: the host's quiesce() waits for nobody here. */
+static const struct map_spec removed_and_added = {
+    .vcpus = 4,
+    .absent = 8,
+    .owner = {{OP_REMOVE, 1, 0, 0, 0, 0}},
+    .sender = {{OP_ADD, 3, 0, 0, 0, 0}},
+};
+
+const struct ex_scenario scenario_removed_and_added = {
+    .name = "removed-and-added",
+    .text = "a vCPU is removed while another one is added: each has its own slot",
+    MAP(&removed_and_added),
 };

@@ -105,7 +105,7 @@ const struct ex_scenario scenario_two_lives = {
     .text = "INIT, SIPI, INIT, SIPI: the vCPU runs in the end",
     .races = "S11",
     .modes = EX_MODE(EX_NONE) | EX_MODE(EX_AVIC) | EX_MODE(EX_APICV),
-    .bound = 2,
+    .bound = EX_COMPLETE,
     WORLD(&two_lives),
 };
 
@@ -129,7 +129,7 @@ const struct ex_scenario scenario_sipi_of_before = {
     .text = "INIT, SIPI, INIT: the vCPU waits for the next SIPI",
     .races = "S11",
     .modes = EX_MODE(EX_NONE) | EX_MODE(EX_AVIC) | EX_MODE(EX_APICV),
-    .bound = 2,
+    .bound = EX_COMPLETE,
     WORLD(&sipi_of_before),
 };
 
@@ -149,7 +149,7 @@ const struct ex_scenario scenario_inhibited_posts = {
     .text = "without acceleration a second vector cuts the injection of the first one short",
     .races = "S21 S5 I11",
     .modes = EX_MODE(EX_AVIC) | EX_MODE(EX_APICV),
-    .bound = 2,
+    .bound = EX_COMPLETE,
     WORLD(&inhibited_posts),
 };
 
@@ -190,7 +190,7 @@ const struct ex_scenario scenario_level_to_nobody = {
     .text = "a level finds its only target software disabled, and interrupts once it is enabled",
     .races = "S15 S8",
     .modes = MODES_ALL,
-    .bound = 3,
+    .bound = EX_COMPLETE,
     WORLD(&level_to_nobody),
 };
 
@@ -210,7 +210,7 @@ const struct ex_scenario scenario_moves_between_chains = {
     .text = "an IPI to two logical IDs, and its target always has one of them: it gets it once",
     .races = "S15",
     .modes = EX_MODE(EX_NONE) | EX_MODE(EX_AVIC) | EX_MODE(EX_APICV),
-    .bound = 2,
+    .bound = EX_COMPLETE,
     WORLD(&moves_between_chains),
 };
 
@@ -249,8 +249,7 @@ const struct ex_scenario scenario_ldr_of_nobody = {
     .text = "a vCPU gives up its logical ID and says so: an IPI to it reaches nobody",
     .races = "A10 S15",
     .modes = MODES_ALL,
-    .bound = 1,
-    .complete_on = EX_MODE(EX_NONE) | EX_MODE(EX_APICV) | EX_MODE(EX_APICV_IPIV),
+    .bound = EX_COMPLETE,
     WORLD(&ldr_of_nobody),
 };
 
@@ -360,8 +359,7 @@ const struct ex_scenario scenario_tpr_by_msr = {
     .text = "TPR is written by MSR, which may exit, while a vector comes",
     .races = "A21 S16 P17",
     .modes = MODES_ALL,
-    .bound = 2,
-    .complete_on = EX_MODE(EX_NONE) | EX_MODE(EX_AVIC) | EX_MODE(EX_APICV),
+    .bound = EX_COMPLETE,
     WORLD(&tpr_by_msr),
 };
 
@@ -380,8 +378,7 @@ const struct ex_scenario scenario_page_under_a_peer = {
     .text = "a vCPU enters x2APIC mode and reaches for the page; its peer stays accelerated",
     .races = "A16 I12 I21",
     .modes = MODES_ACCEL,
-    .bound = 1,
-    .complete_on = EX_MODE(EX_APICV),
+    .bound = EX_COMPLETE,
     WORLD(&page_under_a_peer),
 };
 
@@ -422,7 +419,7 @@ const struct ex_scenario scenario_window_and_reset = {
     .text = "a vCPU that waits for an interrupt window is reset: nobody waits any more",
     .races = "A20 I14",
     .modes = MODES_AMD,
-    .bound = 1,
+    .bound = EX_COMPLETE,
     WORLD(&window_and_reset),
 };
 
@@ -440,8 +437,7 @@ const struct ex_scenario scenario_window_is_closed = {
     .text = "an ExtINT was taken in its window: acceleration is on again",
     .races = "A20 S20",
     .modes = MODES_AMD,
-    .bound = 1,
-    .complete_on = EX_MODE(EX_AVIC),
+    .bound = EX_COMPLETE,
     WORLD(&window_is_closed),
 };
 
@@ -485,8 +481,7 @@ const struct ex_scenario scenario_pv_eoi_of_level = {
     .text = "a level comes again to a guest that ends by its paravirtual word and does not exit",
     .races = "S19 S7",
     .modes = EX_MODE(EX_NONE) | EX_MODE(EX_AVIC) | EX_MODE(EX_APICV),
-    .bound = 2,
-    .complete_on = EX_MODE(EX_NONE),
+    .bound = EX_COMPLETE,
     WORLD(&pv_eoi_of_level),
 };
 

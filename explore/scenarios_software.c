@@ -89,8 +89,7 @@ const struct ex_scenario scenario_same_vector_again = {
     .text = "a device posts one vector twice: the second one coalesces or comes again",
     .races = "S5",
     .modes = MODES_ALL,
-    .bound = 4,
-    .complete_on = EX_MODE(EX_NONE),
+    .bound = EX_COMPLETE,
     WORLD(&same_vector_again),
 };
 
@@ -109,8 +108,7 @@ const struct ex_scenario scenario_ipis_cross = {
     .text = "two vCPUs send an IPI to each other and go to sleep",
     .races = "S17 S1 A1 P10",
     .modes = MODES_ALL,
-    .bound = 3,
-    .complete_on = EX_MODE(EX_NONE),
+    .bound = EX_COMPLETE,
     WORLD(&ipis_cross),
 };
 
@@ -127,8 +125,7 @@ const struct ex_scenario scenario_ping_pong = {
     .text = "an IPI and its answer; each sleeps until it has got its own",
     .races = "S17 S1",
     .modes = MODES_ALL,
-    .bound = 3,
-    .complete_on = EX_MODE(EX_NONE),
+    .bound = EX_COMPLETE,
     WORLD(&ping_pong),
 };
 
@@ -163,8 +160,7 @@ const struct ex_scenario scenario_mode_switch = {
     .text = "a message by physical ID while its target switches from xAPIC to x2APIC mode",
     .races = "S15 I12",
     .modes = MODES_ALL,
-    .bound = 3,
-    .complete_on = EX_MODE(EX_NONE) | EX_MODE(EX_APICV_IPIV),
+    .bound = EX_COMPLETE,
     WORLD(&mode_switch),
 };
 
@@ -200,8 +196,7 @@ const struct ex_scenario scenario_level_raised_again = {
     .text = "the line of a level falls and rises while its handler runs and ends",
     .races = "S7 A13 A14 P11 P13",
     .modes = MODES_ALL,
-    .bound = 3,
-    .complete_on = EX_MODE(EX_NONE),
+    .bound = EX_COMPLETE,
     WORLD(&level_raised_again),
 };
 
@@ -307,8 +302,7 @@ const struct ex_scenario scenario_timer_and_sleep = {
     .text = "the timer expires while its vCPU goes to sleep",
     .races = "S12",
     .modes = MODES_ALL,
-    .bound = 3,
-    .complete_on = EX_MODE(EX_NONE),
+    .bound = EX_COMPLETE,
     WORLD(&timer_and_sleep),
 };
 
@@ -385,8 +379,7 @@ const struct ex_scenario scenario_pv_eoi_and_post = {
     .text = "a guest that ends by its paravirtual word gets a second vector meanwhile",
     .races = "S19",
     .modes = EX_MODE(EX_NONE) | EX_MODE(EX_AVIC) | EX_MODE(EX_APICV),
-    .bound = 4,
-    .complete_on = EX_MODE(EX_NONE),
+    .bound = EX_COMPLETE,
     WORLD(&pv_eoi_and_post),
 };
 

@@ -417,7 +417,7 @@ static void name_words(struct world_vcpu *v)
     ex_name(&v->where, 4, ex_text("v%u.where", v->n));
     ex_name(&v->woken, 4, ex_text("v%u.woken", v->n));
     ex_name(&v->kicked, 4, ex_text("v%u.kicked", v->n));
-    ex_name(&v->outside, 4, ex_text("v%u.exits", v->n));
+    ex_name(&v->watched, 4, ex_text("v%u.watched", v->n));
     ex_name(&v->order, 4, ex_text("v%u.orders", v->n));
     ex_name(&v->stopped, 4, ex_text("v%u.stopped", v->n));
     ex_name(&v->deliveries, 4, ex_text("v%u.taken", v->n));

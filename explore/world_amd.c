@@ -101,10 +101,8 @@ static enum handled avic_exit(struct world_vcpu *v, struct insn *insn, uint64_t 
     return result == VAPIC_EMULATE ? world_emulate(v, insn) : HANDLED_DONE;
 }
 
-static enum handled amd_exit(struct world_vcpu *v, struct insn *insn)
+static enum handled handle_exit(struct world_vcpu *v, struct insn *insn, uint64_t code)
 {
-    uint64_t code = vmcb_get64(v->l2 ? v->vmcb02 : v->vmcb, VMCB_EXITCODE);
-
     switch (code) {
     case SVM_EXIT_AVIC_INCOMPLETE:
     case SVM_EXIT_AVIC_NOACCEL:
@@ -122,6 +120,19 @@ static enum handled amd_exit(struct world_vcpu *v, struct insn *insn)
         fail(v, "an exit that nobody asked for", code);
         return HANDLED_RETRY;
     }
+}
+
+/* What it was is nobody's concern any more: so ways that differ in nothing else meet again. */
+static enum handled amd_exit(struct world_vcpu *v, struct insn *insn)
+{
+    uint8_t *vmcb = v->l2 ? v->vmcb02 : v->vmcb;
+    enum handled result = handle_exit(v, insn, vmcb_get64(vmcb, VMCB_EXITCODE));
+
+    vmcb_set64(vmcb, VMCB_EXITCODE, 0);
+    vmcb_set64(vmcb, VMCB_EXITINFO1, 0);
+    vmcb_set64(vmcb, VMCB_EXITINFO2, 0);
+    vmcb_set64(vmcb, VMCB_NRIP, 0);
+    return result;
 }
 
 static void amd_intercept(struct world_vcpu *v, const struct vapic_msr_pass *pass)

@@ -213,7 +213,7 @@ static void host_notify(void *ctx, struct vapic *target, enum vapic_action actio
 
 struct exit_wait {
     struct world_vcpu *v;
-    uint32_t before;
+    uint32_t bit;
 };
 
 /* "Has been seen outside at least once since the call." */
@@ -221,7 +221,7 @@ static bool was_outside(void *arg)
 {
     struct exit_wait *e = arg;
 
-    return ex_read(&e->v->outside, "exits so far") != e->before || !vapic_in_guest(&e->v->apic);
+    return !(ex_read(&e->v->watched, "no exit yet?") & e->bit) || !vapic_in_guest(&e->v->apic);
 }
 
 /* All are kicked before the first is waited for. */
@@ -234,7 +234,9 @@ static void host_kick_all(void *ctx)
         waits[n] = (struct exit_wait){NULL, 0};
         if (!ex_read(&w->v[n].exists, "exists?"))
             continue;
-        waits[n].before = ex_read(&w->v[n].outside, "exits so far");
+        waits[n].bit = 1u << ex_self();
+        if (!(ex_read(&w->v[n].watched, "watched?") & waits[n].bit))
+            ex_add(&w->v[n].watched, waits[n].bit, "is watched");
         if (!vapic_in_guest(&w->v[n].apic))
             continue;
         waits[n].v = &w->v[n];

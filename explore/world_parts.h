@@ -103,7 +103,7 @@ struct world_vcpu {
     uint32_t where;   /* processor + 1 */
     uint32_t woken;   /* by host.notify() */
     uint32_t kicked;  /* without a back end */
-    uint32_t outside; /* how often it has left the guest */
+    uint32_t watched; /* bit of each actor that has not seen it outside yet; 0 at each exit */
     uint32_t order;   /* of the scheduler: a processor + 1, or ORDER_PUT */
     uint32_t exists;
     uint32_t stopped;

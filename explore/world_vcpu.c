@@ -130,7 +130,7 @@ static void after_exit(struct world_vcpu *v)
     vapic_exit(&v->apic, cr8, taken);
     if (in_l2(v))
         vapic_nested_ran(&v->apic);
-    ex_add(&v->outside, 1, "exit");
+    ex_write(&v->watched, 0, "exit");
     if (taken || v->injected == VAPIC_INJECT_EXTINT)
         return;
     vapic_not_delivered(&v->apic);
@@ -254,7 +254,7 @@ static bool leave_l2(struct world_vcpu *v)
     if (!v->l2 || in_l2(v) || (v->entry.inject == VAPIC_INJECT_NONE && !v->entry.irq_window))
         return false;
     vapic_exit(&v->apic, v->entry.cr8, true);
-    ex_add(&v->outside, 1, "exit");
+    ex_write(&v->watched, 0, "exit");
     v->l2 = false;
     vapic_nested_exit(&v->apic);
     ex_note("L1");

@@ -55,6 +55,30 @@ prints()
     grep -qF -- "$text" "$work/out" || { echo "no '$text' in:"; cat "$work/out"; return 1; }
 }
 
+# merges_mutants: three shards of two mutants, one of them empty, say what one run says.
+merges_mutants()
+{
+    for n in 1 2 3; do
+        run 0 --mutants --only 'BLOCK_*' --json --shard $n/3 || return 1
+        cp "$work/out" "$work/mutants$n"
+    done
+    run 0 $small --schedules 9 --json && cp "$work/out" "$work/one"
+    prints 0 '2 mutants: 2 killed' --merge "$work/mutants2" "$work/mutants1" "$work/mutants3"
+}
+
+# judges STATUS TEXT MEMBERS [WRONG]: what is said of a document of one mutant with these members.
+found='"killed": true, "scenario": "s", "accel": "none", "memory": "sc", "property": "lost"'
+judges()
+{
+    cat >"$work/judged" <<END
+{"vapic_mutants": 1, "mechanical": true, "seconds": 0, "shard": {"index": 1, "count": 1},
+ "wrong_arguments": [${4:-}], "mutants": [{"mutant": "order:x.c:f+1", "kind": "order",
+ "text": "the order is relaxed", "schedules": 1, "seconds": 1, $3}]}
+END
+    run "$1" --merge "$work/judged" || return 1
+    grep -qF -- "$2" "$work/out" || { echo "no '$2' in:"; cat "$work/out"; return 1; }
+}
+
 # holds EXPRESSION: it is true of the document $work/out, called d.
 holds()
 {
@@ -272,9 +296,9 @@ check 'memory model' refused 'sc, tso, c11' all --memory arm
 check 'no schedules' refused '--schedules' all --schedules 0
 check 'no seconds' refused '--seconds' all --seconds -1
 check 'unknown bug' refused 'NOBODY_KNOWS' all --mutant NOBODY_KNOWS
-check 'unknown place of a store' refused '--mutant swap:no.c:1:x: nothing' \
-    $small --mutant swap:no.c:1:x
-check 'unknown place of an order' refused '--mechanical --list' $small --mutant order:no.c:1:x
+check 'unknown place of a store' refused '--mutant swap:no.c:x+1: nothing' \
+    $small --mutant swap:no.c:x+1
+check 'unknown place of an order' refused '--mechanical --list' $small --mutant order:no.c:x+1
 check 'unknown notification' refused '--mutant drop:kik' $small --mutant drop:kik
 check 'shard of none' refused '--shard' all --shard 1/0
 check 'shard beyond the last' refused '--shard' all --shard 3/2
@@ -298,6 +322,20 @@ check 'list' lists_scenarios
 check 'list of some' lists_some
 check 'a share without mutants is empty' prints 0 '0 mutants' \
     --mutants --only BLOCK_ANNOUNCED_LATE --shard 9999/9999
+check 'mutants in shards add up' merges_mutants
+check 'a shard of mutants is missing' refused 'not as many files as shards' \
+    --merge "$work/mutants1" "$work/mutants2"
+check 'a shard of mutants is there twice' refused 'this shard is there twice' \
+    --merge "$work/mutants1" "$work/mutants2" "$work/mutants2"
+check 'mutants and an exploration do not add up' refused 'is no document of' \
+    --merge "$work/mutants1" "$work/mutants2" "$work/one"
+check 'a mutant that survives' judges 1 'SURVIVED' '"killed": false'
+check 'one that survives as argued' judges 0 'as argued' '"killed": false, "argued": "because"'
+check 'one that is found' judges 0 '1 killed' "$found"
+check 'one that is found though argued' judges 1 'ARGUED, but found' \
+    "$found, \"argued\": \"because\""
+check 'one that could not be tried' judges 1 '1 not tried' '"error": "not tried"'
+check 'an argument of nothing' judges 1 '1 killed' "$found" '"x: argued, but there is none"'
 check 'unknown mutants' refused 'no mutant is called' --mutants --only 'NONE_SUCH'
 check 'list of properties' lists_properties
 check 'every race has a scenario' covers_the_races

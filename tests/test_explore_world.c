@@ -4,7 +4,8 @@
  *
  * Every scenario in every mode, its actors as coroutines that are switched at random where the
  * room's own accesses are (explore.h), over the library as it is. What must hold holds, and nobody
- * waits for ever. (The explorer itself switches at each access of the library's, too.)
+ * waits for ever. (The explorer itself switches at each access of the library's, too.) Scenarios of
+ * two actors are to be explored completely.
  *
  * And every property is seen to be broken where it is: by accounts that do not fit what happened.
  */
@@ -344,6 +345,8 @@ static void scenario(void **state)
         if (s->modes & EX_MODE(mode))
             run_mode(s, mode);
     }
+    if (room.count <= 2 && s->bound != EX_COMPLETE)
+        fail_msg("two actors, and a bound of %u preemptions", s->bound);
 }
 
 /* ---- Broken properties ---- */

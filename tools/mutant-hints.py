@@ -6,7 +6,7 @@
     vapic check --mutants --mechanical --json > places.json
     tools/mutant-hints.py named.json places.json
 
-Lines move, so a place is remembered without its line.
+A function that changes may lose its hints: then its mutants take longer, until this is run again.
 """
 
 import json
@@ -36,16 +36,9 @@ const size_t ex_mutant_hint_count = sizeof(ex_mutant_hints) / sizeof(ex_mutant_h
 """
 
 
-def pattern(name):
-    parts = name.split(":")
-    if len(parts) == 4:
-        parts[2] = "*"
-    return ":".join(parts)
-
-
 def row(mutant):
     return '    {"%s", "%s", %s, %s, %s},' % (
-        pattern(mutant["mutant"]),
+        mutant["mutant"],
         mutant["scenario"],
         MODES[mutant["accel"]],
         MEMORIES[mutant["memory"]],
@@ -58,7 +51,8 @@ def main():
         sys.exit("usage: mutant-hints.py FILE...")
     rows = set()
     for name in sys.argv[1:]:
-        rows |= {row(m) for m in json.loads(pathlib.Path(name).read_text()) if m["killed"]}
+        document = json.loads(pathlib.Path(name).read_text())
+        rows |= {row(m) for m in document["mutants"] if m.get("killed")}
     target = pathlib.Path(__file__).parent.parent / "explore" / "mutants_hints.c"
     target.write_text(HEAD + "\n".join(sorted(rows)) + "\n" + TAIL)
     subprocess.run(["clang-format", "-i", target], check=True)
