@@ -22,15 +22,13 @@ static const struct world_op post_l2[] = {H_L2_POST(0, 0x41), {0}};
 static const struct world_op toggle[] = {H_INHIBIT(BLOCKIRQ, 1), H_INHIBIT(BLOCKIRQ, 0), {0}};
 static const struct world_op lift[] = {H_INHIBIT(BLOCKIRQ, 0), {0}};
 
-/* `all`: the modes in which all interleavings are explored. */
-#define SCENARIO(id, title, line, which, where, most, all)                                         \
+#define SCENARIO(id, title, line, which, where, most)                                              \
     const struct ex_scenario scenario_##id = {                                                     \
         .name = title,                                                                             \
         .text = line,                                                                              \
         .races = which,                                                                            \
         .modes = where,                                                                            \
         .bound = most,                                                                             \
-        .complete_on = all,                                                                        \
         WORLD(&id),                                                                                \
     }
 
@@ -43,8 +41,7 @@ static const struct world_spec nested_entry_and_post = {
     .nested = WORLD_DUMMY,
 };
 SCENARIO(nested_entry_and_post, "nested-entry-and-post",
-         "a message for L1 while L1 enters an L2 that never exits", "N1", MODES_ACCEL, 2,
-         MODES_ACCEL);
+         "a message for L1 while L1 enters an L2 that never exits", "N1", MODES_ACCEL, EX_COMPLETE);
 
 static const struct world_spec nested_exit_and_post = {
     .vcpu_count = 1,
@@ -53,7 +50,7 @@ static const struct world_spec nested_exit_and_post = {
     .nested = WORLD_DUMMY,
 };
 SCENARIO(nested_exit_and_post, "nested-exit-and-post",
-         "a message for L1 while L2 is left, and L1 halts", "N1 N2", MODES_ACCEL, 2, MODES_ACCEL);
+         "a message for L1 while L2 is left, and L1 halts", "N1 N2", MODES_ACCEL, EX_COMPLETE);
 
 static const struct world_spec nested_and_toggle = {
     .vcpu_count = 1,
@@ -62,7 +59,7 @@ static const struct world_spec nested_and_toggle = {
     .nested = WORLD_DUMMY,
 };
 SCENARIO(nested_and_toggle, "nested-and-toggle",
-         "L1 is inhibited and permitted while L2 is entered and left", "N3", MODES_ACCEL, 1, 0);
+         "L1 is inhibited and permitted while L2 is entered and left", "N3", MODES_ACCEL, 1);
 
 static const struct world_spec nested_and_lift = {
     .vcpu_count = 1,
@@ -73,7 +70,7 @@ static const struct world_spec nested_and_lift = {
 };
 SCENARIO(nested_and_lift, "nested-and-lift",
          "acceleration of L1 is switched on while L2 runs, and L1's interrupt ends L2", "N3 N4",
-         MODES_ACCEL, 2, 0);
+         MODES_ACCEL, 2);
 
 static const struct world_op visits_in_service[] = {G_SPIN(0x31, 1), G_VMRUN, G_LEAVE, G_EOI, {0}};
 static const struct world_op post_and_lift[] = {
@@ -88,7 +85,7 @@ static const struct world_spec nested_in_service = {
 };
 SCENARIO(nested_in_service, "nested-in-service",
          "L1 enters L2 out of a handler, and its acceleration is switched on meanwhile", "N4",
-         MODES_ACCEL, 2, 0);
+         MODES_ACCEL, EX_COMPLETE);
 
 /* ---- L2's interrupts ---- */
 
@@ -99,8 +96,7 @@ static const struct world_spec nested_notified_entering = {
     .nested = WORLD_DUMMY,
 };
 SCENARIO(nested_notified_entering, "nested-notified-entering",
-         "L1 posts for an L2 that is being entered, and notifies", "N5", MODES_ACCEL, 2,
-         MODES_ACCEL);
+         "L1 posts for an L2 that is being entered, and notifies", "N5", MODES_ACCEL, EX_COMPLETE);
 
 static const struct world_spec nested_notified_leaving = {
     .vcpu_count = 1,
@@ -109,7 +105,7 @@ static const struct world_spec nested_notified_leaving = {
     .nested = WORLD_DUMMY,
 };
 SCENARIO(nested_notified_leaving, "nested-notified-leaving",
-         "L1 posts for an L2 that is being left, and notifies", "N6", MODES_ACCEL, 2, MODES_ACCEL);
+         "L1 posts for an L2 that is being left, and notifies", "N6", MODES_ACCEL, EX_COMPLETE);
 
 static const struct world_spec nested_notified_and_post = {
     .vcpu_count = 1,
@@ -118,7 +114,7 @@ static const struct world_spec nested_notified_and_post = {
     .nested = WORLD_DUMMY,
 };
 SCENARIO(nested_notified_and_post, "nested-notified-and-post",
-         "interrupts for L1 and for its L2 at the same time", "N1 N5", MODES_ACCEL, 1, 0);
+         "interrupts for L1 and for its L2 at the same time", "N1 N5", MODES_ACCEL, 1);
 
 static const struct world_spec nested_notified_sleeper = {
     .vcpu_count = 1,
@@ -127,8 +123,8 @@ static const struct world_spec nested_notified_sleeper = {
     .nested = WORLD_DUMMY,
 };
 SCENARIO(nested_notified_sleeper, "nested-notified-sleeper",
-         "L1 posts for an L2 that halts: by notification or doorbell", "N7", MODES_ACCEL, 2,
-         MODES_ACCEL);
+         "L1 posts for an L2 that halts: by notification or doorbell", "N7", MODES_ACCEL,
+         EX_COMPLETE);
 
 /* ---- IPIs between vCPUs of L2 ---- */
 
@@ -139,8 +135,8 @@ static const struct world_spec nested_dummy_and_running = {
     .reflects = true,
 };
 SCENARIO(nested_dummy_and_running, "nested-dummy-and-running",
-         "an IPI of L2's is emulated while L1 clears IsRunning of its target", "N8", MODES_AMD, 2,
-         0);
+         "an IPI of L2's is emulated while L1 clears IsRunning of its target", "N8", MODES_AMD,
+         EX_COMPLETE);
 
 static const struct world_spec nested_dummy_to_sleeper = {
     .vcpu_count = 2,
@@ -149,7 +145,7 @@ static const struct world_spec nested_dummy_to_sleeper = {
 };
 SCENARIO(nested_dummy_to_sleeper, "nested-dummy-to-sleeper",
          "an IPI of L2's is emulated, and its target halts in L2", "N7 N8",
-         MODES_AMD | EX_MODE(EX_APICV_IPIV), 2, 0);
+         MODES_AMD | EX_MODE(EX_APICV_IPIV), EX_COMPLETE);
 
 static const struct world_spec nested_shadow_and_running = {
     .vcpu_count = 2,
@@ -159,7 +155,7 @@ static const struct world_spec nested_shadow_and_running = {
 };
 SCENARIO(nested_shadow_and_running, "nested-shadow-and-running",
          "an IPI goes by a shadow while L1 clears and sets IsRunning of its target", "N9",
-         MODES_AMD, 2, 0);
+         MODES_AMD, EX_COMPLETE);
 
 static const struct world_spec nested_shadow_to_sleeper = {
     .vcpu_count = 2,
@@ -168,7 +164,7 @@ static const struct world_spec nested_shadow_to_sleeper = {
 };
 SCENARIO(nested_shadow_to_sleeper, "nested-shadow-to-sleeper",
          "an IPI goes by a shadow, and its target halts in L2", "N10",
-         MODES_AMD | EX_MODE(EX_APICV_IPIV), 2, 0);
+         MODES_AMD | EX_MODE(EX_APICV_IPIV), EX_COMPLETE);
 
 static const struct world_op reschedule_1[] = {H_PREEMPT(1), H_RESUME(1, 4), {0}};
 static const struct world_spec nested_shadow_and_preemption = {
@@ -179,7 +175,7 @@ static const struct world_spec nested_shadow_and_preemption = {
 };
 SCENARIO(nested_shadow_and_preemption, "nested-shadow-and-preemption",
          "an IPI goes by a shadow while the target is preempted and moved", "N10",
-         MODES_AMD | EX_MODE(EX_APICV_IPIV), 1, 0);
+         MODES_AMD | EX_MODE(EX_APICV_IPIV), 1);
 
 static const struct world_spec nested_shadow_and_exit = {
     .vcpu_count = 2,
@@ -189,7 +185,7 @@ static const struct world_spec nested_shadow_and_exit = {
 };
 SCENARIO(nested_shadow_and_exit, "nested-shadow-and-exit",
          "an IPI goes by a shadow while its target's L2 is left: the post comes late", "N11",
-         MODES_AMD | EX_MODE(EX_APICV_IPIV), 2, 0);
+         MODES_AMD | EX_MODE(EX_APICV_IPIV), EX_COMPLETE);
 
 /* ---- L1's tables and memory ---- */
 
@@ -203,7 +199,7 @@ static const struct world_spec nested_entry_is_freed = {
 };
 SCENARIO(nested_entry_is_freed, "nested-entry-is-freed",
          "L1 takes an entry from its table and its page is used for something else", "N12",
-         MODES_AMD | EX_MODE(EX_APICV_IPIV), 2, 0);
+         MODES_AMD | EX_MODE(EX_APICV_IPIV), 2);
 
 static const struct world_op takes_away[] = {
     H_FREE(WORLD_L1_APIC(0)), H_GIVE(WORLD_L1_APIC(0)), {0}};
@@ -215,7 +211,7 @@ static const struct world_spec nested_entry_and_unmap = {
 };
 SCENARIO(nested_entry_and_unmap, "nested-entry-and-unmap",
          "user space takes the page of L2's registers away while L2 is entered", "N13", MODES_ACCEL,
-         2, MODES_ACCEL);
+         EX_COMPLETE);
 
 static const struct world_op takes_table[] = {H_FREE(WORLD_L1_TABLE), H_GIVE(WORLD_L1_TABLE), {0}};
 static const struct world_spec nested_table_is_freed = {
@@ -226,7 +222,7 @@ static const struct world_spec nested_table_is_freed = {
 };
 SCENARIO(nested_table_is_freed, "nested-table-is-freed",
          "user space takes a table of L1's away while L2 is entered with its shadow", "N13",
-         MODES_AMD | EX_MODE(EX_APICV_IPIV), 2, 0);
+         MODES_AMD | EX_MODE(EX_APICV_IPIV), EX_COMPLETE);
 
 /* ---- Creation ---- */
 
@@ -240,4 +236,4 @@ static const struct world_spec nested_restored_and_update = {
 };
 SCENARIO(nested_restored_and_update, "nested-restored-and-update",
          "a vCPU is created and restored straight into L2 while an inhibition ends", "N14",
-         MODES_ACCEL, 2, MODES_ACCEL);
+         MODES_ACCEL, EX_COMPLETE);

@@ -407,7 +407,7 @@ bool world_l2_turn(struct world_vcpu *v)
     if (!v->entry.runnable || v->entry.nested != VAPIC_NESTED_LEAVE)
         return false;
     vapic_exit(&v->apic, v->entry.cr8, true);
-    ex_add(&v->outside, 1, "exit");
+    ex_write(&v->watched, 0, "exit");
     leave_l2(v);
     if (!amd(v->w))
         acknowledge(v);
