@@ -52,6 +52,9 @@ static const struct world worlds[] = {
      {INTEL, .offered = INTEL_POSTS, .l2 = NX_L2_POSTED, .hlt_inside = true, .disabled = true}},
     {"IPIv, dummy", IN_BOTH, {INTEL, .offered = INTEL_ALL, .l2 = NX_L2_IPIV}},
     {"IPIv, shadow", IN_BOTH, {INTEL, .offered = INTEL_ALL, .l2 = NX_L2_IPIV, SHADOWED}},
+    {"IPIv, shadow, HLT inside",
+     IN_BOTH,
+     {INTEL, .offered = INTEL_ALL, .l2 = NX_L2_IPIV, SHADOWED, .hlt_inside = true}},
 };
 
 #define WORLDS_IN_ALL (sizeof(worlds) / sizeof(worlds[0]))

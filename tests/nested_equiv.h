@@ -46,6 +46,7 @@ enum neq_kind {
     NEQ_L1_MOVE, /* L1's scheduler: an IPI comes while the vCPU is nowhere */
     NEQ_L1_SWAP,
     NEQ_L0_MOVE, /* L0's scheduler: the same */
+    NEQ_MEET,    /* the target is moved in the middle of an IPI, if there is a middle */
     NEQ_L0_INHIBIT,
     NEQ_L1_INHIBIT,
     NEQ_RESTORE,

@@ -30,6 +30,7 @@ const char *const neq_kind_names[NEQ_KINDS] = {
     [NEQ_L0_INHIBIT] = "L1 inhibited",
     [NEQ_L1_INHIBIT] = "L2 inhibited",
     [NEQ_RESTORE] = "save and restore",
+    [NEQ_MEET] = "move in the middle",
 };
 
 static const uint8_t weights[NEQ_KINDS] = {
@@ -38,7 +39,7 @@ static const uint8_t weights[NEQ_KINDS] = {
     [NEQ_HLT] = 8,        [NEQ_IF] = 5,         [NEQ_MASKED] = 5,    [NEQ_DEVICE] = 6,
     [NEQ_LEVEL] = 3,      [NEQ_DEVICE_ALL] = 2, [NEQ_MODEL] = 1,     [NEQ_L1_DEVICE] = 5,
     [NEQ_L1_IPI] = 3,     [NEQ_L1_MOVE] = 5,    [NEQ_L1_SWAP] = 3,   [NEQ_L0_MOVE] = 5,
-    [NEQ_L0_INHIBIT] = 3, [NEQ_L1_INHIBIT] = 3, [NEQ_RESTORE] = 3,
+    [NEQ_L0_INHIBIT] = 3, [NEQ_L1_INHIBIT] = 3, [NEQ_RESTORE] = 3,   [NEQ_MEET] = 8,
 };
 
 /* ---- Drawing ---- */
@@ -121,14 +122,16 @@ struct neq_op neq_draw(struct neq_random *r, const struct neq_epoch *epoch)
                         .value = neq_below(r, 0x10000),
                         .flag = neq_below(r, 2) != 0};
 
-    op.count = op.kind <= NEQ_SELF || op.kind == NEQ_L1_MOVE || op.kind == NEQ_L0_MOVE;
+    op.count = op.kind <= NEQ_SELF || op.kind == NEQ_L1_MOVE || op.kind == NEQ_L0_MOVE ||
+               op.kind == NEQ_MEET;
     if (op.kind == NEQ_MASKED)
         op.count = 1 + neq_below(r, NEQ_BURST);
     if (op.kind == NEQ_DEVICE || op.kind == NEQ_DEVICE_ALL)
         op.value = edge_vector(r);
     for (uint32_t i = 0; i < op.count; i++) {
         uint32_t from = i == 0 ? op.a : neq_below(r, NEQ_VCPUS);
-        enum neq_kind kind = op.kind == NEQ_MASKED ? NEQ_PHYSICAL : ipi_kind(r, op.kind);
+        enum neq_kind kind =
+            op.kind == NEQ_MASKED || op.kind == NEQ_MEET ? NEQ_PHYSICAL : ipi_kind(r, op.kind);
 
         op.ipi[i] = any_ipi(r, epoch, from, op.b, kind);
     }
@@ -304,6 +307,61 @@ static void l0_move(struct nx *nx, const struct neq_op *op, struct neq_outcome *
     out->done++;
 }
 
+/* ---- A move in the middle of an IPI: before, or after, it makes no difference ---- */
+
+struct meeting {
+    const struct neq_op *op;
+    uint32_t point;
+    bool met;
+};
+
+static void meet(struct nx *nx, const struct neq_op *op)
+{
+    uint32_t l1 = (uint32_t)nx->l2[op->b]->on;
+
+    if (op->value % 3 == 0) {
+        nx_deschedule(nx, l1);
+        nx_schedule(nx, l1, free_cpu(nx, op->value));
+    } else if (op->value % 3 == 1) {
+        uint32_t to = op->flag ? idle_l1(nx) : l1;
+
+        nx_l1_deschedule(nx, op->b);
+        nx_l1_schedule(nx, op->b, to);
+    } else {
+        nx_leave(nx, l1);
+        nx_l1_interrupt(nx, l1, (uint8_t)(0x30 + op->value % 0xA0));
+        nx_run(nx, l1);
+    }
+}
+
+/* Of the sender's instruction in L2, not of what L1 does on its behalf. */
+static void at_point(struct nx *nx, struct vapic_sil_cpu *cpu, enum vapic_sil_point point)
+{
+    struct meeting *m = nx->user;
+    const struct nx_l1 *sender = nx->l1[nx->l2[m->op->a]->on];
+
+    if (m->met || (uint32_t)point != m->point || cpu != sender->cpu || !sender->l2)
+        return;
+    m->met = true;
+    meet(nx, m->op);
+}
+
+static void meeting(struct nx *nx, const struct neq_op *op, struct neq_outcome *out)
+{
+    struct meeting m = {.op = op, .point = op->value / 3 % VAPIC_SIL_POINTS};
+
+    if (op->a == op->b)
+        return;
+    nx->user = &m;
+    nx->on_point = at_point;
+    send(nx, &op->ipi[0], out);
+    nx->on_point = NULL;
+    if (m.met)
+        return;
+    nx_settle(nx);
+    meet(nx, op);
+}
+
 static void l1_ipi(struct nx *nx, const struct neq_op *op, struct neq_outcome *out)
 {
     uint32_t to = (uint32_t)nx->l2[op->b]->on;
@@ -381,6 +439,9 @@ static void perform(struct nx *nx, const struct neq_op *op, struct neq_outcome *
         break;
     case NEQ_L0_MOVE:
         l0_move(nx, op, out);
+        break;
+    case NEQ_MEET:
+        meeting(nx, op, out);
         break;
     case NEQ_L0_INHIBIT:
     case NEQ_L1_INHIBIT:

@@ -373,8 +373,9 @@ struct step {
 };
 
 static const char *const step_names[] = {
-    "IPI",  "IPI",  "EOI",        "EOI",     "EOI",           "CR8",     "HLT",  "device",     "IF",
-    "L1's", "move", "move by L1", "inhibit", "inhibit by L1", "restore", "swap", "MSI of all",
+    "IPI",     "IPI",           "EOI",     "EOI",  "EOI",    "CR8",
+    "HLT",     "device",        "IF",      "L1's", "move",   "move by L1",
+    "inhibit", "inhibit by L1", "restore", "swap", "memory", "MSI of all",
 };
 
 static void do_write(struct nx *nx, uint32_t l2, uint32_t offset, uint64_t value)
@@ -436,6 +437,18 @@ static void do_l1_move(struct nx *nx, const struct step *s)
         if (nx->l1[n]->runs < 0 && n != from && s->flag)
             to = n;
     nx_l1_schedule(nx, s->b, to);
+}
+
+/* User space takes a page away and puts it back: L2's registers, or L1's tables. */
+static void do_memory(struct nx *nx, const struct step *s)
+{
+    uint64_t page = nx_gpa(nx, nx->l2[s->b]->page);
+
+    if (s->flag && nx->l1_accel != NULL)
+        page = nx->l1_accel->physical_hpa;
+    nx_unmap(nx, page, 4096);
+    nx_settle(nx);
+    nx_map(nx, page, 4096);
 }
 
 /* Two of L2's change places: where the one was is somebody who does not care. */
@@ -503,6 +516,9 @@ static void do_step(struct nx *nx, const struct step *s)
         break;
     case 15:
         do_swap(nx, s);
+        break;
+    case 16:
+        do_memory(nx, s);
         break;
     default:
         for (uint32_t n = 0; n < VCPUS; n++)
