@@ -243,7 +243,7 @@ struct vapic_nested_left {
 };
 
 #define VAPIC_NESTED_LOGICAL 64u /* slots of AVIC's logical table that a destination can name */
-#define VAPIC_NESTED_PINS 4u /* pages of 12: APIC page, access page, descriptor; logical table */
+#define VAPIC_NESTED_PINS    4u /* pages of 12: APIC page, access page, descriptor; logical table */
 
 /* One vCPU's nested support. The caller's memory; the fields are private. */
 struct vapic_nested_vcpu {
@@ -273,7 +273,7 @@ struct vapic_nested_vcpu {
         struct vapic_msr_pass pass;
     } told;
     bool window; /* the last entry in L2 asked for an interrupt window: V_IRQ of 02 is the host's */
-    uint32_t idled;   /* AMD, at the last entry: vapic_shadow.idled, and the logical table */
+    uint32_t idled; /* AMD, at the last entry: vapic_shadow.idled, and the logical table */
     uint32_t logical_seen[VAPIC_NESTED_LOGICAL];
     uint64_t table;              /* L1-physical address of the table in use */
     struct vapic_shadow *shadow; /* and its shadow; NULL: the dummy. Configuration lock */
