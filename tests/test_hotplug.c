@@ -390,7 +390,7 @@ static void result_texts(void **state)
         assert_string_equal(vapic_result_text(rows[n].value), rows[n].text);
     assert_string_equal(vapic_result_text(99), "unknown result");
     assert_string_equal(vapic_result_text(-99), "unknown result");
-    assert_string_equal(vapic_result_text(5), "unknown result");
+    assert_string_equal(vapic_result_text(6), "unknown result");
 }
 
 static void knob_descriptions(void **state)
