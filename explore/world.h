@@ -8,6 +8,7 @@
  *      world_guest.c    its guest between entry and exit: program and interrupts
  *      world_amd.c      what a VMRUN loop does around the library
  *      world_intel.c    what a VMLAUNCH loop does
+ *      world_nested.c   L1's hypervisor, and what L0 does for it
  *      world_host.c     the callbacks of struct vapic_host, with their true blocking
  *      world_actor.c    everybody else: devices, administrator, scheduler, creator
  *      properties.c     what must hold, and the sequential reference that says so

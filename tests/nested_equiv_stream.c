@@ -358,7 +358,7 @@ static void meeting(struct nx *nx, const struct neq_op *op, struct neq_outcome *
     nx->on_point = NULL;
     if (m.met)
         return;
-    nx_settle(nx);
+    nx_settle(nx); /* a processor that has a wakeup vector pending takes it */
     meet(nx, op);
 }
 
