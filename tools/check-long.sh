@@ -8,8 +8,9 @@
 #
 #   linux-288   Debian's kernel brings up 288 processors in x2APIC mode: more than an 8-bit APIC ID
 #               can name, so the extended destination ID of MSIs and I/O APIC entries is needed
-#   check       every scenario of `vapic check` completely within its bound, under sc and TSO, and
-#               sampled, C11 too
+#   check       every scenario of `vapic check` completely within its bound, for a minute under TSO,
+#               and sampled, C11 too
+#   mutants     every bug that can be put in is found, or argued
 #   equiv       10 million random operations, with and without acceleration
 #   nested-equiv   a million, with three levels
 #   bochs       the silicon model against Bochs: the whole list of cases, and half a million random

@@ -24,7 +24,7 @@ explored()
 
 if [ "${3:-}" = --long ]; then
     explored sc --seconds 600
-    explored tso --tso --seconds 300
+    explored tso --tso --seconds 60
     explored c11 --memory c11 --seed 1 --schedules 20000
     explored sampled --seed 2 --schedules 20000
 else
