@@ -987,6 +987,33 @@ static void test_entry_that_changed_page_loses_nothing(void **state)
     sb_free(sb);
 }
 
+/* A vCPU that has left for the kick is back in L2, with what it notes then, and sends before the
+ * entry is L1's again. */
+static void send_while_idle(struct sb *sb, uint64_t gpa)
+{
+    if (gpa != SB_GPA(SB_BACKING + 3) || sb->v[0]->entered)
+        return;
+    sb->on_pin = NULL;
+    sb_run(sb, 0);
+    assert_int_equal(sb_icr(sb->v[0]->cpu, false, FIXED(0xC1), 2), VAPIC_SIL_EXIT);
+    assert_int_equal(vmcb02(sb, 0, VMCB_EXITCODE), SVM_EXIT_AVIC_INCOMPLETE);
+    sb_outside(sb, 0);
+}
+
+static void test_sent_while_an_entry_is_idle(void **state)
+{
+    struct sb *sb = sb_new(SB_SHADOW);
+
+    (void)state;
+    sb_start(sb, 0);
+    sb->on_pin = send_while_idle;
+    sb_write_entry(sb, 2, sb_good_entry(3));
+    assert_null(sb->on_pin);
+    assert_int_equal(late_exit(sb, FIXED(0xC1), 2, AVIC_IPI_NOT_RUNNING), VAPIC_OK);
+    assert_true(sb_bit(sb, 3, APIC_IRR, 0xC1));
+    sb_free(sb);
+}
+
 /* The processor's word on what a destination is counts, where it cannot be tested otherwise. */
 static void test_what_the_processor_took_it_for(void **state)
 {
@@ -1499,6 +1526,7 @@ int main(void)
         cmocka_unit_test(test_idle_entries_lose_nothing),
         cmocka_unit_test(test_page_that_comes_back),
         cmocka_unit_test(test_entry_that_changed_page_loses_nothing),
+        cmocka_unit_test(test_sent_while_an_entry_is_idle),
         cmocka_unit_test(test_what_the_processor_took_it_for),
         cmocka_unit_test(test_entry_becomes_invalid_between_two_looks),
         cmocka_unit_test(test_logical_table_changes_under_an_ipi),
