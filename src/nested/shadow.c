@@ -277,12 +277,31 @@ static void desync(struct vapic_nested *n, struct vapic_shadow *s)
         give_back(n, &s->entry[i]);
 }
 
+/* Tables of several pages may overlap, and host.track() does not nest. */
+static bool others_track(const struct vapic_nested *n, const struct vapic_shadow *s, uint64_t gpa)
+{
+    for (uint32_t i = 0; i < n->config.tables; i++) {
+        const struct vapic_shadow *t = &n->shadows[i];
+
+        if (t != s && t->gpa != NESTED_NO_PAGE &&
+            gpa - t->gpa < t->frames * (uint64_t)APIC_PAGE_SIZE)
+            return true;
+    }
+    return false;
+}
+
+static bool track(struct vapic_nested *n, const struct vapic_shadow *s, uint64_t gpa)
+{
+    return others_track(n, s, gpa) || n->host.track(n->vm->ctx, gpa, true);
+}
+
 static void drop_frames(struct vapic_nested *n, struct vapic_shadow *s)
 {
     while (s->frames > 0) {
         uint64_t gpa = s->gpa + --s->frames * (uint64_t)APIC_PAGE_SIZE;
 
-        n->host.track(n->vm->ctx, gpa, false);
+        if (!others_track(n, s, gpa))
+            n->host.track(n->vm->ctx, gpa, false);
         n->host.unpin(n->vm->ctx, gpa, &s->frame[s->frames]);
     }
 }
@@ -306,7 +325,7 @@ static int add_frame(struct vapic_nested *n, struct vapic_shadow *s)
 
     if (!n->host.pin(n->vm->ctx, gpa, &s->frame[s->frames]))
         return VAPIC_E_MEMORY;
-    if (!MUTANT(SHADOW_READ_UNTRACKED) && !n->host.track(n->vm->ctx, gpa, true)) {
+    if (!MUTANT(SHADOW_READ_UNTRACKED) && !track(n, s, gpa)) {
         n->host.unpin(n->vm->ctx, gpa, &s->frame[s->frames]);
         return VAPIC_E_FULL;
     }
