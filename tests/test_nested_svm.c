@@ -3,6 +3,9 @@
  * AVIC for L2: what 02 gets of 12, interrupts of L1 and of L2 while L2 is current, L2's IPIs with
  * the dummy and with a shadow, L1's doorbells, what L1 gets back.
  */
+#include <pthread.h>
+#include <semaphore.h>
+
 #include "nested_svm_bench.h"
 
 #define FIXED(v) (APIC_ICR_ASSERT | (v))
@@ -1493,6 +1496,52 @@ static void test_exit_while_memory_goes_away(void **state)
     }
 }
 
+/* Two at a time: when the first has waited, the second has not. */
+static struct {
+    pthread_t thread;
+    sem_t doomed, go_on;
+} second;
+
+static void wait_of_second(struct sb *sb)
+{
+    sb->on_quiesce = NULL;
+    sem_post(&second.doomed);
+    sem_wait(&second.go_on);
+}
+
+static void *unmap_second(void *sb)
+{
+    vapic_nested_unmap(&((struct sb *)sb)->vm, SB_GPA(SB_BACKING + 2), 4096);
+    return NULL;
+}
+
+static void wait_of_first(struct sb *sb)
+{
+    sb->on_quiesce = wait_of_second;
+    assert_int_equal(pthread_create(&second.thread, NULL, unmap_second, sb), 0);
+    sem_wait(&second.doomed);
+}
+
+static void test_two_unmap_at_once(void **state)
+{
+    struct sb *sb = sb_new(SB_DUMMY);
+    uint32_t left;
+
+    (void)state;
+    sem_init(&second.doomed, 0, 0);
+    sem_init(&second.go_on, 0, 0);
+    sb_start_all(sb);
+    sb->on_quiesce = wait_of_first;
+    vapic_nested_unmap(&sb->vm, SB_GPA(SB_BACKING + 1), 4096);
+    assert_int_equal(sb->pins[SB_BACKING + 1], 0);
+    left = sb->pins[SB_BACKING + 2];
+    sem_post(&second.go_on);
+    pthread_join(second.thread, NULL);
+    assert_int_equal(left, 1); /* somebody may still be reading it */
+    assert_int_equal(sb->pins[SB_BACKING + 2], 0);
+    sb_free(sb);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1543,6 +1592,7 @@ int main(void)
         cmocka_unit_test(test_x2apic_l1_withdraws_its_page),
         cmocka_unit_test(test_memory_goes_away),
         cmocka_unit_test(test_exit_while_memory_goes_away),
+        cmocka_unit_test(test_two_unmap_at_once),
         cmocka_unit_test(test_table_page_is_freed_and_reused),
         cmocka_unit_test(test_removed_vcpu_leaves_its_shadow),
         cmocka_unit_test(test_flood_counts_from_the_last_entry),

@@ -142,6 +142,7 @@ struct vapic_nested {
     uint64_t dummy_hpa, dummy_logical_hpa; /* the tables of strategy DUMMY */
     struct vapic_shadow *shadows;          /* config.tables of them */
     uint32_t turn;                         /* of their use */
+    uint64_t unmaps;                       /* that have doomed pins; configuration lock */
     uint32_t lock;                         /* host.spin_lock(): the two below, and more */
     struct vapic_shadow_entry *naming[VAPIC_NESTED_BUCKETS]; /* entries by whom they name */
     struct vapic_nested_vcpu *named[VAPIC_NESTED_BUCKETS];   /* who can be named */
@@ -284,7 +285,7 @@ struct vapic_nested_vcpu {
     struct {
         uint64_t gpa;
         struct vapic_l1_page pin;
-        bool doomed;           /* vapic_nested_unmap() waits for it to be no longer used */
+        uint64_t doomed;       /* by which vapic_nested_unmap(), which waits for its end; 0: none */
     } pins[VAPIC_NESTED_PINS]; /* changed under the configuration lock; the owner reads without */
 };
 

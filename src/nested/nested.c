@@ -126,7 +126,7 @@ static void drop_pin(struct vapic *v, uint32_t slot)
         return;
     n->host.unpin(v->vm->ctx, nv->pins[slot].gpa, &nv->pins[slot].pin);
     nv->pins[slot].pin.memory = NULL;
-    nv->pins[slot].doomed = false;
+    nv->pins[slot].doomed = 0;
 }
 
 static bool set_pin(struct vapic *v, uint32_t slot, uint64_t gpa)
@@ -134,7 +134,7 @@ static bool set_pin(struct vapic *v, uint32_t slot, uint64_t gpa)
     struct vapic_nested *n = nested_vm(v);
     struct vapic_nested_vcpu *nv = v->accel->nested;
 
-    if (pin_is(nv, slot, gpa) && !nv->pins[slot].doomed)
+    if (pin_is(nv, slot, gpa) && nv->pins[slot].doomed == 0)
         return true;
     drop_pin(v, slot);
     if (gpa == NESTED_NO_PAGE)
@@ -220,15 +220,17 @@ static int map(struct vapic *v)
     return VAPIC_OK;
 }
 
-/* Does a pin of this vCPU lie in [gpa, gpa + size)? Configuration lock held. */
-static bool doom_pins(struct vapic_nested_vcpu *nv, uint64_t gpa, uint64_t size)
+/* Does a pin of this vCPU lie in [gpa, gpa + size)? One that another call has doomed stays that
+ * one's, which waits already. Configuration lock held. */
+static bool doom_pins(struct vapic_nested_vcpu *nv, uint64_t gpa, uint64_t size, uint64_t call)
 {
     bool any = false;
 
     for (uint32_t i = 0; i < VAPIC_NESTED_PINS; i++)
         if (nv->pins[i].pin.memory != NULL && nv->pins[i].gpa < gpa + size &&
             nv->pins[i].gpa + APIC_PAGE_SIZE > gpa) {
-            nv->pins[i].doomed = true;
+            if (nv->pins[i].doomed == 0)
+                nv->pins[i].doomed = call;
             any = true;
         }
     return any;
@@ -242,14 +244,14 @@ static struct vapic *vcpu_at(const struct vapic_vm *vm, uint32_t index)
 }
 
 /* Phase 1: nobody will use them from now on, once `kick_all` and `quiesce` are over. */
-static bool doom_all(struct vapic_vm *vm, uint64_t gpa, uint64_t size)
+static bool doom_all(struct vapic_vm *vm, uint64_t gpa, uint64_t size, uint64_t call)
 {
     bool any = false;
 
     for (uint32_t i = 0; i < vm->top; i++) {
         struct vapic *v = vcpu_at(vm, i);
 
-        if (v == NULL || !doom_pins(v->accel->nested, gpa, size))
+        if (v == NULL || !doom_pins(v->accel->nested, gpa, size, call))
             continue;
         vapic_nested_look_again(v);
         any = true;
@@ -257,14 +259,22 @@ static bool doom_all(struct vapic_vm *vm, uint64_t gpa, uint64_t size)
     return any;
 }
 
-/* Phase 2. An owner that came meanwhile has done it already. */
-static void drop_doomed(struct vapic_vm *vm)
+static bool doomed_by(const struct vapic_nested_vcpu *nv, uint32_t slot, uint64_t call)
+{
+    return nv->pins[slot].doomed != 0 && nv->pins[slot].doomed <= call;
+}
+
+/*
+ * Phase 2. An owner that came meanwhile has done it already. What a later call has doomed may still
+ * be in use: that one's wait is not over.
+ */
+static void drop_doomed(struct vapic_vm *vm, uint64_t call)
 {
     for (uint32_t i = 0; i < vm->top; i++) {
         struct vapic *v = vcpu_at(vm, i);
 
         for (uint32_t k = 0; v != NULL && k < VAPIC_NESTED_PINS; k++)
-            if (v->accel->nested->pins[k].doomed)
+            if (doomed_by(v->accel->nested, k, call))
                 drop_pin(v, k);
     }
 }
@@ -272,6 +282,7 @@ static void drop_doomed(struct vapic_vm *vm)
 void vapic_nested_unmap(struct vapic_vm *vm, uint64_t gpa, uint64_t size)
 {
     struct vapic_nested *n = vm->accel != NULL ? vm->accel->nested : NULL;
+    uint64_t call;
     bool any;
 
     if (n == NULL)
@@ -279,7 +290,8 @@ void vapic_nested_unmap(struct vapic_vm *vm, uint64_t gpa, uint64_t size)
     vm->host.lock(vm->ctx);
     if (ops_of(vm->accel)->unmap != NULL)
         ops_of(vm->accel)->unmap(n, gpa, size);
-    any = doom_all(vm, gpa, size);
+    call = ++n->unmaps;
+    any = doom_all(vm, gpa, size, call);
     if (any)
         vm->host.kick_all(vm->ctx);
     vm->host.unlock(vm->ctx);
@@ -287,7 +299,7 @@ void vapic_nested_unmap(struct vapic_vm *vm, uint64_t gpa, uint64_t size)
         return;
     vm->host.quiesce(vm->ctx);
     vm->host.lock(vm->ctx);
-    drop_doomed(vm);
+    drop_doomed(vm, call);
     vm->host.unlock(vm->ctx);
 }
 

@@ -43,7 +43,7 @@ static bool reach(struct vapic *v, uint64_t gpa, struct reach *r)
 
     *r = (struct reach){.gpa = gpa};
     for (uint32_t i = 0; i < SVM_SLOTS && r->page.memory == NULL; i++)
-        if (nv->pins[i].gpa == gpa && !nv->pins[i].doomed)
+        if (nv->pins[i].gpa == gpa && nv->pins[i].doomed == 0)
             r->page = nv->pins[i].pin;
     if (r->page.memory != NULL)
         return true;
