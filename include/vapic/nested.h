@@ -260,6 +260,7 @@ struct vapic_nested_vcpu {
     bool virtualized; /* 12 virtualizes L2's APIC in some way: the rest holds */
     bool ran;         /* RESTORED: L2 had been entered */
     bool l1_if;       /* as in the view */
+    bool can_irq;     /* owner, in L2: an interrupt of L2's own would end HLT */
     bool started;     /* 02's RVI, SVI, V_TPR are its own, no longer what 12 says */
     bool mapped;      /* the pages of 12 are pinned, and 02 names them */
     struct vapic_vmcs12 vmcs12;

@@ -301,7 +301,7 @@ void vapic_accel_prepare(struct vapic *v, uint32_t can)
         vapic_nested_late(v);
     /* The pages of 12 before anything that concerns L1: they may not be there yet. */
     if (UNLIKELY(in_nested(v)))
-        vapic_nested_prepare(v);
+        vapic_nested_prepare(v, can);
     settle_window(v, can);
     if (LIKELY(vapic_accel_prepared(v)))
         return;

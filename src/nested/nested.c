@@ -496,12 +496,29 @@ int vapic_nested_acknowledge(struct vapic *v)
 
 /* ---- What vapic_enter() and vapic_block() ask ---- */
 
+static bool l2_open(uint32_t can)
+{
+    return (can & (VAPIC_IF | VAPIC_CAN_IRQ)) != 0;
+}
+
+/* Would an interrupt of L1's end HLT of L2, by an exit or in L2? */
+static bool l1_open(const struct vapic *v, uint32_t can)
+{
+    const struct nested_ops *ops = nested_ops(v);
+
+    return v->accel->nested->virtualized && ops->l1_intercepts(v) ? ops->l1_open(v, can)
+                                                                  : l2_open(can);
+}
+
 /* Outside, no lock held: before the presence is announced. */
-void vapic_nested_prepare(struct vapic *v)
+void vapic_nested_prepare(struct vapic *v, uint32_t can)
 {
     struct vapic_nested_vcpu *nv = v->accel->nested;
     bool restored = nv->state == VAPIC_NESTED_RESTORED;
 
+    /* Who posts for L1 must not be silenced because L2 sleeps with its interrupts off. */
+    v->accel->can_irq = l1_open(v, can);
+    nv->can_irq = l2_open(can);
     if (!nv->virtualized) {
         if (restored)
             set_state(v, nv->ran ? VAPIC_NESTED_L2 : VAPIC_NESTED_ENTERING);
@@ -583,20 +600,17 @@ bool vapic_nested_choose(struct vapic *v, uint32_t can, struct vapic_entry *entr
 /* Ends HLT of L2: an interrupt of its own, or one of L1's that it would exit for or take. */
 bool vapic_nested_wakes(const struct vapic *v, uint32_t can)
 {
-    const struct nested_ops *ops = nested_ops(v);
     const struct vapic_nested_vcpu *nv = v->accel->nested;
-    bool l2_open = (can & (VAPIC_IF | VAPIC_CAN_IRQ)) != 0;
-    bool l1_open = nv->virtualized && ops->l1_intercepts(v) ? ops->l1_open(v, can) : l2_open;
 
-    if (l1_open && l1_waits(v))
+    if (l1_open(v, can) && l1_waits(v))
         return true;
-    return l2_open && nv->virtualized && nv->mapped && ops->l2_due(v);
+    return l2_open(can) && nv->virtualized && nv->mapped && nested_ops(v)->l2_due(v);
 }
 
 /* After the presence "blocked" was announced: has something come for L2? */
 bool vapic_nested_must_look(const struct vapic *v)
 {
-    return nested_virtualized(v) && v->accel->can_irq &&
+    return nested_virtualized(v) && v->accel->nested->can_irq &&
            (!v->accel->nested->mapped || must_look_again(v->accel->nested) ||
             (nested_ops(v)->l2_due(v) && !MUTANT(NESTED_SEEN_EARLY)));
 }
