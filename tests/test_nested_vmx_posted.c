@@ -455,6 +455,28 @@ static void only_a_higher_class_ends_hlt(void **state)
     vb_free(b);
 }
 
+/* L2 is left without vapic_exit(): nobody waits for a vCPU that waits for the lock. */
+static void outside_when_it_is_to_leave(void **state)
+{
+    struct vb *b = vb_new(&x2apic);
+    struct vb_vcpu *c = b->v[0];
+    struct vapic_nested_left left;
+
+    (void)state;
+    vb_to_l2(b, 0);
+    vb_leave(b, 0);
+    interrupt_l1(b, 0x41);
+    vapic_enter(&c->apic, VB_CAN, b->now, &c->entry);
+    assert_true(c->entry.runnable);
+    assert_int_equal(c->entry.nested, VAPIC_NESTED_LEAVE);
+    assert_false(vapic_in_guest(&c->apic));
+    vapic_nested_leave(&c->apic, &left);
+    c->l2 = false;
+    vapic_nested_exit(&c->apic);
+    assert_int_equal(vapic_nested_acknowledge(&c->apic), 0x41);
+    vb_free(b);
+}
+
 static void an_interrupt_of_l1_ends_hlt(void **state)
 {
     struct vb *b = vb_new(&x2apic);
@@ -611,6 +633,7 @@ int main(void)
         cmocka_unit_test(latched_when_l2_is_left),
         cmocka_unit_test(a_notification_ends_hlt),
         cmocka_unit_test(only_a_higher_class_ends_hlt),
+        cmocka_unit_test(outside_when_it_is_to_leave),
         cmocka_unit_test(an_interrupt_of_l1_ends_hlt),
         cmocka_unit_test(an_interrupt_of_l1_ends_hlt_whatever_if_is),
         cmocka_unit_test(posted_on_the_way_to_sleep),

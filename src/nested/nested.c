@@ -594,6 +594,10 @@ bool vapic_nested_choose(struct vapic *v, uint32_t can, struct vapic_entry *entr
     if (nested_virtualized(v))
         nested_ops(v)->enter(v);
     v->accel->nested->window = entry->irq_window;
+    /* 02 is not entered, and what comes next may take the lock: its holder may be waiting for this
+     * vCPU to be outside. */
+    if (entry->nested == VAPIC_NESTED_LEAVE)
+        vapic_store32(&v->presence, PRESENCE_OUTSIDE, VAPIC_RELEASE);
     return true;
 }
 
