@@ -476,7 +476,9 @@ void vapic_nested_late(struct vapic *v);
 /* The vCPU is published as running, or withdrawn. */
 void vapic_nested_load(struct vapic *v);
 void vapic_nested_put(struct vapic *v, bool blocking);
-/* Under the configuration lock, from vapic_remove(). */
+/* Under the configuration lock, from vapic_remove(): hardware finds it no more, once every vCPU has
+ * been outside; its pages are given back. */
+void vapic_nested_withdrawn(struct vapic *v);
 void vapic_nested_removed(struct vapic *v);
 
 /* ---- lapic_base.c ---- */

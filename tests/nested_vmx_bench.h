@@ -92,6 +92,7 @@ struct vb {
     /* Hooks; NULL: nothing. */
     void (*on_point)(struct vb *b, struct vapic_sil_cpu *cpu, enum vapic_sil_point point);
     void (*on_quiesce)(struct vb *b);
+    void (*on_kicked)(struct vb *b);
 };
 
 /* ---- Memory ---- */
@@ -262,6 +263,8 @@ static void vb_kick_all(void *ctx)
     for (uint32_t n = 0; n < b->vcpus; n++)
         if (b->v[n] != NULL)
             vb_leave(b, n);
+    if (b->on_kicked != NULL)
+        b->on_kicked(b);
 }
 
 static void vb_access_page(void *ctx, bool mapped)

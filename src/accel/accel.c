@@ -167,7 +167,9 @@ static void drop_window(struct vapic *v)
 void vapic_accel_removed(struct vapic *v)
 {
     v->vm->backend->detach(v);
-    /* A processor in the middle of an IPI may still hold the address of the page. */
+    vapic_nested_withdrawn(v);
+    /* Behind both: a processor in the middle of an IPI may still hold the address of the page, or
+     * of a descriptor; who enters from now on finds none. */
     v->vm->host.kick_all(v->vm->ctx);
     vapic_nested_removed(v);
     drop_window(v);

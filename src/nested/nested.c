@@ -314,12 +314,16 @@ void vapic_nested_written(struct vapic_vm *vm, uint64_t gpa, uint64_t size)
     vm->host.unlock(vm->ctx);
 }
 
+void vapic_nested_withdrawn(struct vapic *v)
+{
+    if (nested_of(v) != NULL && nested_ops(v)->detach != NULL)
+        nested_ops(v)->detach(v);
+}
+
 void vapic_nested_removed(struct vapic *v)
 {
     if (nested_of(v) == NULL)
         return;
-    if (nested_ops(v)->detach != NULL)
-        nested_ops(v)->detach(v);
     for (uint32_t i = 0; i < VAPIC_NESTED_PINS; i++)
         drop_pin(v, i);
     v->accel->nested->mapped = false;
