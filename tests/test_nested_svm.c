@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <semaphore.h>
 
+#include "../src/nested/shadow.h"
 #include "nested_svm_bench.h"
 
 #define FIXED(v) (APIC_ICR_ASSERT | (v))
@@ -990,6 +991,25 @@ static void test_entry_that_changed_page_loses_nothing(void **state)
     sb_free(sb);
 }
 
+/* It has noted the last count on its way in, just before it was told to look again. What it sends
+ * is posted, and no entry gets a page that nobody would take from it again. */
+static void test_sent_while_all_entries_are_idle(void **state)
+{
+    struct sb *sb = sb_new(SB_SHADOW);
+    struct vapic_nested_vcpu *nv = &sb->v[0]->nested;
+
+    (void)state;
+    sb_start(sb, 0);
+    vapic_nested_unmap(&sb->vm, SB_GPA(SB_BACKING + 3), 4096);
+    assert_false(sb->v[0]->entered);
+    assert_int_equal(sb->pins[SB_BACKING + 2], 0);
+    nv->idled = nv->shadow->idled;
+    assert_int_equal(late_exit(sb, FIXED(0xC1), 2, AVIC_IPI_NOT_RUNNING), VAPIC_OK);
+    assert_true(sb_bit(sb, 2, APIC_IRR, 0xC1));
+    assert_int_equal(sb->pins[SB_BACKING + 2], 0);
+    sb_free(sb);
+}
+
 /* A vCPU that has left for the kick is back in L2, with what it notes then, and sends before the
  * entry is L1's again. */
 static void send_while_idle(struct sb *sb, uint64_t gpa)
@@ -1576,6 +1596,7 @@ int main(void)
         cmocka_unit_test(test_page_that_comes_back),
         cmocka_unit_test(test_entry_that_changed_page_loses_nothing),
         cmocka_unit_test(test_sent_while_an_entry_is_idle),
+        cmocka_unit_test(test_sent_while_all_entries_are_idle),
         cmocka_unit_test(test_what_the_processor_took_it_for),
         cmocka_unit_test(test_entry_becomes_invalid_between_two_looks),
         cmocka_unit_test(test_logical_table_changes_under_an_ipi),
