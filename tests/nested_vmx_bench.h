@@ -500,6 +500,7 @@ static void vb_make_vcpu(struct vb *b, uint32_t n)
     assert_int_equal(vapic_init(&c->apic, sizeof(c->apic), &b->vm, &config, c->page), VAPIC_OK);
     assert_int_equal(vapic_accel_attach(&c->apic, &c->accel, sizeof(c->accel), NULL), VAPIC_OK);
     assert_int_equal(vapic_nested_attach(&c->apic, &c->nested, sizeof(c->nested), NULL), VAPIC_OK);
+    assert_int_equal(c->nested.posted.control, PID_SN); /* nowhere yet */
     assert_int_equal(vapic_add(&c->apic), VAPIC_OK);
     vapic_load(&c->apic, &b->pcpus[n]);
     vb_start(c);

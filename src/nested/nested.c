@@ -102,7 +102,11 @@ int vapic_nested_attach(struct vapic *v, struct vapic_nested_vcpu *nv, size_t si
     nv->table = NESTED_NO_PAGE;
     nv->key = UINT64_MAX;
     nv->posted_hpa = v->vm->host.physical(v->vm->ctx, &nv->posted);
+    /* Silent until it is loaded for the first time. */
+    nv->posted.control = PID_SN;
     v->accel->nested = nv;
+    if (v->accel->loaded)
+        vapic_nested_load(v);
     return VAPIC_OK;
 }
 
