@@ -460,7 +460,7 @@ static inline bool in_nested(const struct vapic *v)
 
 /* vapic_enter(): before the presence is announced; is nothing to be done again, announced; what
  * L1's and L2's interrupts make of the entry (false: it is not made). */
-void vapic_nested_prepare(struct vapic *v);
+void vapic_nested_prepare(struct vapic *v, uint32_t can);
 bool vapic_nested_prepared(const struct vapic *v);
 bool vapic_nested_choose(struct vapic *v, uint32_t can, struct vapic_entry *entry);
 /* HLT of L2: does it end; after the presence "blocked": must not the vCPU sleep? */
@@ -476,7 +476,9 @@ void vapic_nested_late(struct vapic *v);
 /* The vCPU is published as running, or withdrawn. */
 void vapic_nested_load(struct vapic *v);
 void vapic_nested_put(struct vapic *v, bool blocking);
-/* Under the configuration lock, from vapic_remove(). */
+/* Under the configuration lock, from vapic_remove(): hardware finds it no more, once every vCPU has
+ * been outside; its pages are given back. */
+void vapic_nested_withdrawn(struct vapic *v);
 void vapic_nested_removed(struct vapic *v);
 
 /* ---- lapic_base.c ---- */

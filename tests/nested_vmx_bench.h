@@ -92,6 +92,7 @@ struct vb {
     /* Hooks; NULL: nothing. */
     void (*on_point)(struct vb *b, struct vapic_sil_cpu *cpu, enum vapic_sil_point point);
     void (*on_quiesce)(struct vb *b);
+    void (*on_kicked)(struct vb *b);
 };
 
 /* ---- Memory ---- */
@@ -262,6 +263,8 @@ static void vb_kick_all(void *ctx)
     for (uint32_t n = 0; n < b->vcpus; n++)
         if (b->v[n] != NULL)
             vb_leave(b, n);
+    if (b->on_kicked != NULL)
+        b->on_kicked(b);
 }
 
 static void vb_access_page(void *ctx, bool mapped)
@@ -497,6 +500,7 @@ static void vb_make_vcpu(struct vb *b, uint32_t n)
     assert_int_equal(vapic_init(&c->apic, sizeof(c->apic), &b->vm, &config, c->page), VAPIC_OK);
     assert_int_equal(vapic_accel_attach(&c->apic, &c->accel, sizeof(c->accel), NULL), VAPIC_OK);
     assert_int_equal(vapic_nested_attach(&c->apic, &c->nested, sizeof(c->nested), NULL), VAPIC_OK);
+    assert_int_equal(c->nested.posted.control, PID_SN); /* nowhere yet */
     assert_int_equal(vapic_add(&c->apic), VAPIC_OK);
     vapic_load(&c->apic, &b->pcpus[n]);
     vb_start(c);

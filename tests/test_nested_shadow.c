@@ -12,8 +12,8 @@
 
 #define VCPUS     3u
 #define TABLES    2u
-#define ENTRIES   512u
-#define RAM       40u /* pages of L1's memory, from RAM_BASE on */
+#define ENTRIES   1024u /* two frames */
+#define RAM       40u   /* pages of L1's memory, from RAM_BASE on */
 #define RAM_BASE  UINT64_C(0x100000)
 #define GPA(page) (RAM_BASE + (uint64_t)(page)*4096u)
 #define HPA(page) (UINT64_C(0x7000000) + (uint64_t)(page)*4096u)
@@ -459,6 +459,27 @@ static void test_tables_that_share_frames(void **state)
     assert_int_equal(hardware(1, 0), V | HPA(11));
 }
 
+/* The second frame of one is the first of the other: watched until neither has it. */
+static void test_a_frame_of_two_tables(void **state)
+{
+    (void)state;
+    for (uint32_t first = 0; first < 2; first++) {
+        assert_int_equal(use(0, 0, ENTRIES), VAPIC_OK);
+        assert_int_equal(use(1, 1, 1), VAPIC_OK);
+        assert_int_equal(w->pins[1], 2);
+        unuse(first);
+        assert_int_equal(use(2, 20, 1), VAPIC_OK); /* needs its room */
+        assert_true(w->tracked[1]);
+        assert_int_equal(w->tracked[0], first == 1);
+        assert_int_equal(w->pins[1], 1);
+        unuse(1 - first);
+        assert_int_equal(use(first, 30, 1), VAPIC_OK);
+        assert_false(w->tracked[0] || w->tracked[1]);
+        unuse(first);
+        unuse(2);
+    }
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -481,6 +502,7 @@ int main(void)
         TEST(test_the_table_goes_away),
         TEST(test_overlapping_pages),
         TEST(test_tables_that_share_frames),
+        TEST(test_a_frame_of_two_tables),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

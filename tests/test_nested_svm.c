@@ -3,6 +3,10 @@
  * AVIC for L2: what 02 gets of 12, interrupts of L1 and of L2 while L2 is current, L2's IPIs with
  * the dummy and with a shadow, L1's doorbells, what L1 gets back.
  */
+#include <pthread.h>
+#include <semaphore.h>
+
+#include "../src/nested/shadow.h"
 #include "nested_svm_bench.h"
 
 #define FIXED(v) (APIC_ICR_ASSERT | (v))
@@ -987,6 +991,52 @@ static void test_entry_that_changed_page_loses_nothing(void **state)
     sb_free(sb);
 }
 
+/* It has noted the last count on its way in, just before it was told to look again. What it sends
+ * is posted, and no entry gets a page that nobody would take from it again. */
+static void test_sent_while_all_entries_are_idle(void **state)
+{
+    struct sb *sb = sb_new(SB_SHADOW);
+    struct vapic_nested_vcpu *nv = &sb->v[0]->nested;
+
+    (void)state;
+    sb_start(sb, 0);
+    vapic_nested_unmap(&sb->vm, SB_GPA(SB_BACKING + 3), 4096);
+    assert_false(sb->v[0]->entered);
+    assert_int_equal(sb->pins[SB_BACKING + 2], 0);
+    nv->idled = nv->shadow->idled;
+    assert_int_equal(late_exit(sb, FIXED(0xC1), 2, AVIC_IPI_NOT_RUNNING), VAPIC_OK);
+    assert_true(sb_bit(sb, 2, APIC_IRR, 0xC1));
+    assert_int_equal(sb->pins[SB_BACKING + 2], 0);
+    sb_free(sb);
+}
+
+/* A vCPU that has left for the kick is back in L2, with what it notes then, and sends before the
+ * entry is L1's again. */
+static void send_while_idle(struct sb *sb, uint64_t gpa)
+{
+    if (gpa != SB_GPA(SB_BACKING + 3) || sb->v[0]->entered)
+        return;
+    sb->on_pin = NULL;
+    sb_run(sb, 0);
+    assert_int_equal(sb_icr(sb->v[0]->cpu, false, FIXED(0xC1), 2), VAPIC_SIL_EXIT);
+    assert_int_equal(vmcb02(sb, 0, VMCB_EXITCODE), SVM_EXIT_AVIC_INCOMPLETE);
+    sb_outside(sb, 0);
+}
+
+static void test_sent_while_an_entry_is_idle(void **state)
+{
+    struct sb *sb = sb_new(SB_SHADOW);
+
+    (void)state;
+    sb_start(sb, 0);
+    sb->on_pin = send_while_idle;
+    sb_write_entry(sb, 2, sb_good_entry(3));
+    assert_null(sb->on_pin);
+    assert_int_equal(late_exit(sb, FIXED(0xC1), 2, AVIC_IPI_NOT_RUNNING), VAPIC_OK);
+    assert_true(sb_bit(sb, 3, APIC_IRR, 0xC1));
+    sb_free(sb);
+}
+
 /* The processor's word on what a destination is counts, where it cannot be tested otherwise. */
 static void test_what_the_processor_took_it_for(void **state)
 {
@@ -1466,6 +1516,52 @@ static void test_exit_while_memory_goes_away(void **state)
     }
 }
 
+/* Two at a time: when the first has waited, the second has not. */
+static struct {
+    pthread_t thread;
+    sem_t doomed, go_on;
+} second;
+
+static void wait_of_second(struct sb *sb)
+{
+    sb->on_quiesce = NULL;
+    sem_post(&second.doomed);
+    sem_wait(&second.go_on);
+}
+
+static void *unmap_second(void *sb)
+{
+    vapic_nested_unmap(&((struct sb *)sb)->vm, SB_GPA(SB_BACKING + 2), 4096);
+    return NULL;
+}
+
+static void wait_of_first(struct sb *sb)
+{
+    sb->on_quiesce = wait_of_second;
+    assert_int_equal(pthread_create(&second.thread, NULL, unmap_second, sb), 0);
+    sem_wait(&second.doomed);
+}
+
+static void test_two_unmap_at_once(void **state)
+{
+    struct sb *sb = sb_new(SB_DUMMY);
+    uint32_t left;
+
+    (void)state;
+    sem_init(&second.doomed, 0, 0);
+    sem_init(&second.go_on, 0, 0);
+    sb_start_all(sb);
+    sb->on_quiesce = wait_of_first;
+    vapic_nested_unmap(&sb->vm, SB_GPA(SB_BACKING + 1), 4096);
+    assert_int_equal(sb->pins[SB_BACKING + 1], 0);
+    left = sb->pins[SB_BACKING + 2];
+    sem_post(&second.go_on);
+    pthread_join(second.thread, NULL);
+    assert_int_equal(left, 1); /* somebody may still be reading it */
+    assert_int_equal(sb->pins[SB_BACKING + 2], 0);
+    sb_free(sb);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1499,6 +1595,8 @@ int main(void)
         cmocka_unit_test(test_idle_entries_lose_nothing),
         cmocka_unit_test(test_page_that_comes_back),
         cmocka_unit_test(test_entry_that_changed_page_loses_nothing),
+        cmocka_unit_test(test_sent_while_an_entry_is_idle),
+        cmocka_unit_test(test_sent_while_all_entries_are_idle),
         cmocka_unit_test(test_what_the_processor_took_it_for),
         cmocka_unit_test(test_entry_becomes_invalid_between_two_looks),
         cmocka_unit_test(test_logical_table_changes_under_an_ipi),
@@ -1515,6 +1613,7 @@ int main(void)
         cmocka_unit_test(test_x2apic_l1_withdraws_its_page),
         cmocka_unit_test(test_memory_goes_away),
         cmocka_unit_test(test_exit_while_memory_goes_away),
+        cmocka_unit_test(test_two_unmap_at_once),
         cmocka_unit_test(test_table_page_is_freed_and_reused),
         cmocka_unit_test(test_removed_vcpu_leaves_its_shadow),
         cmocka_unit_test(test_flood_counts_from_the_last_entry),

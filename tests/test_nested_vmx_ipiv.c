@@ -535,6 +535,57 @@ static void l2_is_left_while_a_processor_sends(void **state)
 }
 
 /* What came too late for one L2 does not get into another one. */
+/* Who has left for the kick is back at once, and sends while the target is being removed, whose
+ * descriptor is no longer the library's afterwards. */
+static void send_to_removed(struct vb *b)
+{
+    b->on_kicked = NULL;
+    assert_int_equal(vb_icr(b, 0, 0x51, 1), VAPIC_SIL_EXIT);
+}
+
+/* Where L0's descriptor leads is the scheduler's word alone, in the middle of any other call. */
+static void entering_does_not_redirect_posts(void **state)
+{
+    struct vb *b = machine(VAPIC_NESTED_SHADOW, 2);
+    struct vb_vcpu *c = b->v[0];
+    uint64_t there;
+
+    (void)state;
+    vapic_put(&c->apic);
+    vapic_load(&c->apic, &b->pcpus[1]);
+    there = c->nested.posted.control;
+    assert_int_equal(PID_NDST(there), VB_ID(1));
+    /* As an entering thread sees it that has read where it was before it was moved. */
+    c->accel.pcpu = &b->pcpus[0];
+    vb_vmcs12(b, 0);
+    assert_int_equal(vb_launch(b, 0), VAPIC_OK);
+    assert_int_equal(c->nested.posted.control, there);
+    vb_to_l1(b, 0);
+    vb_free(b);
+}
+
+static void a_removed_vcpu_is_found_by_nobody(void **state)
+{
+    struct vb *b = machine(VAPIC_NESTED_SHADOW, 2);
+    struct vb_vcpu *c = b->v[1];
+
+    (void)state;
+    vb_vmcs12(b, 0);
+    vb_vmcs12(b, 1);
+    vb_to_l2(b, 0);
+    vb_to_l2(b, 1);
+    assert_int_equal(vb_icr(b, 0, 0x61, 1), VAPIC_SIL_DONE);
+    vb_run(b, 1);
+    vb_leave(b, 1);
+    vapic_put(&c->apic);
+    b->on_kicked = send_to_removed;
+    assert_int_equal(vapic_remove(&c->apic), VAPIC_OK);
+    assert_null(b->on_kicked);
+    assert_int_equal(c->nested.posted.pir[1], 0);
+    b->vcpus = 1;
+    vb_free(b);
+}
+
 static void a_late_post_does_not_reach_another_l2(void **state)
 {
     struct vb *b = in_l2(VAPIC_NESTED_SHADOW, 3);
@@ -692,6 +743,8 @@ int main(void)
         cmocka_unit_test(l1_in_xapic_mode),
         cmocka_unit_test(a_shadow_leads_only_to_who_is_in_l2),
         cmocka_unit_test(l2_is_left_while_a_processor_sends),
+        cmocka_unit_test(entering_does_not_redirect_posts),
+        cmocka_unit_test(a_removed_vcpu_is_found_by_nobody),
         cmocka_unit_test(a_late_post_does_not_reach_another_l2),
         cmocka_unit_test(sent_between_the_look_and_the_entry),
         cmocka_unit_test(sent_on_the_way_to_sleep),

@@ -455,6 +455,28 @@ static void only_a_higher_class_ends_hlt(void **state)
     vb_free(b);
 }
 
+/* L2 is left without vapic_exit(): nobody waits for a vCPU that waits for the lock. */
+static void outside_when_it_is_to_leave(void **state)
+{
+    struct vb *b = vb_new(&x2apic);
+    struct vb_vcpu *c = b->v[0];
+    struct vapic_nested_left left;
+
+    (void)state;
+    vb_to_l2(b, 0);
+    vb_leave(b, 0);
+    interrupt_l1(b, 0x41);
+    vapic_enter(&c->apic, VB_CAN, b->now, &c->entry);
+    assert_true(c->entry.runnable);
+    assert_int_equal(c->entry.nested, VAPIC_NESTED_LEAVE);
+    assert_false(vapic_in_guest(&c->apic));
+    vapic_nested_leave(&c->apic, &left);
+    c->l2 = false;
+    vapic_nested_exit(&c->apic);
+    assert_int_equal(vapic_nested_acknowledge(&c->apic), 0x41);
+    vb_free(b);
+}
+
 static void an_interrupt_of_l1_ends_hlt(void **state)
 {
     struct vb *b = vb_new(&x2apic);
@@ -466,6 +488,31 @@ static void an_interrupt_of_l1_ends_hlt(void **state)
     assert_true(b->v[0]->woken);
     assert_false(vb_enter(b, 0));
     assert_int_equal(b->v[0]->entry.nested, VAPIC_NESTED_LEAVE);
+    vb_free(b);
+}
+
+/* L2 sleeps with its interrupts off, which keep none of L1's back: what posts for L1 by hardware
+ * must not do it in silence. L2's own cannot wake it. */
+static void an_interrupt_of_l1_ends_hlt_whatever_if_is(void **state)
+{
+    struct vb *b = vb_new(&(struct vb_options){.x2apic = true, .strategy = VAPIC_NESTED_SHADOW});
+    struct vb_vcpu *c = b->v[0];
+
+    (void)state;
+    vb_to_l2(b, 0);
+    vb_leave(b, 0);
+    vapic_halt(&c->apic);
+    vapic_enter(&c->apic, VB_CAN & ~(VAPIC_CAN_IRQ | VAPIC_IF), b->now, &c->entry);
+    assert_false(c->entry.runnable);
+    c->blocked = vapic_block(&c->apic);
+    assert_true(c->blocked);
+    assert_int_equal(c->nested.posted.control & PID_SN, PID_SN);
+    assert_int_equal(vb_icr(b, 1, 0x41, 0), VAPIC_SIL_DONE);
+    assert_int_equal(c->apic.pid.control & PID_ON, PID_ON);
+    vb_handlers(b, 0);
+    assert_true(c->woken);
+    assert_false(vb_enter_with(b, 0, VB_CAN & ~(VAPIC_CAN_IRQ | VAPIC_IF)));
+    assert_int_equal(c->entry.nested, VAPIC_NESTED_LEAVE);
     vb_free(b);
 }
 
@@ -586,7 +633,9 @@ int main(void)
         cmocka_unit_test(latched_when_l2_is_left),
         cmocka_unit_test(a_notification_ends_hlt),
         cmocka_unit_test(only_a_higher_class_ends_hlt),
+        cmocka_unit_test(outside_when_it_is_to_leave),
         cmocka_unit_test(an_interrupt_of_l1_ends_hlt),
+        cmocka_unit_test(an_interrupt_of_l1_ends_hlt_whatever_if_is),
         cmocka_unit_test(posted_on_the_way_to_sleep),
         cmocka_unit_test(exits_that_l1_asked_for_are_l1s),
         cmocka_unit_test(an_eoi_that_l1_wants_to_see),

@@ -251,7 +251,7 @@ struct vapic_accel_vcpu {
     uint32_t served;      /* owner: generation of the VM's inhibits last taken notice of */
     uint32_t own_reasons; /* owner: this vCPU's own reasons (NESTED), a set */
     uint32_t doorbell;    /* atomic, owner writes: host APIC ID + 1 to ring; 0: nowhere */
-    bool can_irq;         /* owner: an interrupt would end HLT, as vapic_enter() was told */
+    bool can_irq;         /* owner: an interrupt for this APIC would end HLT, also one of L2 */
     bool irqwin;          /* owner: counts in the VM's interrupt-window requests */
     bool loaded;          /* owner: published as running */
     bool blocking;        /* owner: between vapic_block() and vapic_unblock() */

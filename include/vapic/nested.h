@@ -142,6 +142,7 @@ struct vapic_nested {
     uint64_t dummy_hpa, dummy_logical_hpa; /* the tables of strategy DUMMY */
     struct vapic_shadow *shadows;          /* config.tables of them */
     uint32_t turn;                         /* of their use */
+    uint64_t unmaps;                       /* that have doomed pins; configuration lock */
     uint32_t lock;                         /* host.spin_lock(): the two below, and more */
     struct vapic_shadow_entry *naming[VAPIC_NESTED_BUCKETS]; /* entries by whom they name */
     struct vapic_nested_vcpu *named[VAPIC_NESTED_BUCKETS];   /* who can be named */
@@ -259,6 +260,7 @@ struct vapic_nested_vcpu {
     bool virtualized; /* 12 virtualizes L2's APIC in some way: the rest holds */
     bool ran;         /* RESTORED: L2 had been entered */
     bool l1_if;       /* as in the view */
+    bool can_irq;     /* owner, in L2: an interrupt of L2's own would end HLT */
     bool started;     /* 02's RVI, SVI, V_TPR are its own, no longer what 12 says */
     bool mapped;      /* the pages of 12 are pinned, and 02 names them */
     struct vapic_vmcs12 vmcs12;
@@ -284,7 +286,7 @@ struct vapic_nested_vcpu {
     struct {
         uint64_t gpa;
         struct vapic_l1_page pin;
-        bool doomed;           /* vapic_nested_unmap() waits for it to be no longer used */
+        uint64_t doomed;       /* by which vapic_nested_unmap(), which waits for its end; 0: none */
     } pins[VAPIC_NESTED_PINS]; /* changed under the configuration lock; the owner reads without */
 };
 

@@ -513,7 +513,8 @@ enum vapic_cpu_event {
  */
 enum vapic_nested_do {
     VAPIC_NESTED_STAY,  /* nothing; or .inject goes into L2 itself, because L1 wants it so */
-    VAPIC_NESTED_LEAVE, /* do not enter: leave L2 with an external-interrupt exit to L1 */
+    VAPIC_NESTED_LEAVE, /* do not enter: leave L2 with an external-interrupt exit to L1; the vCPU */
+                        /* is outside as after vapic_exit(), which is not needed but allowed */
     VAPIC_NESTED_SOON,  /* the same, but L2 must be entered once before: make it exit at once */
     VAPIC_NESTED_STOP,  /* do not enter: L1's control block names memory that L1 does not have; */
                         /* stop to user space, and ask again when that may have changed */

@@ -167,7 +167,9 @@ static void drop_window(struct vapic *v)
 void vapic_accel_removed(struct vapic *v)
 {
     v->vm->backend->detach(v);
-    /* A processor in the middle of an IPI may still hold the address of the page. */
+    vapic_nested_withdrawn(v);
+    /* Behind both: a processor in the middle of an IPI may still hold the address of the page, or
+     * of a descriptor; who enters from now on finds none. */
     v->vm->host.kick_all(v->vm->ctx);
     vapic_nested_removed(v);
     drop_window(v);
@@ -301,7 +303,7 @@ void vapic_accel_prepare(struct vapic *v, uint32_t can)
         vapic_nested_late(v);
     /* The pages of 12 before anything that concerns L1: they may not be there yet. */
     if (UNLIKELY(in_nested(v)))
-        vapic_nested_prepare(v);
+        vapic_nested_prepare(v, can);
     settle_window(v, can);
     if (LIKELY(vapic_accel_prepared(v)))
         return;

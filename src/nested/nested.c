@@ -102,7 +102,11 @@ int vapic_nested_attach(struct vapic *v, struct vapic_nested_vcpu *nv, size_t si
     nv->table = NESTED_NO_PAGE;
     nv->key = UINT64_MAX;
     nv->posted_hpa = v->vm->host.physical(v->vm->ctx, &nv->posted);
+    /* Silent until it is loaded for the first time. */
+    nv->posted.control = PID_SN;
     v->accel->nested = nv;
+    if (v->accel->loaded)
+        vapic_nested_load(v);
     return VAPIC_OK;
 }
 
@@ -126,7 +130,7 @@ static void drop_pin(struct vapic *v, uint32_t slot)
         return;
     n->host.unpin(v->vm->ctx, nv->pins[slot].gpa, &nv->pins[slot].pin);
     nv->pins[slot].pin.memory = NULL;
-    nv->pins[slot].doomed = false;
+    nv->pins[slot].doomed = 0;
 }
 
 static bool set_pin(struct vapic *v, uint32_t slot, uint64_t gpa)
@@ -134,7 +138,7 @@ static bool set_pin(struct vapic *v, uint32_t slot, uint64_t gpa)
     struct vapic_nested *n = nested_vm(v);
     struct vapic_nested_vcpu *nv = v->accel->nested;
 
-    if (pin_is(nv, slot, gpa) && !nv->pins[slot].doomed)
+    if (pin_is(nv, slot, gpa) && nv->pins[slot].doomed == 0)
         return true;
     drop_pin(v, slot);
     if (gpa == NESTED_NO_PAGE)
@@ -220,15 +224,17 @@ static int map(struct vapic *v)
     return VAPIC_OK;
 }
 
-/* Does a pin of this vCPU lie in [gpa, gpa + size)? Configuration lock held. */
-static bool doom_pins(struct vapic_nested_vcpu *nv, uint64_t gpa, uint64_t size)
+/* Does a pin of this vCPU lie in [gpa, gpa + size)? One that another call has doomed stays that
+ * one's, which waits already. Configuration lock held. */
+static bool doom_pins(struct vapic_nested_vcpu *nv, uint64_t gpa, uint64_t size, uint64_t call)
 {
     bool any = false;
 
     for (uint32_t i = 0; i < VAPIC_NESTED_PINS; i++)
         if (nv->pins[i].pin.memory != NULL && nv->pins[i].gpa < gpa + size &&
             nv->pins[i].gpa + APIC_PAGE_SIZE > gpa) {
-            nv->pins[i].doomed = true;
+            if (nv->pins[i].doomed == 0)
+                nv->pins[i].doomed = call;
             any = true;
         }
     return any;
@@ -242,14 +248,14 @@ static struct vapic *vcpu_at(const struct vapic_vm *vm, uint32_t index)
 }
 
 /* Phase 1: nobody will use them from now on, once `kick_all` and `quiesce` are over. */
-static bool doom_all(struct vapic_vm *vm, uint64_t gpa, uint64_t size)
+static bool doom_all(struct vapic_vm *vm, uint64_t gpa, uint64_t size, uint64_t call)
 {
     bool any = false;
 
     for (uint32_t i = 0; i < vm->top; i++) {
         struct vapic *v = vcpu_at(vm, i);
 
-        if (v == NULL || !doom_pins(v->accel->nested, gpa, size))
+        if (v == NULL || !doom_pins(v->accel->nested, gpa, size, call))
             continue;
         vapic_nested_look_again(v);
         any = true;
@@ -257,14 +263,22 @@ static bool doom_all(struct vapic_vm *vm, uint64_t gpa, uint64_t size)
     return any;
 }
 
-/* Phase 2. An owner that came meanwhile has done it already. */
-static void drop_doomed(struct vapic_vm *vm)
+static bool doomed_by(const struct vapic_nested_vcpu *nv, uint32_t slot, uint64_t call)
+{
+    return nv->pins[slot].doomed != 0 && nv->pins[slot].doomed <= call;
+}
+
+/*
+ * Phase 2. An owner that came meanwhile has done it already. What a later call has doomed may still
+ * be in use: that one's wait is not over.
+ */
+static void drop_doomed(struct vapic_vm *vm, uint64_t call)
 {
     for (uint32_t i = 0; i < vm->top; i++) {
         struct vapic *v = vcpu_at(vm, i);
 
         for (uint32_t k = 0; v != NULL && k < VAPIC_NESTED_PINS; k++)
-            if (v->accel->nested->pins[k].doomed)
+            if (doomed_by(v->accel->nested, k, call))
                 drop_pin(v, k);
     }
 }
@@ -272,6 +286,7 @@ static void drop_doomed(struct vapic_vm *vm)
 void vapic_nested_unmap(struct vapic_vm *vm, uint64_t gpa, uint64_t size)
 {
     struct vapic_nested *n = vm->accel != NULL ? vm->accel->nested : NULL;
+    uint64_t call;
     bool any;
 
     if (n == NULL)
@@ -279,7 +294,8 @@ void vapic_nested_unmap(struct vapic_vm *vm, uint64_t gpa, uint64_t size)
     vm->host.lock(vm->ctx);
     if (ops_of(vm->accel)->unmap != NULL)
         ops_of(vm->accel)->unmap(n, gpa, size);
-    any = doom_all(vm, gpa, size);
+    call = ++n->unmaps;
+    any = doom_all(vm, gpa, size, call);
     if (any)
         vm->host.kick_all(vm->ctx);
     vm->host.unlock(vm->ctx);
@@ -287,7 +303,7 @@ void vapic_nested_unmap(struct vapic_vm *vm, uint64_t gpa, uint64_t size)
         return;
     vm->host.quiesce(vm->ctx);
     vm->host.lock(vm->ctx);
-    drop_doomed(vm);
+    drop_doomed(vm, call);
     vm->host.unlock(vm->ctx);
 }
 
@@ -302,12 +318,16 @@ void vapic_nested_written(struct vapic_vm *vm, uint64_t gpa, uint64_t size)
     vm->host.unlock(vm->ctx);
 }
 
+void vapic_nested_withdrawn(struct vapic *v)
+{
+    if (nested_of(v) != NULL && nested_ops(v)->detach != NULL)
+        nested_ops(v)->detach(v);
+}
+
 void vapic_nested_removed(struct vapic *v)
 {
     if (nested_of(v) == NULL)
         return;
-    if (nested_ops(v)->detach != NULL)
-        nested_ops(v)->detach(v);
     for (uint32_t i = 0; i < VAPIC_NESTED_PINS; i++)
         drop_pin(v, i);
     v->accel->nested->mapped = false;
@@ -484,12 +504,29 @@ int vapic_nested_acknowledge(struct vapic *v)
 
 /* ---- What vapic_enter() and vapic_block() ask ---- */
 
+static bool l2_open(uint32_t can)
+{
+    return (can & (VAPIC_IF | VAPIC_CAN_IRQ)) != 0;
+}
+
+/* Would an interrupt of L1's end HLT of L2, by an exit or in L2? */
+static bool l1_open(const struct vapic *v, uint32_t can)
+{
+    const struct nested_ops *ops = nested_ops(v);
+
+    return v->accel->nested->virtualized && ops->l1_intercepts(v) ? ops->l1_open(v, can)
+                                                                  : l2_open(can);
+}
+
 /* Outside, no lock held: before the presence is announced. */
-void vapic_nested_prepare(struct vapic *v)
+void vapic_nested_prepare(struct vapic *v, uint32_t can)
 {
     struct vapic_nested_vcpu *nv = v->accel->nested;
     bool restored = nv->state == VAPIC_NESTED_RESTORED;
 
+    /* Who posts for L1 must not be silenced because L2 sleeps with its interrupts off. */
+    v->accel->can_irq = l1_open(v, can);
+    nv->can_irq = l2_open(can);
     if (!nv->virtualized) {
         if (restored)
             set_state(v, nv->ran ? VAPIC_NESTED_L2 : VAPIC_NESTED_ENTERING);
@@ -565,26 +602,27 @@ bool vapic_nested_choose(struct vapic *v, uint32_t can, struct vapic_entry *entr
     if (nested_virtualized(v))
         nested_ops(v)->enter(v);
     v->accel->nested->window = entry->irq_window;
+    /* 02 is not entered, and what comes next may take the lock: its holder may be waiting for this
+     * vCPU to be outside. */
+    if (entry->nested == VAPIC_NESTED_LEAVE)
+        vapic_store32(&v->presence, PRESENCE_OUTSIDE, VAPIC_RELEASE);
     return true;
 }
 
 /* Ends HLT of L2: an interrupt of its own, or one of L1's that it would exit for or take. */
 bool vapic_nested_wakes(const struct vapic *v, uint32_t can)
 {
-    const struct nested_ops *ops = nested_ops(v);
     const struct vapic_nested_vcpu *nv = v->accel->nested;
-    bool l2_open = (can & (VAPIC_IF | VAPIC_CAN_IRQ)) != 0;
-    bool l1_open = nv->virtualized && ops->l1_intercepts(v) ? ops->l1_open(v, can) : l2_open;
 
-    if (l1_open && l1_waits(v))
+    if (l1_open(v, can) && l1_waits(v))
         return true;
-    return l2_open && nv->virtualized && nv->mapped && ops->l2_due(v);
+    return l2_open(can) && nv->virtualized && nv->mapped && nested_ops(v)->l2_due(v);
 }
 
 /* After the presence "blocked" was announced: has something come for L2? */
 bool vapic_nested_must_look(const struct vapic *v)
 {
-    return nested_virtualized(v) && v->accel->can_irq &&
+    return nested_virtualized(v) && v->accel->nested->can_irq &&
            (!v->accel->nested->mapped || must_look_again(v->accel->nested) ||
             (nested_ops(v)->l2_due(v) && !MUTANT(NESTED_SEEN_EARLY)));
 }

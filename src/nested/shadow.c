@@ -193,7 +193,9 @@ static void give_back(struct vapic_nested *n, struct vapic_shadow_entry *e)
 /* The hardware does not find the page by this entry any more; true: a pin is left to give back. */
 static bool make_idle(struct vapic_nested *n, struct vapic_shadow *s, struct vapic_shadow_entry *e)
 {
-    /* Before the entry: who has gone by it finds the count changed. */
+    /* Before the entry: who has noted the count by now finds it changed. Who notes it from now on,
+     * while the entry is idle, finds it changed by what comes behind the entry: that it follows
+     * L1's again (vapic_shadow_follow), or that it has no page (desync). */
     vapic_add32(&s->idled, 1, VAPIC_SEQ_CST);
     if (MUTANT(SHADOW_UNPINS_NAMED)) {
         give_back(n, e);
@@ -220,8 +222,9 @@ void vapic_shadow_follow(struct vapic_nested *n, struct vapic_shadow *s, uint32_
     struct vapic_shadow_entry *e = &s->entry[i];
     uint64_t l1 = l1_entry(s, i);
     struct shadow_parsed p = kind(n)->parse(n, l1);
+    bool moves = p.page != e->page;
 
-    if (p.page != e->page && make_idle(n, s, e)) {
+    if (moves && make_idle(n, s, e)) {
         if (!MUTANT(SHADOW_UNPINS_UNKICKED))
             n->vm->host.kick_all(n->vm->ctx);
         give_back(n, e);
@@ -234,6 +237,11 @@ void vapic_shadow_follow(struct vapic_nested *n, struct vapic_shadow *s, uint32_
     chain(n, e, p.key);
     refresh(n, e);
     unlock(n);
+    /* Behind the entry; pairs with the note before VMRUN (acquire), after which the processor reads
+     * the entry: a count noted while the entry was idle is not the one found after the exit, which
+     * is looked at under the configuration lock. */
+    if (moves)
+        vapic_add32(&s->idled, 1, VAPIC_SEQ_CST);
 }
 
 /* ---- Whole shadows. Configuration lock held ---- */
@@ -269,12 +277,31 @@ static void desync(struct vapic_nested *n, struct vapic_shadow *s)
         give_back(n, &s->entry[i]);
 }
 
+/* Tables of several pages may overlap, and host.track() does not nest. */
+static bool others_track(const struct vapic_nested *n, const struct vapic_shadow *s, uint64_t gpa)
+{
+    for (uint32_t i = 0; i < n->config.tables; i++) {
+        const struct vapic_shadow *t = &n->shadows[i];
+
+        if (t != s && t->gpa != NESTED_NO_PAGE &&
+            gpa - t->gpa < t->frames * (uint64_t)APIC_PAGE_SIZE)
+            return true;
+    }
+    return false;
+}
+
+static bool track(struct vapic_nested *n, const struct vapic_shadow *s, uint64_t gpa)
+{
+    return others_track(n, s, gpa) || n->host.track(n->vm->ctx, gpa, true);
+}
+
 static void drop_frames(struct vapic_nested *n, struct vapic_shadow *s)
 {
     while (s->frames > 0) {
         uint64_t gpa = s->gpa + --s->frames * (uint64_t)APIC_PAGE_SIZE;
 
-        n->host.track(n->vm->ctx, gpa, false);
+        if (!others_track(n, s, gpa))
+            n->host.track(n->vm->ctx, gpa, false);
         n->host.unpin(n->vm->ctx, gpa, &s->frame[s->frames]);
     }
 }
@@ -298,7 +325,7 @@ static int add_frame(struct vapic_nested *n, struct vapic_shadow *s)
 
     if (!n->host.pin(n->vm->ctx, gpa, &s->frame[s->frames]))
         return VAPIC_E_MEMORY;
-    if (!MUTANT(SHADOW_READ_UNTRACKED) && !n->host.track(n->vm->ctx, gpa, true)) {
+    if (!MUTANT(SHADOW_READ_UNTRACKED) && !track(n, s, gpa)) {
         n->host.unpin(n->vm->ctx, gpa, &s->frame[s->frames]);
         return VAPIC_E_FULL;
     }

@@ -43,7 +43,7 @@ static bool reach(struct vapic *v, uint64_t gpa, struct reach *r)
 
     *r = (struct reach){.gpa = gpa};
     for (uint32_t i = 0; i < SVM_SLOTS && r->page.memory == NULL; i++)
-        if (nv->pins[i].gpa == gpa && !nv->pins[i].doomed)
+        if (nv->pins[i].gpa == gpa && nv->pins[i].doomed == 0)
             r->page = nv->pins[i].pin;
     if (r->page.memory != NULL)
         return true;
@@ -372,11 +372,15 @@ static void wake_targets(struct ipi *ipi)
 /*
  * By an entry of L1's, and not by one that was idle because L1's was just changing or its memory
  * went away. Where that is in doubt it is posted again: an interrupt too many can be answered, one
- * too few cannot. Configuration lock held: entries become idle under it.
+ * too few cannot. A shadow that is out of step is left alone until somebody looks again: its
+ * entries are all idle, and none may get a page. Configuration lock held: entries become idle and
+ * vCPUs are told to look again under it.
  */
 static bool posted_by_shadow(const struct vapic_nested_vcpu *nv)
 {
-    return nv->shadow != NULL && vapic_load32(&nv->shadow->idled, VAPIC_RELAXED) == nv->idled;
+    return nv->shadow != NULL && nv->shadow->synced &&
+           vapic_load32(&nv->again, VAPIC_RELAXED) == 0 &&
+           vapic_load32(&nv->shadow->idled, VAPIC_RELAXED) == nv->idled;
 }
 
 /* ---- Whose exit it is ---- */

@@ -307,10 +307,10 @@ static void write(struct vapic *v, bool first)
 
 /* ---- Entering and leaving ---- */
 
+/* L0's descriptor says where the vCPU is loaded at all times, by load() and put(). Nobody else may
+ * write that: a preemption notifier in the middle would be overwritten. */
 static void publish(struct vapic *v)
 {
-    if (v->accel->loaded)
-        vapic_vmx_load(v);
     tell_senders(v);
 }
 

@@ -70,7 +70,7 @@ static inline uint32_t *vmx_page_word(const struct vapic_nested_vcpu *nv, uint32
 /* Configuration lock held. */
 static inline bool vmx_pinned(const struct vapic_nested_vcpu *nv, enum vmx_slot slot)
 {
-    return nested_pin(nv, slot)->memory != NULL && !nv->pins[slot].doomed;
+    return nested_pin(nv, slot)->memory != NULL && nv->pins[slot].doomed == 0;
 }
 
 /* ---- vmx_post.c ---- */

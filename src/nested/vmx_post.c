@@ -249,7 +249,7 @@ void vapic_vmx_put(struct vapic *v, bool blocking)
 
     if (!shadows(v))
         return;
-    if (!blocking || !v->accel->can_irq)
+    if (!blocking || !(in_nested(v) ? nv->can_irq : v->accel->can_irq))
         change(nv, 0, PID_SN);
     else
         change(nv, PID_NDST_MASK | PID_NV_MASK | PID_SN, addressed(v, v->vm->accel->wakeup_vector));
