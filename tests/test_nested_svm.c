@@ -1258,6 +1258,23 @@ static void test_v_irq_wakes(void **state)
     sb_free(sb);
 }
 
+/* L2 has taken it, and halts: there is none any more. */
+static void test_v_irq_wakes_once(void **state)
+{
+    struct sb *sb = without_avic();
+    struct sb_vcpu *c = sb->v[0];
+
+    (void)state;
+    assert_int_equal(sb_nested_enter(sb, 0), VAPIC_OK);
+    sb_run(sb, 0);
+    assert_true(sb_take(sb, 0) >= 0);
+    sb_leave(sb, 0);
+    vapic_halt(&c->apic);
+    assert_false(sb_look(sb, 0));
+    vapic_load_activity(&c->apic, VAPIC_RUNNING);
+    sb_free(sb);
+}
+
 /* L1's interrupts end L2's HLT where they would make it exit, and not where L1's IF is clear. */
 static void test_l1s_interrupt_ends_l2s_hlt(void **state)
 {
@@ -1606,6 +1623,7 @@ int main(void)
         cmocka_unit_test(test_every_vector_wakes),
         cmocka_unit_test(test_priorities_hold_back),
         cmocka_unit_test(test_v_irq_wakes),
+        cmocka_unit_test(test_v_irq_wakes_once),
         cmocka_unit_test(test_l1s_interrupt_ends_l2s_hlt),
         cmocka_unit_test(test_restore_right_after_creation),
         cmocka_unit_test(test_restore_tells_the_msrs_again),
