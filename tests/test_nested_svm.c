@@ -1533,6 +1533,23 @@ static void test_exit_while_memory_goes_away(void **state)
     }
 }
 
+/* To the end of all addresses, and all of them. */
+static void test_all_memory_goes_away(void **state)
+{
+    const uint64_t from[] = {SB_GPA(0), 0, 1}, size[] = {0 - SB_GPA(0), UINT64_MAX, UINT64_MAX};
+
+    (void)state;
+    for (uint32_t i = 0; i < 6; i++) {
+        struct sb *sb = sb_new(i & 1 ? SB_SHADOW : SB_DUMMY);
+
+        sb_start_all(sb);
+        vapic_nested_unmap(&sb->vm, from[i / 2], size[i / 2]);
+        for (uint32_t page = 0; page < SB_PAGES; page++)
+            assert_int_equal(sb->pins[page], 0);
+        sb_free(sb);
+    }
+}
+
 /* Two at a time: when the first has waited, the second has not. */
 static struct {
     pthread_t thread;
@@ -1631,6 +1648,7 @@ int main(void)
         cmocka_unit_test(test_x2apic_l1_withdraws_its_page),
         cmocka_unit_test(test_memory_goes_away),
         cmocka_unit_test(test_exit_while_memory_goes_away),
+        cmocka_unit_test(test_all_memory_goes_away),
         cmocka_unit_test(test_two_unmap_at_once),
         cmocka_unit_test(test_table_page_is_freed_and_reused),
         cmocka_unit_test(test_removed_vcpu_leaves_its_shadow),
