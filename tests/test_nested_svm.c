@@ -1258,6 +1258,23 @@ static void test_v_irq_wakes(void **state)
     sb_free(sb);
 }
 
+/* L2 has taken it, and halts: there is none any more. */
+static void test_v_irq_wakes_once(void **state)
+{
+    struct sb *sb = without_avic();
+    struct sb_vcpu *c = sb->v[0];
+
+    (void)state;
+    assert_int_equal(sb_nested_enter(sb, 0), VAPIC_OK);
+    sb_run(sb, 0);
+    assert_true(sb_take(sb, 0) >= 0);
+    sb_leave(sb, 0);
+    vapic_halt(&c->apic);
+    assert_false(sb_look(sb, 0));
+    vapic_load_activity(&c->apic, VAPIC_RUNNING);
+    sb_free(sb);
+}
+
 /* L1's interrupts end L2's HLT where they would make it exit, and not where L1's IF is clear. */
 static void test_l1s_interrupt_ends_l2s_hlt(void **state)
 {
@@ -1516,6 +1533,23 @@ static void test_exit_while_memory_goes_away(void **state)
     }
 }
 
+/* To the end of all addresses, and all of them. */
+static void test_all_memory_goes_away(void **state)
+{
+    const uint64_t from[] = {SB_GPA(0), 0, 1}, size[] = {0 - SB_GPA(0), UINT64_MAX, UINT64_MAX};
+
+    (void)state;
+    for (uint32_t i = 0; i < 6; i++) {
+        struct sb *sb = sb_new(i & 1 ? SB_SHADOW : SB_DUMMY);
+
+        sb_start_all(sb);
+        vapic_nested_unmap(&sb->vm, from[i / 2], size[i / 2]);
+        for (uint32_t page = 0; page < SB_PAGES; page++)
+            assert_int_equal(sb->pins[page], 0);
+        sb_free(sb);
+    }
+}
+
 /* Two at a time: when the first has waited, the second has not. */
 static struct {
     pthread_t thread;
@@ -1606,6 +1640,7 @@ int main(void)
         cmocka_unit_test(test_every_vector_wakes),
         cmocka_unit_test(test_priorities_hold_back),
         cmocka_unit_test(test_v_irq_wakes),
+        cmocka_unit_test(test_v_irq_wakes_once),
         cmocka_unit_test(test_l1s_interrupt_ends_l2s_hlt),
         cmocka_unit_test(test_restore_right_after_creation),
         cmocka_unit_test(test_restore_tells_the_msrs_again),
@@ -1613,6 +1648,7 @@ int main(void)
         cmocka_unit_test(test_x2apic_l1_withdraws_its_page),
         cmocka_unit_test(test_memory_goes_away),
         cmocka_unit_test(test_exit_while_memory_goes_away),
+        cmocka_unit_test(test_all_memory_goes_away),
         cmocka_unit_test(test_two_unmap_at_once),
         cmocka_unit_test(test_table_page_is_freed_and_reused),
         cmocka_unit_test(test_removed_vcpu_leaves_its_shadow),

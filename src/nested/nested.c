@@ -231,8 +231,8 @@ static bool doom_pins(struct vapic_nested_vcpu *nv, uint64_t gpa, uint64_t size,
     bool any = false;
 
     for (uint32_t i = 0; i < VAPIC_NESTED_PINS; i++)
-        if (nv->pins[i].pin.memory != NULL && nv->pins[i].gpa < gpa + size &&
-            nv->pins[i].gpa + APIC_PAGE_SIZE > gpa) {
+        if (nv->pins[i].pin.memory != NULL &&
+            nested_overlap(gpa, size, nv->pins[i].gpa, APIC_PAGE_SIZE)) {
             if (nv->pins[i].doomed == 0)
                 nv->pins[i].doomed = call;
             any = true;

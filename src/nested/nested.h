@@ -139,6 +139,12 @@ static inline bool nested_virtualized(const struct vapic *v)
     return v->accel->in_l2 && v->accel->nested != NULL && v->accel->nested->virtualized;
 }
 
+/* Do two ranges of addresses have one in common? Either may reach the end of all addresses. */
+static inline bool nested_overlap(uint64_t a, uint64_t a_size, uint64_t b, uint64_t b_size)
+{
+    return a - b < b_size || b - a < a_size;
+}
+
 /* ---- nested.c ---- */
 
 /* The page in `slot`; its memory is NULL where 12 names none. Owner. */

@@ -414,11 +414,6 @@ int vapic_shadow_use(struct vapic *v, uint64_t gpa, uint32_t entries)
 
 /* ---- L1's memory ---- */
 
-static bool overlaps(uint64_t a, uint64_t a_size, uint64_t b, uint64_t b_size)
-{
-    return a - b < b_size || b - a < a_size;
-}
-
 /* L2 runs with it somewhere. */
 static bool runs(const struct vapic_nested *n, const struct vapic_shadow *s)
 {
@@ -451,7 +446,7 @@ static void written(struct vapic_nested *n, struct vapic_shadow *s, uint64_t gpa
         release(n, s);
         return;
     }
-    if (!s->synced || size == 0 || !overlaps(gpa, size, s->gpa, bytes))
+    if (!s->synced || size == 0 || !nested_overlap(gpa, size, s->gpa, bytes))
         return;
     first = gpa > s->gpa ? (gpa - s->gpa) / sizeof(uint64_t) : 0;
     last =
@@ -470,7 +465,7 @@ void vapic_shadow_written(struct vapic_nested *n, uint64_t gpa, uint64_t size)
         struct vapic_shadow *s = &n->shadows[i];
 
         if (s->gpa != NESTED_NO_PAGE &&
-            overlaps(gpa, size, s->gpa, s->frames * (uint64_t)APIC_PAGE_SIZE))
+            nested_overlap(gpa, size, s->gpa, s->frames * (uint64_t)APIC_PAGE_SIZE))
             written(n, s, gpa, size);
     }
 }
@@ -479,7 +474,7 @@ static bool names_page_in(const struct vapic_shadow *s, uint64_t gpa, uint64_t s
 {
     for (uint32_t i = 0; i < s->entries; i++)
         if (s->entry[i].page != NESTED_NO_PAGE &&
-            overlaps(gpa, size, s->entry[i].page, APIC_PAGE_SIZE))
+            nested_overlap(gpa, size, s->entry[i].page, APIC_PAGE_SIZE))
             return true;
     return false;
 }
@@ -491,7 +486,7 @@ void vapic_shadow_unmap(struct vapic_nested *n, uint64_t gpa, uint64_t size)
 
         if (s->gpa == NESTED_NO_PAGE)
             continue;
-        if (overlaps(gpa, size, s->gpa, s->frames * (uint64_t)APIC_PAGE_SIZE))
+        if (nested_overlap(gpa, size, s->gpa, s->frames * (uint64_t)APIC_PAGE_SIZE))
             release(n, s);
         else if (names_page_in(s, gpa, size))
             desync(n, s);

@@ -418,10 +418,12 @@ static bool l2_due(const struct vapic *v)
     const struct vapic_nested_vcpu *nv = v->accel->nested;
     const struct vapic_l1_page *page = nested_pin(nv, SVM_BACKING);
     uint64_t control = get64(v, VMCB_INT_CTL);
+    /* 02's has been taken meanwhile, perhaps; but not by L2 where it was a window of the host's. */
+    uint64_t own = nv->window ? nv->vmcb12.int_ctl : control;
     uint32_t irr, isr;
 
     if (!svm_avic(nv))
-        return v_irq_due((control & VMCB_V_TPR) | (nv->vmcb12.int_ctl & V_IRQ_ALL));
+        return v_irq_due((control & VMCB_V_TPR) | (own & V_IRQ_ALL));
     irr = highest_class(page, APIC_IRR);
     isr = highest_class(page, APIC_ISR);
     return irr > (control & VMCB_V_TPR) && irr > isr;
