@@ -540,6 +540,9 @@ SB_FN void sb_free(struct sb *sb)
         assert_int_equal(vapic_remove(&sb->v[n]->apic), VAPIC_OK);
     }
     vapic_nested_fini(&sb->nested);
+    memset(&sb->nested, 0xA5, sizeof(sb->nested)); /* its memory is the caller's again */
+    vapic_nested_written(&sb->vm, SB_GPA(0), SB_PAGES * 4096ull);
+    vapic_nested_unmap(&sb->vm, SB_GPA(0), SB_PAGES * 4096ull);
     vapic_accel_fini(&sb->accel);
     for (uint32_t i = 0; i < SB_PAGES; i++) {
         assert_int_equal(sb->pins[i], 0);

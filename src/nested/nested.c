@@ -83,6 +83,8 @@ void vapic_nested_fini(struct vapic_nested *n)
 
     vm->host.lock(vm->ctx);
     ops_of(vm->accel)->fini(n);
+    /* Memory may go away after this, and nothing is left to tell. */
+    vm->accel->nested = NULL;
     vm->host.unlock(vm->ctx);
 }
 
@@ -285,13 +287,18 @@ static void drop_doomed(struct vapic_vm *vm, uint64_t call)
 
 void vapic_nested_unmap(struct vapic_vm *vm, uint64_t gpa, uint64_t size)
 {
-    struct vapic_nested *n = vm->accel != NULL ? vm->accel->nested : NULL;
+    struct vapic_nested *n;
     uint64_t call;
     bool any;
 
-    if (n == NULL)
+    if (vm->accel == NULL)
         return;
     vm->host.lock(vm->ctx);
+    n = vm->accel->nested;
+    if (n == NULL) {
+        vm->host.unlock(vm->ctx);
+        return;
+    }
     if (ops_of(vm->accel)->unmap != NULL)
         ops_of(vm->accel)->unmap(n, gpa, size);
     call = ++n->unmaps;
@@ -309,12 +316,11 @@ void vapic_nested_unmap(struct vapic_vm *vm, uint64_t gpa, uint64_t size)
 
 void vapic_nested_written(struct vapic_vm *vm, uint64_t gpa, uint64_t size)
 {
-    struct vapic_nested *n = vm->accel != NULL ? vm->accel->nested : NULL;
-
-    if (n == NULL || ops_of(vm->accel)->written == NULL)
+    if (vm->accel == NULL || ops_of(vm->accel)->written == NULL)
         return;
     vm->host.lock(vm->ctx);
-    ops_of(vm->accel)->written(n, gpa, size);
+    if (vm->accel->nested != NULL)
+        ops_of(vm->accel)->written(vm->accel->nested, gpa, size);
     vm->host.unlock(vm->ctx);
 }
 
