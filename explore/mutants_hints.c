@@ -299,7 +299,6 @@ const struct ex_mutant_hint ex_mutant_hints[] = {
     {"swap:shadow.c:chain+9", "nested-shadow-and-running", EX_AVIC, EX_SC, EX_SAMPLED},
     {"swap:shadow.c:grow+13", "nested-shadow-and-running", EX_AVIC, EX_SC, EX_SAMPLED},
     {"swap:shadow.c:grow+14", "nested-shadow-and-running", EX_AVIC, EX_SC, EX_SAMPLED},
-    {"swap:shadow.c:release+8", "nested-table-is-freed", EX_APICV_IPIV, EX_SC, EX_SAMPLED},
     {"swap:shadow.c:vapic_shadow_follow+14", "nested-shadow-and-running", EX_AVIC, EX_SC,
      EX_SAMPLED},
     {"swap:shadow.c:vapic_shadow_follow+16", "nested-shadow-and-running", EX_AVIC, EX_SC,
