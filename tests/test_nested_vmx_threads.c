@@ -659,7 +659,8 @@ static bool disturb_until_done(void)
 {
     time_t end = time(NULL) + SECONDS;
 
-    for (uint32_t i = 0; !all_there(); i++) {
+    /* The ring may have come to its end before anybody was disturbed: not without that. */
+    for (uint32_t i = 0; !all_there() || (!m.calm && atomic_load(&m.left) == 0); i++) {
         if (!m.calm)
             interrupt_l1(i % VCPUS);
         if (i % 7 == 0 && !m.calm)
@@ -697,7 +698,6 @@ static void ring(enum vapic_nested_strategy strategy, bool calm)
         pthread_join(m.v[n].thread, NULL);
     }
     assert_true(done);
-    assert_true(calm || atomic_load(&m.left) > 0);
     for (uint32_t n = 0; n < VCPUS; n++)
         assert_int_equal(vapic_remove(&m.v[n].apic), VAPIC_OK);
     vapic_nested_fini(&m.nested);
